@@ -1,0 +1,148 @@
+"""What the back end takes from a fused kernel: frozen values with the maths of windows and layouts.
+
+A kernel computes one output tensor, seen as (n, h, w, c). The anchor produces an int32 or binary32 value per
+output element (accumulators of the MMU, a window reduction, or just stream A); the vector program turns
+it, with other streams and per-channel parameters, into what is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.instructions import DType, Func, Operand, Reduce
+
+Shape4 = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Taps of a convolution or pool over (h, w); paddings after the end follow from the shapes."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+
+    @property
+    def taps(self) -> int:
+        """Number of taps."""
+        return self.kernel[0] * self.kernel[1]
+
+    def extent(self, axis: int) -> int:
+        """Input length that one output reads along ``axis`` (0 = h, 1 = w)."""
+        return (self.kernel[axis] - 1) * self.dilation[axis] + 1
+
+    def input_range(self, axis: int, start: int, stop: int, size: int) -> tuple[int, int, int]:
+        """Input [lo, hi) that outputs [start, stop) read, and how many taps hang over in front of lo.
+
+        lo and hi are clipped to [0, size); an empty range is given as (0, 0, ...) with the overhang kept.
+        """
+        first = start * self.stride[axis] - self.pad[axis]
+        last = (stop - 1) * self.stride[axis] - self.pad[axis] + self.extent(axis)
+        low, high = min(max(first, 0), size), min(max(last, 0), size)
+        return low, max(low, high), low - first
+
+
+@dataclass(frozen=True)
+class MatrixAnchor:
+    """Convolution, linear or matmul on the MMU: operand ``act`` times operand ``weight``."""
+
+    act: int
+    weight: int
+    window: Window
+    groups: int
+    zero_act: int
+    zero_weight: int = 0
+    depthwise: bool = False
+    dynamic_weight: bool = False
+    """The weight is an activation [K, N] (matmul), not a constant [N, K]."""
+
+
+@dataclass(frozen=True)
+class PoolAnchor:
+    """Window reduction of int8 operand ``act`` on the VCU; value = reduction of (q - zero), times ``scale`` unless 0."""
+
+    act: int
+    window: Window
+    reduce: Reduce
+    zero: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class CopyAnchor:
+    """Move elements of ``act`` by strides, outermost loop first, in elements of each tensor."""
+
+    act: int
+    sizes: tuple[int, ...]
+    input_strides: tuple[int, ...]
+    output_strides: tuple[int, ...]
+    input_offset: int = 0
+    output_offset: int = 0
+
+
+Anchor = MatrixAnchor | PoolAnchor | CopyAnchor | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One input of a vector program; ``operand`` None is the anchor's result (accumulators or reduced window)."""
+
+    operand: int | None
+    dtype: DType
+    zero: int = 0
+    scale: float = 0.0
+    """Dequantization step; 0 leaves the exact integer (q - zero)."""
+
+
+@dataclass(frozen=True)
+class VectorOp:
+    """``r[dst] = func(r[a], b)``; registers 0..3 start as the streams in order."""
+
+    func: Func
+    dst: int
+    a: int
+    kind: Operand = Operand.REGISTER
+    b: int = 0
+    immediate: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class VectorProgram:
+    """Straight-line float program of a kernel; the last op's result is converted and stored.
+
+    ``inverse_scale`` is fp32(1/s) of the output step; an empty op list stores stream A.
+    """
+
+    streams: tuple[Stream, ...]
+    ops: tuple[VectorOp, ...]
+    output: DType
+    zero: int = 0
+    inverse_scale: float = 1.0
+    params: tuple[NDArray[np.float32], ...] = ()
+    """Per-channel vectors, each of the output's channel count."""
+
+
+@dataclass(frozen=True, eq=False)
+class KernelSpec:
+    """A fused kernel: operands as (n, h, w, c), the anchor, its program, and an optional trailing pool.
+
+    With ``pool``, ``program`` writes an int8 tensor of shape ``inner`` that never leaves the chip, and
+    ``pool_program`` turns its window reduction into the output.
+    """
+
+    name: str
+    operands: tuple[Shape4, ...]
+    dtypes: tuple[DType, ...]
+    output: Shape4
+    anchor: Anchor
+    program: VectorProgram
+    pool: PoolAnchor | None = None
+    inner: Shape4 | None = None
+    pool_program: VectorProgram | None = None
+    macs: int = 0
+    constants: dict[int, NDArray[np.generic]] = field(default_factory=dict[int, NDArray[np.generic]])
+    """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K] int8, others as (n,h,w,c)."""
