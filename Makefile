@@ -1,0 +1,48 @@
+# Everything a developer does, one word each. `make help` lists them.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test fast lint types format golden bench bench-full clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Reinstalled when the project's requirements change; a half-made environment has no stamp and is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## set up, then quantize, compile, disassemble and simulate a small CNN
+	@$(BIN)/python -m benchmarks.demo
+
+test: $(STAMP) ## every test, the slow ones too (what CI runs)
+	@$(BIN)/python -m pytest
+
+fast: $(STAMP) ## the tests that take under ten seconds each
+	@$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(STAMP) ## ruff: rules and formatting of imports
+	@$(BIN)/ruff check .
+
+types: $(STAMP) ## basedpyright, strict on isa, compiler and runtime
+	@$(BIN)/basedpyright
+
+format: $(STAMP) ## apply ruff's safe fixes
+	@$(BIN)/ruff check --fix .
+
+golden: $(STAMP) ## rewrite the generated files and golden expectations (then read the diff)
+	@$(BIN)/python -m isa.manual docs/isa.md
+	@QUARTIC_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/golden tests/filecheck
+
+bench: $(STAMP) ## measure the reference networks and rewrite benchmarks/results
+	@$(BIN)/python -m benchmarks.bench
+
+bench-full: $(STAMP) ## the same with every network, more repetitions and both machines
+	@$(BIN)/python -m benchmarks.bench --full
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
