@@ -1,0 +1,131 @@
+"""From TOML text to frozen dataclasses, with errors that name file, table, key, rule and nearest valid key.
+
+The dataclass is the schema: its fields are the only keys, their types the only types.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_type_hints
+
+from isa.errors import DescriptionError
+
+
+def at_least(minimum: int) -> Any:
+    """A dataclass field whose integer may not be below ``minimum`` (others may not be below 1)."""
+    return field(metadata={"minimum": minimum})
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Base of description tables: every integer is at least 1, or the ``at_least`` of its field."""
+
+    def __post_init__(self) -> None:
+        for row in fields(self):
+            value = getattr(self, row.name)
+            minimum = row.metadata.get("minimum", 1)
+            if isinstance(value, int) and value < minimum:
+                raise DescriptionError(f"{row.name} = {value}: must be at least {minimum}")
+
+
+T = TypeVar("T", bound=Checked)
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """TOML text as nested dicts; a syntax error names ``source``."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DescriptionError(f"{source}: not TOML: {error}") from None
+
+
+def read(cls: type[T], table: Mapping[str, Any], source: str, path: str = "") -> T:
+    """Build dataclass ``cls`` from a TOML table; ``source`` and ``path`` only serve the messages.
+
+    Raises DescriptionError on unknown and missing keys, wrong types and values that ``cls`` rejects.
+    """
+    hints = get_type_hints(cls)
+    where = f"{source}: [{path}]" if path else f"{source}: top level"
+    check_keys(table, hints, where)
+    values: dict[str, Any] = {}
+    for key, kind in hints.items():
+        values[key] = _value(kind, key, table[key], source, where, path)
+    try:
+        return cls(**values)
+    except DescriptionError as error:
+        raise DescriptionError(f"{where} {error}") from None
+
+
+def check_keys(table: Mapping[str, Any], expected: Iterable[str], where: str) -> None:
+    """Every expected key is there, and no other; the error suggests the nearest valid key."""
+    names = list(expected)
+    missing = [key for key in names if key not in table]
+    for key in table:
+        if key in names:
+            continue
+        near = get_close_matches(key, missing or names, 1, 0.0)
+        raise DescriptionError(f"{where} unknown key {key!r}; did you mean {near[0]!r}?")
+    if missing:
+        raise DescriptionError(f"{where} missing key {missing[0]!r}; required: {', '.join(names)}")
+
+
+def _value(kind: type, key: str, value: Any, source: str, where: str, path: str) -> Any:
+    if issubclass(kind, Checked):
+        if not isinstance(value, dict):
+            raise DescriptionError(f"{where} {key} = {value!r}: must be a table")
+        inner = f"{path}.{key}" if path else key
+        return read(kind, cast(dict[str, Any], value), source, inner)
+    if type(value) is not kind:  # bool is not accepted as int, nor int as float
+        raise DescriptionError(
+            f"{where} {key} = {value!r}: must be {kind.__name__}, not {type(value).__name__}"
+        )
+    return value
+
+
+def write(value: Checked, path: str = "") -> str:
+    """Canonical TOML of a description: fields in class order, scalars before tables, no comments."""
+    scalars: list[str] = []
+    tables: list[str] = []
+    for row in fields(value):
+        item = getattr(value, row.name)
+        if isinstance(item, Checked):
+            tables.append(write(item, f"{path}.{row.name}" if path else row.name))
+        else:
+            scalars.append(f"{row.name} = {_scalar(item)}\n")
+    head = f"\n[{path}]\n" if path else ""
+    return head + "".join(scalars) + "".join(tables)
+
+
+def _scalar(value: int | str) -> str:
+    if isinstance(value, str):
+        # JSON strings are TOML basic strings, except that TOML also forbids a bare DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)
+
+
+def find(name_or_path: str | Path, folder: Path, what: str) -> tuple[str, str]:
+    """Text and display name of a shipped description (by name) or of a file (by path)."""
+    path = Path(name_or_path)
+    shipped = folder / f"{name_or_path}.toml"
+    if path.suffix != ".toml" and len(path.parts) == 1 and shipped.is_file():
+        return shipped.read_text("utf-8"), shipped.name
+    try:
+        return path.read_text("utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        names = listing(folder)
+        near = get_close_matches(str(name_or_path), names, 1, 0.0)[0]
+        raise DescriptionError(
+            f"{what} {str(name_or_path)!r}: {reason}; shipped: {', '.join(names)}; "
+            f"nearest: {near!r}; or give the path of a .toml file"
+        ) from None
+
+
+def listing(folder: Path) -> tuple[str, ...]:
+    """Names of the descriptions in ``folder``, sorted."""
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))

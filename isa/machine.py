@@ -1,0 +1,193 @@
+"""Machines as data: what the compiler plans for and the simulator times. Read from TOML files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from isa.description import Checked, at_least, find, listing, parse_toml, read, write
+from isa.errors import DescriptionError
+
+MACHINES = Path(__file__).parent / "machines"
+ADDRESS_BYTES = 1 << 24
+"""What the 24-bit address fields of the instruction table can reach."""
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise DescriptionError(message)
+
+
+@dataclass(frozen=True)
+class Sram(Checked):
+    """Local SRAM: ``bytes`` in single-ported banks that give one word per cycle."""
+
+    bytes: int
+    bank_bytes: int
+    word_bytes: int
+
+    @property
+    def banks(self) -> int:
+        """Number of banks; bank = address // bank_bytes."""
+        return self.bytes // self.bank_bytes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.bytes <= ADDRESS_BYTES, f"bytes = {self.bytes}: must be at most {ADDRESS_BYTES}")
+        _require(
+            self.bytes % self.bank_bytes == 0,
+            f"bytes = {self.bytes}: must be a multiple of bank_bytes = {self.bank_bytes}",
+        )
+        _require(
+            self.bank_bytes % self.word_bytes == 0,
+            f"bank_bytes = {self.bank_bytes}: must be a multiple of word_bytes = {self.word_bytes}",
+        )
+        _require(self.word_bytes % 4 == 0, f"word_bytes = {self.word_bytes}: must be a multiple of 4")
+
+
+@dataclass(frozen=True)
+class Acc(Checked):
+    """Accumulator SRAM between MMU and VCU; int32 entries."""
+
+    bytes: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.bytes <= ADDRESS_BYTES, f"bytes = {self.bytes}: must be at most {ADDRESS_BYTES}")
+        _require(self.bytes % 4 == 0, f"bytes = {self.bytes}: must be a multiple of 4")
+
+
+@dataclass(frozen=True)
+class Mmu(Checked):
+    """Broadcast dot-product array: ``lanes_k`` products summed into each of ``lanes_n`` lanes."""
+
+    lanes_k: int
+    lanes_n: int
+    acc_rows: int
+    weight_port_bytes: int
+    pipeline_cycles: int = at_least(0)
+    depthwise_taps: int = at_least(1)
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Peak W8A8 MACs per cycle."""
+        return self.lanes_k * self.lanes_n
+
+
+@dataclass(frozen=True)
+class Vcu(Checked):
+    """Vector unit: ``lanes`` elements per cycle through ``stages`` chained binary32 operations."""
+
+    lanes: int
+    stages: int
+    pipeline_cycles: int = at_least(0)
+    registers: int = at_least(4)
+    slots: int = at_least(1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.registers <= 16, f"registers = {self.registers}: must be at most 16 (4-bit fields)")
+        _require(self.slots <= 64, f"slots = {self.slots}: must be at most 64 (6-bit fields)")
+
+
+@dataclass(frozen=True)
+class Dram(Checked):
+    """External memory: one server whose sustained rate is ``efficiency_percent`` of ``bytes_per_second``."""
+
+    bytes_per_second: int
+    efficiency_percent: int
+    latency_cycles: int = at_least(0)
+    burst_bytes: int = at_least(1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.efficiency_percent <= 100,
+            f"efficiency_percent = {self.efficiency_percent}: must be at most 100",
+        )
+
+
+@dataclass(frozen=True)
+class Dispatch(Checked):
+    """Instruction supply: queue entries per engine and the size of one program fetch."""
+
+    queue_depth: int
+    fetch_block_bytes: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.fetch_block_bytes % 16 == 0,
+            f"fetch_block_bytes = {self.fetch_block_bytes}: must be a multiple of 16, the instruction's size",
+        )
+
+
+@dataclass(frozen=True)
+class Sync(Checked):
+    """Counting semaphores 1 .. ``semaphores``, each counting to at most ``semaphore_max``."""
+
+    semaphores: int
+    semaphore_max: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.semaphores <= 63, f"semaphores = {self.semaphores}: must be at most 63 (6-bit fields)")
+
+
+@dataclass(frozen=True)
+class Machine(Checked):
+    """One NPU. All quantities are integers, so time is exact; names carry the units."""
+
+    name: str
+    description: str
+    clock_hz: int
+    energy: str
+    sram: Sram
+    acc: Acc
+    mmu: Mmu
+    vcu: Vcu
+    dram: Dram
+    dispatch: Dispatch
+    sync: Sync
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.name), "name = '': must not be empty")
+        _require(bool(self.energy), "energy = '': must name an energy table")
+        chunk = 4 * self.mmu.acc_rows * self.mmu.lanes_n
+        _require(
+            self.acc.bytes >= chunk,
+            f"acc.bytes = {self.acc.bytes}: must hold one chunk of acc_rows x lanes_n int32 = {chunk}",
+        )
+        _require(
+            self.dispatch.fetch_block_bytes % self.dram.burst_bytes == 0,
+            f"dispatch.fetch_block_bytes = {self.dispatch.fetch_block_bytes}: must be a multiple of "
+            f"dram.burst_bytes = {self.dram.burst_bytes}",
+        )
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Machine:
+        """A shipped machine by name, or one from a TOML file. Raises DescriptionError."""
+        text, source = find(name_or_path, MACHINES, "machine")
+        return cls.from_toml(text, source)
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "<machine>") -> Machine:
+        """Parse and check TOML ``text``; ``source`` names it in errors. Raises DescriptionError."""
+        return read(cls, parse_toml(text, source), source)
+
+    def to_toml(self) -> str:
+        """Canonical text: the same machine always gives the same bytes."""
+        return write(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical text, in hexadecimal."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()
+
+    @staticmethod
+    def shipped() -> tuple[str, ...]:
+        """Names that :meth:`load` knows."""
+        return listing(MACHINES)
