@@ -1,0 +1,136 @@
+"""Schedules are values: what the compiler decided per kernel, printed, saved, edited and given back.
+
+A schedule file is TOML: one ``[[kernel]]`` table per kernel, in program order.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from isa.errors import ScheduleError
+
+LOOP_DIMS = "cnhw"
+"""Loops that a schedule orders: output channels, batch, rows, columns; reduction chunks are always innermost."""
+
+
+@dataclass(frozen=True)
+class KernelSchedule:
+    """How one kernel runs: output tile (rows, columns, channels), reduction chunk, loops and ring depths."""
+
+    kernel: str
+    nodes: tuple[str, ...]
+    """FX nodes fused into the kernel, in order."""
+    tile_h: int
+    tile_w: int
+    tile_c: int
+    tile_k: int
+    """Input channels per accumulation step (a matrix kernel's reduction chunk)."""
+    order: str = "cnhw"
+    """Loop order, outermost first."""
+    input_slots: int = 2
+    weight_slots: int = 2
+    stream_slots: int = 2
+    output_slots: int = 2
+    keep: bool = False
+    """The result stays in SRAM until its last use."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "tile_h",
+            "tile_w",
+            "tile_c",
+            "tile_k",
+            "input_slots",
+            "weight_slots",
+            "stream_slots",
+            "output_slots",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ScheduleError(
+                    f"kernel {self.kernel!r}: {name} = {value!r} must be an integer of at least 1"
+                )
+        if sorted(self.order) != sorted(LOOP_DIMS):
+            raise ScheduleError(
+                f"kernel {self.kernel!r}: order = {self.order!r} must name each of the loops "
+                f"{', '.join(LOOP_DIMS)} once, outermost first"
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The schedules of all kernels of one model on one machine, in program order."""
+
+    machine: str
+    kernels: tuple[KernelSchedule, ...]
+
+    def kernel(self, name: str) -> KernelSchedule | None:
+        """The schedule of kernel ``name``, or None."""
+        return self.by_name().get(name)
+
+    def by_name(self) -> dict[str, KernelSchedule]:
+        """Kernel name -> schedule."""
+        return {k.kernel: k for k in self.kernels}
+
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The fused node groups, in program order."""
+        return tuple(k.nodes for k in self.kernels)
+
+    def to_toml(self) -> str:
+        """Text that :meth:`from_toml` reads back to an equal value."""
+        lines = [f"machine = {_toml(self.machine)}"]
+        for kernel in self.kernels:
+            lines += ["", "[[kernel]]"]
+            lines += [f"{f.name} = {_toml(getattr(kernel, f.name))}" for f in fields(kernel)]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "schedule") -> Schedule:
+        """Parse a schedule; raises ScheduleError naming the kernel and key that is wrong."""
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ScheduleError(f"{source}: not TOML: {error}") from error
+        _known(source, data, {"machine", "kernel"})
+        machine, rows = data.get("machine"), data.get("kernel")
+        if not isinstance(machine, str) or not isinstance(rows, list):
+            raise ScheduleError(f"{source}: needs a string `machine` and at least one [[kernel]] table")
+        kernels = tuple(_kernel(source, row) for row in cast("list[Any]", rows))
+        names = [k.kernel for k in kernels]
+        if doubled := {n for n in names if names.count(n) > 1}:
+            raise ScheduleError(f"{source}: kernel {min(doubled)!r} is scheduled twice")
+        return cls(machine, kernels)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in cast("tuple[object, ...]", value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def _known(where: str, table: Mapping[str, Any], keys: set[str]) -> None:
+    if unknown := sorted(set(table) - keys):
+        raise ScheduleError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(keys))}")
+
+
+def _kernel(source: str, row: Any) -> KernelSchedule:
+    if not isinstance(row, dict):
+        raise ScheduleError(f"{source}: `kernel` must be tables, [[kernel]]")
+    table = cast("dict[str, Any]", row)
+    where = f"{source}: kernel {table.get('kernel', '?')!r}"
+    types = {f.name: f.type for f in fields(KernelSchedule)}
+    _known(where, table, set(types))
+    for name in ("kernel", "nodes", "tile_h", "tile_w", "tile_c", "tile_k"):
+        if name not in table:
+            raise ScheduleError(f"{where}: key {name!r} is missing")
+    for name, kind in (("kernel", str), ("nodes", list), ("order", str), ("keep", bool)):
+        if name in table and not isinstance(table[name], kind):
+            raise ScheduleError(f"{where}: {name} = {table[name]!r} must be a {kind.__name__}")
+    return KernelSchedule(**{**table, "nodes": tuple(str(n) for n in table["nodes"])})

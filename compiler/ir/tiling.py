@@ -1,0 +1,156 @@
+"""Tile maths: which box of each operand a tile of the output needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, Window
+from compiler.ir.schedule import KernelSchedule
+
+
+class Range(NamedTuple):
+    """Half-open interval of indices."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of indices."""
+        return self.stop - self.start
+
+
+class Box(NamedTuple):
+    """A box of a tensor seen as (n, h, w, c)."""
+
+    n: Range
+    h: Range
+    w: Range
+    c: Range
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return self.n.size * self.h.size * self.w.size * self.c.size
+
+
+class Tile(NamedTuple):
+    """One step of a kernel's loops: an output box, and the chunk of the reduction."""
+
+    out: Box
+    k: Range
+    first_k: bool
+    last_k: bool
+
+
+def split(size: int, step: int) -> tuple[Range, ...]:
+    """[0, size) in pieces of ``step``; the last may be shorter."""
+    return tuple(Range(i, min(i + step, size)) for i in range(0, size, step))
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """A kernel under a schedule: its tiles in program order and the operand boxes of each."""
+
+    spec: KernelSpec
+    schedule: KernelSchedule
+    ranges: dict[str, tuple[Range, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        n, h, w, c = self.spec.output
+        s = self.schedule
+        ranges = {"n": split(n, 1), "h": split(h, s.tile_h), "w": split(w, s.tile_w), "c": split(c, s.tile_c)}
+        object.__setattr__(self, "ranges", ranges)
+
+    @cached_property
+    def reduction(self) -> tuple[Range, ...]:
+        """Chunks of a matrix kernel's input channels (per group); one empty chunk otherwise."""
+        anchor = self.spec.anchor
+        if not isinstance(anchor, MatrixAnchor) or anchor.depthwise:
+            return (Range(0, 0),)
+        return split(self.group_inputs, self.schedule.tile_k)
+
+    @property
+    def group_inputs(self) -> int:
+        """Input channels per group of a matrix kernel."""
+        anchor = self.spec.anchor
+        assert isinstance(anchor, MatrixAnchor)
+        return self.spec.operands[anchor.act][3] // anchor.groups
+
+    @property
+    def group_outputs(self) -> int:
+        """Output channels per group of a matrix kernel."""
+        anchor = self.spec.anchor
+        assert isinstance(anchor, MatrixAnchor)
+        return self.conv_shape[3] // anchor.groups
+
+    @property
+    def conv_shape(self) -> tuple[int, int, int, int]:
+        """Shape that the anchor produces: the inner tensor of a trailing pool, else the output."""
+        return self.spec.inner or self.spec.output
+
+    def tiles(self) -> Iterator[Tile]:
+        """Every step, in program order: loops as ordered, reduction innermost."""
+        order = self.schedule.order
+        index: dict[str, Range] = {}
+        last = len(self.reduction) - 1
+
+        def loop(depth: int) -> Iterator[Tile]:
+            if depth == len(order):
+                out = Box(index["n"], index["h"], index["w"], index["c"])
+                for i, k in enumerate(self.reduction):
+                    yield Tile(out, k, i == 0, i == last)
+                return
+            for piece in self.ranges[order[depth]]:
+                index[order[depth]] = piece
+                yield from loop(depth + 1)
+
+        return loop(0)
+
+    def anchor_box(self, out: Box) -> Box:
+        """What the anchor must produce for ``out``: itself, or with a trailing pool the taps' box."""
+        if self.spec.pool is None:
+            return out
+        inner = self.spec.inner
+        assert inner is not None
+        return _window_box(self.spec.pool.window, out, inner, out.c)
+
+    def operand_box(self, operand: int, tile: Tile) -> Box:
+        """The box of activation or stream ``operand`` that ``tile`` reads (weights are blocks, not boxes)."""
+        anchor, shape = self.spec.anchor, self.spec.operands[operand]
+        box = self.anchor_box(tile.out)
+        if isinstance(anchor, MatrixAnchor):
+            if operand == anchor.act:
+                return _window_box(anchor.window, box, shape, self._input_channels(anchor, box, tile.k))
+            if operand == anchor.weight:
+                return Box(_clip(box.n, shape[0]), Range(0, 1), tile.k, box.c)
+        if isinstance(anchor, PoolAnchor) and operand == anchor.act:
+            return _window_box(anchor.window, box, shape, box.c)
+        if isinstance(anchor, CopyAnchor):
+            return Box(*(Range(0, size) for size in shape))
+        return Box(*(_clip(r, size) for r, size in zip(box, shape, strict=True)))
+
+    def _input_channels(self, anchor: MatrixAnchor, box: Box, k: Range) -> Range:
+        if anchor.depthwise:
+            return box.c
+        first, last = box.c.start // self.group_outputs, (box.c.stop - 1) // self.group_outputs
+        if anchor.groups == 1:
+            return k
+        # Chunks of the reduction are cut inside each group; several groups are read whole.
+        if first == last:
+            return Range(first * self.group_inputs + k.start, first * self.group_inputs + k.stop)
+        return Range(first * self.group_inputs, (last + 1) * self.group_inputs)
+
+
+def _clip(index: Range, size: int) -> Range:
+    """A broadcast dimension has one index, whatever the tile."""
+    return index if size > 1 or index.stop <= size else Range(0, 1)
+
+
+def _window_box(window: Window, out: Box, shape: tuple[int, int, int, int], channels: Range) -> Box:
+    h_low, h_high, _ = window.input_range(0, out.h.start, out.h.stop, shape[1])
+    w_low, w_high, _ = window.input_range(1, out.w.start, out.w.stop, shape[2])
+    return Box(out.n, Range(h_low, h_high), Range(w_low, w_high), channels)
