@@ -1,0 +1,66 @@
+"""The networks that Quartic is measured on, by name, with random weights or (digits) trained ones.
+
+``NETWORKS[name].model()`` builds one; torch is imported only then, so that listing the names costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a network is defined, and the images [C, H, W] (or rows) that it takes.
+
+    ``small`` is a reduced resolution at which it still runs, for fast tests.
+    """
+
+    name: str
+    factory: str
+    shape: tuple[int, ...]
+    small: tuple[int, ...]
+
+    def model(self, seed: int = 0, shape: tuple[int, ...] | None = None) -> nn.Module:
+        """The network in eval mode; random weights, statistics re-estimated at ``shape`` (digits: trained)."""
+        import torch
+
+        from benchmarks.zoo.layers import randomise
+
+        module, _, attribute = self.factory.partition(":")
+        with torch.random.fork_rng(devices=[]):
+            model = getattr(import_module(module), attribute)()
+        return model if attribute == "trained" else randomise(model, (4, *(shape or self.shape)), seed)
+
+    def images(self, batch: int = 1, seed: int = 0, shape: tuple[int, ...] | None = None) -> torch.Tensor:
+        """Random inputs [batch, *shape]."""
+        import torch
+
+        return torch.randn(batch, *(shape or self.shape), generator=torch.Generator().manual_seed(seed))
+
+
+def _rows() -> tuple[Network, ...]:
+    zoo = "benchmarks.zoo"
+    image = (3, 224, 224)
+    return (
+        Network("digits", f"{zoo}.digits:trained", (1, 8, 8), (1, 8, 8)),
+        Network("mobilenet_v1", f"{zoo}.mobilenet:MobileNetV1", image, (3, 64, 64)),
+        Network("mobilenet_v2", f"{zoo}.mobilenet:MobileNetV2", image, (3, 64, 64)),
+        Network("resnet18", f"{zoo}.resnet:resnet18", image, (3, 64, 64)),
+        Network("resnet50", f"{zoo}.resnet:resnet50", image, (3, 64, 64)),
+        Network("inception_v3", f"{zoo}.inception:InceptionV3", (3, 299, 299), (3, 75, 75)),
+        Network("plain", f"{zoo}.toys:Plain", (3, 12, 12), (3, 12, 12)),
+        Network("odd", f"{zoo}.toys:Odd", (5, 13, 11), (5, 13, 11)),
+        Network("one_pixel", f"{zoo}.toys:OnePixel", (11, 1, 1), (11, 1, 1)),
+        Network("gates", f"{zoo}.toys:Gates", (3, 10, 10), (3, 10, 10)),
+        Network("pools", f"{zoo}.toys:Pools", (4, 14, 14), (4, 14, 14)),
+        Network("products", f"{zoo}.toys:Products", (6, 16), (6, 16)),
+    )
+
+
+NETWORKS: dict[str, Network] = {row.name: row for row in _rows()}

@@ -1,0 +1,100 @@
+"""What the networks share: a convolution with batch norm and activation, seeding, and counting of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+Pair = int | tuple[int, int]
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution without bias, batch norm, and an activation unless ``act`` is None.
+
+    ``padding`` None keeps the size of an odd kernel at stride 1.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Pair = 1,
+        stride: Pair = 1,
+        padding: Pair | None = None,
+        groups: int = 1,
+        act: Callable[[], nn.Module] | None = nn.ReLU,
+    ) -> None:
+        if padding is None:
+            sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+            padding = ((sides[0] - 1) // 2, (sides[1] - 1) // 2)
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+        ]
+        if act is not None:
+            layers.append(act())
+        super().__init__(*layers)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Parameters, and multiply-accumulates of convolutions and linear layers for one forward pass."""
+
+    params: int
+    macs: int
+
+
+def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: int = 2) -> nn.Module:
+    """Give ``model`` random weights under which inputs of ``shape`` (with batch) keep their signal; eval mode.
+
+    With its default statistics a random network loses its signal: the output becomes its bias, and any
+    quantization error measured on it is fake. So the running mean and variance are the cumulative averages
+    over ``batches`` random batches, as training would leave them, and the affine parameters are spread.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        norms: list[nn.BatchNorm2d] = []
+        for module in model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.weight, 0.6, 1.4)
+                nn.init.normal_(module.bias, 0.0, 0.2)
+                norms.append(module)
+        model.eval()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = None
+        for _ in range(batches if norms else 0):
+            model(torch.randn(max(shape[0], 4), *shape[1:]))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    return model.eval()
+
+
+def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
+    """Count what a forward pass of an input of ``shape`` takes, watching the layers run on the meta device."""
+    macs = 0
+
+    def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal macs
+        weight = module.weight
+        assert isinstance(weight, torch.Tensor)
+        positions = output.numel() // weight.shape[0]
+        macs += positions * weight.numel()
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    try:
+        torch.func.functional_call(model, meta, (torch.empty(shape, device="meta"),))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Work(sum(parameter.numel() for parameter in model.parameters()), macs)
