@@ -27,7 +27,7 @@ class Network:
     small: tuple[int, ...]
 
     def model(self, seed: int = 0, shape: tuple[int, ...] | None = None) -> nn.Module:
-        """The network in eval mode; random weights, statistics re-estimated at ``shape`` (digits: trained)."""
+        """The network in eval mode; random weights with statistics of ``shape`` (digits: trained)."""
         import torch
 
         from benchmarks.zoo.layers import randomise

@@ -48,7 +48,7 @@ class Work:
 
 
 def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: int = 2) -> nn.Module:
-    """Give ``model`` random weights under which inputs of ``shape`` (with batch) keep their signal; eval mode.
+    """Give ``model`` random weights under which inputs of ``shape`` (N, ...) keep their signal; eval mode.
 
     With its default statistics a random network loses its signal: the output becomes its bias, and any
     quantization error measured on it is fake. So the running mean and variance are the cumulative averages
@@ -78,7 +78,7 @@ def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: 
 
 
 def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
-    """Count what a forward pass of an input of ``shape`` takes, watching the layers run on the meta device."""
+    """Count what a forward pass of an input of ``shape`` takes by watching its layers on the meta device."""
     macs = 0
 
     def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:

@@ -55,7 +55,8 @@ class MobileNetV2(nn.Module):
     """17 inverted residual blocks with ReLU6."""
 
     STAGES = (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
+        (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
     )  # fmt: skip
     """(expansion, channels, blocks, stride of the first block) of each stage."""
 
