@@ -9,6 +9,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -39,7 +40,7 @@ T = TypeVar("T", bound=Checked)
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """TOML text as nested dicts; a syntax error names ``source``."""
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise DescriptionError(f"{source}: not TOML: {error}") from None
 
@@ -80,10 +81,10 @@ def _value(kind: type, key: str, value: Any, source: str, where: str, path: str)
             raise DescriptionError(f"{where} {key} = {value!r}: must be a table")
         inner = f"{path}.{key}" if path else key
         return read(kind, cast(dict[str, Any], value), source, inner)
+    if kind is Decimal and type(value) is int:
+        return Decimal(value)
     if type(value) is not kind:  # bool is not accepted as int, nor int as float
-        raise DescriptionError(
-            f"{where} {key} = {value!r}: must be {kind.__name__}, not {type(value).__name__}"
-        )
+        raise DescriptionError(f"{where} {key} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
     return value
 
 
@@ -101,7 +102,9 @@ def write(value: Checked, path: str = "") -> str:
     return head + "".join(scalars) + "".join(tables)
 
 
-def _scalar(value: int | str) -> str:
+def _scalar(value: int | Decimal | str) -> str:
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
     if isinstance(value, str):
         # JSON strings are TOML basic strings, except that TOML also forbids a bare DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
