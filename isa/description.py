@@ -84,7 +84,9 @@ def _value(kind: type, key: str, value: Any, source: str, where: str, path: str)
     if kind is Decimal and type(value) is int:
         return Decimal(value)
     if type(value) is not kind:  # bool is not accepted as int, nor int as float
-        raise DescriptionError(f"{where} {key} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
+        shown, found = (value, "float") if type(value) is Decimal else (repr(value), type(value).__name__)
+        wanted = "a number" if kind is Decimal else kind.__name__
+        raise DescriptionError(f"{where} {key} = {shown}: must be {wanted}, not {found}")
     return value
 
 
