@@ -30,9 +30,7 @@ def window_sizes(
         )
     if min(padding) < 0:
         raise ValueError(f"padding must not be negative, got {tuple(padding)}")
-    out = tuple(
-        window_size(sizes[i], kernel[i], strides[i], dilation[i], padding[i], padding[i + 2]) for i in (0, 1)
-    )
+    out = tuple(window_size(sizes[i], kernel[i], strides[i], dilation[i], padding[i], padding[i + 2]) for i in (0, 1))
     if min(out) < 1:
         raise ValueError(
             f"window {tuple(kernel)} with dilation {tuple(dilation)} is larger than input {tuple(sizes)} "

@@ -1,0 +1,430 @@
+"""The ``qnn`` dialect: what a quantized network computes, exactly.
+
+Tensors are builtin ``tensor<...>`` in PyTorch's logical order. Element types are ``f32``, ``i8`` (weight codes)
+and ``!qnn.int<8, scale, zero>`` (activation codes). Numerics are those of ``isa.numerics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    BytesAttr,
+    DenseIntOrFPElementsAttr,
+    IntegerAttr,
+    IntegerType,
+    TensorType,
+    f32,
+    i8,
+    i64,
+)
+from xdsl.ir import Attribute, Dialect
+from xdsl.irdl import (
+    IRDLOperation,
+    VarConstraint,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import ConstantLike, Pure
+from xdsl.utils.exceptions import VerifyException
+
+from compiler.dialects.attrs import IntsAttr, IntType, NumberAttr
+from compiler.dialects.qnn_base import (
+    ANY,
+    INDEX,
+    NO_PADDING,
+    ONE,
+    ONES,
+    QnnOp,
+    Tensor,
+    Value,
+    expect_float,
+    expect_parameters,
+    expect_rank,
+    float_tensor,
+    int_type,
+    is_int,
+    shape_of,
+    tensor,
+)
+from compiler.dialects.qnn_layout import (
+    AdaptiveAvgPool2dOp,
+    AvgPool2dOp,
+    ConcatOp,
+    MaxPool2dOp,
+    PadOp,
+    PermuteOp,
+    ReshapeOp,
+)
+from compiler.ir import shapes
+
+
+@irdl_op_definition
+class ConstantOp(QnnOp):
+    """A tensor known at compile time; ``codes`` tells what i8 values mean when they are activation codes."""
+
+    name = "qnn.constant"
+    value = prop_def(DenseIntOrFPElementsAttr)
+    output = result_def(ANY)
+    traits = traits_def(Pure(), ConstantLike())
+    assembly_format = "$value attr-dict `:` type($output)"
+
+    def __init__(self, array: NDArray[Any], codes: IntType | None = None):
+        """``array`` is float32 or int8; its bytes are copied once."""
+        element = {"float32": f32, "int8": i8}.get(array.dtype.name)
+        if element is None:
+            raise ValueError(f"constants are float32 or int8, got {array.dtype}")
+        kind = cast(TensorType[IntegerType | AnyFloat], TensorType(element, array.shape))
+        value = DenseIntOrFPElementsAttr(kind, BytesAttr(array.tobytes()))
+        super().__init__(
+            properties={"value": value},
+            result_types=[kind if codes is None else TensorType(codes, array.shape)],
+        )
+
+    def verify_(self) -> None:
+        held = cast(Tensor, self.value.type)
+        if tensor(self.output) == held:
+            return
+        if held.element_type != i8 or not is_int(self.output) or shape_of(self.output) != held.get_shape():
+            raise VerifyException(f"value {held} cannot be a {self.output.type}")
+
+
+def constant_array(op: ConstantOp) -> NDArray[Any]:
+    """The constant as a read-only float32 or int8 array over the attribute's own bytes, without a copy."""
+    kind = cast(Tensor, op.value.type)
+    dtype = np.dtype("<f4") if kind.element_type == f32 else np.dtype(np.int8)
+    return np.frombuffer(op.value.data.data, dtype).reshape(kind.get_shape())
+
+
+@irdl_op_definition
+class QuantizeOp(QnnOp):
+    """``clamp(rne(y * fp32(1/s)) + z, lo, hi)``; lo and hi default to the range of the width."""
+
+    name = "qnn.quantize"
+    input = operand_def(ANY)
+    range = opt_prop_def(IntsAttr)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$input (`range` $range^)? attr-dict `:` type($input) `->` type($output)"
+
+    def __init__(self, value: Value, codes: IntType, bounds: tuple[int, int] | None = None):
+        full = bounds is None or bounds == (codes.low, codes.high)
+        super().__init__(
+            operands=[value],
+            result_types=[TensorType(codes, shape_of(value))],
+            properties={"range": None if full else IntsAttr(bounds)},
+        )
+
+    @property
+    def lo(self) -> int:
+        """Smallest code that this op gives."""
+        return self.range.data[0] if self.range is not None else int_type(self.output).low
+
+    @property
+    def hi(self) -> int:
+        """Largest code that this op gives."""
+        return self.range.data[1] if self.range is not None else int_type(self.output).high
+
+    def infer(self) -> Attribute:
+        codes = int_type(self.output)
+        expect_float("input", self.input)
+        if self.range is not None and len(self.range.data) != 2:
+            raise VerifyException(f"range must be <lo, hi>, got {self.range.data}")
+        if not codes.low <= self.lo <= self.hi <= codes.high:
+            raise VerifyException(
+                f"range <{self.lo}, {self.hi}> must be ordered and lie in [{codes.low}, {codes.high}]"
+            )
+        return TensorType(codes, shape_of(self.input))
+
+
+@irdl_op_definition
+class DequantizeOp(QnnOp):
+    """``fp32(q - z) * fp32(s)``."""
+
+    name = "qnn.dequantize"
+    input = operand_def(ANY)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$input attr-dict `:` type($input) `->` type($output)"
+
+    def __init__(self, value: Value):
+        super().__init__(operands=[value], result_types=[float_tensor(shape_of(value))])
+
+    def infer(self) -> Attribute:
+        int_type(self.input)
+        return float_tensor(shape_of(self.input))
+
+
+@irdl_op_definition
+class Conv2dOp(QnnOp):
+    """``y = fp32(sum((xq - zx) * wq)) * scale[c] (+ bias[c])`` over windows of x [N,C,H,W], w [O,C/g,kh,kw]."""
+
+    name = "qnn.conv2d"
+    x = operand_def(ANY)
+    w = operand_def(ANY)
+    scale = operand_def(ANY)
+    bias = opt_operand_def(ANY)
+    strides = prop_def(IntsAttr, default_value=ONES)
+    padding = prop_def(IntsAttr, default_value=NO_PADDING)
+    dilation = prop_def(IntsAttr, default_value=ONES)
+    groups = prop_def(INDEX, default_value=ONE)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = (
+        "$x `,` $w `,` $scale (`,` $bias^)? (`strides` $strides^)? (`padding` $padding^)?"
+        " (`dilation` $dilation^)? (`groups` $groups^)? attr-dict `:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        x: Value,
+        w: Value,
+        scale: Value,
+        bias: Value | None = None,
+        *,
+        strides: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0, 0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ):
+        shape = conv_shape(shape_of(x), shape_of(w), strides, padding, dilation, groups)
+        super().__init__(
+            operands=[x, w, scale, bias],
+            result_types=[float_tensor(shape)],
+            properties={
+                "strides": IntsAttr(tuple(strides)),
+                "padding": IntsAttr(tuple(padding)),
+                "dilation": IntsAttr(tuple(dilation)),
+                "groups": IntegerAttr(groups, i64),
+            },
+        )
+
+    def infer(self) -> Attribute:
+        int_type(self.x)
+        expect_rank("input", self.x, 4)
+        expect_rank("weight", self.w, 4)
+        expect_parameters(self.w, self.scale, self.bias)
+        window = (self.strides.data, self.padding.data, self.dilation.data)
+        if tuple(map(len, window)) != (2, 4, 2):
+            raise VerifyException(
+                f"strides, padding and dilation have 2, 4 and 2 entries, got {', '.join(map(str, window))}"
+            )
+        return float_tensor(conv_shape(shape_of(self.x), shape_of(self.w), *window, self.groups.value.data))
+
+
+def conv_shape(
+    x: Sequence[int],
+    w: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> tuple[int, ...]:
+    """Result shape [N,O,H',W'] of a convolution; ValueError when channels and groups do not agree."""
+    if groups < 1 or w[0] % groups:
+        raise ValueError(f"{w[0]} output channels do not divide into {groups} groups")
+    if x[1] != w[1] * groups:
+        raise ValueError(f"input has {x[1]} channels, weight wants {w[1]} x {groups} groups")
+    return (x[0], w[0], *shapes.window_sizes(x[2:], w[2:], strides, dilation, padding))
+
+
+@irdl_op_definition
+class LinearOp(QnnOp):
+    """``y = fp32(sum((xq - zx) * wq)) * scale[o] (+ bias[o])`` over the last axis of x [..., K], w [O, K]."""
+
+    name = "qnn.linear"
+    x = operand_def(ANY)
+    w = operand_def(ANY)
+    scale = operand_def(ANY)
+    bias = opt_operand_def(ANY)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$x `,` $w `,` $scale (`,` $bias^)? attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, x: Value, w: Value, scale: Value, bias: Value | None = None):
+        shape = (*shape_of(x)[:-1], shape_of(w)[0])
+        super().__init__(operands=[x, w, scale, bias], result_types=[float_tensor(shape)])
+
+    def infer(self) -> Attribute:
+        int_type(self.x)
+        x, w = shape_of(self.x), expect_rank("weight", self.w, 2)
+        expect_parameters(self.w, self.scale, self.bias)
+        if not x or x[-1] != w[1]:
+            raise VerifyException(f"contraction mismatch: input {x}, weight {w}")
+        return float_tensor((*x[:-1], w[0]))
+
+
+@irdl_op_definition
+class MatmulOp(QnnOp):
+    """``y = fp32(sum((aq - za) * (bq - zb))) * (fp32(sa) * fp32(sb))`` of a [..., M, K] and b [..., K, N]."""
+
+    name = "qnn.matmul"
+    a = operand_def(ANY)
+    b = operand_def(ANY)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$a `,` $b attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, a: Value, b: Value):
+        super().__init__(operands=[a, b], result_types=[float_tensor(matmul_shape(shape_of(a), shape_of(b)))])
+
+    def infer(self) -> Attribute:
+        int_type(self.a)
+        int_type(self.b)
+        return float_tensor(matmul_shape(shape_of(self.a), shape_of(self.b)))
+
+
+def matmul_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Result shape of a batched matrix product; ValueError when the operands do not fit."""
+    if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
+        raise ValueError(f"contraction mismatch: {a} times {b}")
+    return (*shapes.broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+class BinaryOp(QnnOp):
+    """One binary32 operation per element, with numpy broadcasting."""
+
+    lhs = operand_def(ANY)
+    rhs = operand_def(ANY)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$lhs `,` $rhs attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, lhs: Value, rhs: Value):
+        shape = shapes.broadcast(shape_of(lhs), shape_of(rhs))
+        super().__init__(operands=[lhs, rhs], result_types=[float_tensor(shape)])
+
+    def infer(self) -> Attribute:
+        expect_float("left operand", self.lhs)
+        expect_float("right operand", self.rhs)
+        return float_tensor(shapes.broadcast(shape_of(self.lhs), shape_of(self.rhs)))
+
+
+@irdl_op_definition
+class AddOp(BinaryOp):
+    """``lhs + rhs``."""
+
+    name = "qnn.add"
+
+
+@irdl_op_definition
+class SubOp(BinaryOp):
+    """``lhs - rhs``."""
+
+    name = "qnn.sub"
+
+
+@irdl_op_definition
+class MulOp(BinaryOp):
+    """``lhs * rhs``."""
+
+    name = "qnn.mul"
+
+
+class UnaryOp(QnnOp):
+    """One function of each binary32 element."""
+
+    T: ClassVar = VarConstraint("T", ANY)
+    input = operand_def(T)
+    output = result_def(T)
+    traits = traits_def(Pure())
+    assembly_format = "$input attr-dict `:` type($input)"
+
+    def __init__(self, value: Value):
+        super().__init__(operands=[value], result_types=[tensor(value)])
+
+    def infer(self) -> Attribute:
+        expect_float("input", self.input)
+        return self.input.type
+
+
+@irdl_op_definition
+class ReluOp(UnaryOp):
+    """``max(x, 0)``."""
+
+    name = "qnn.relu"
+
+
+@irdl_op_definition
+class HardswishOp(UnaryOp):
+    """``(x * min(max(x + 3, 0), 6)) * fp32(1/6)``."""
+
+    name = "qnn.hardswish"
+
+
+@irdl_op_definition
+class HardsigmoidOp(UnaryOp):
+    """``min(max(x + 3, 0), 6) * fp32(1/6)``."""
+
+    name = "qnn.hardsigmoid"
+
+
+@irdl_op_definition
+class SigmoidOp(UnaryOp):
+    """``1 / (1 + exp(-x))`` as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.sigmoid"
+
+
+@irdl_op_definition
+class TanhOp(UnaryOp):
+    """``tanh(x)`` as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.tanh"
+
+
+@irdl_op_definition
+class ClampOp(UnaryOp):
+    """``min(max(x, fp32(min)), fp32(max))``; an infinite bound does nothing."""
+
+    name = "qnn.clamp"
+    min = prop_def(NumberAttr)
+    max = prop_def(NumberAttr)
+    assembly_format = "$input `min` $min `max` $max attr-dict `:` type($input)"
+
+    def __init__(self, value: Value, low: float, high: float):
+        IRDLOperation.__init__(
+            self,
+            operands=[value],
+            result_types=[tensor(value)],
+            properties={"min": NumberAttr(float(low)), "max": NumberAttr(float(high))},
+        )
+
+
+Qnn = Dialect(
+    "qnn",
+    [
+        ConstantOp,
+        QuantizeOp,
+        DequantizeOp,
+        Conv2dOp,
+        LinearOp,
+        MatmulOp,
+        AddOp,
+        SubOp,
+        MulOp,
+        ReluOp,
+        ClampOp,
+        HardswishOp,
+        HardsigmoidOp,
+        SigmoidOp,
+        TanhOp,
+        MaxPool2dOp,
+        AvgPool2dOp,
+        AdaptiveAvgPool2dOp,
+        PadOp,
+        ConcatOp,
+        ReshapeOp,
+        PermuteOp,
+    ],
+    [IntType, IntsAttr, NumberAttr],
+)
