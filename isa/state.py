@@ -28,7 +28,7 @@ VCU_STREAMS = 8
 
 
 class State:
-    """The last setup instruction of every class; ``vcu.op`` per slot, ``vcu.stream`` and ``vcu.convert`` per id.
+    """The last setup instruction of every class; ``vcu.op`` per slot, streams and conversions per id.
 
     Before a program starts every register holds its class defaults. Registers belong to one engine and
     change in that engine's queue order, so walking a program in order gives each instruction its state.
