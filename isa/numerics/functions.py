@@ -1,0 +1,213 @@
+"""Functions as fixed sequences of binary32 multiplies and adds, with integer operations on the exponent bits.
+
+Each step rounds once, so numpy and torch agree to the bit. ``MAX_ULP`` states the largest distance from the float64
+value in units of the last place of the binary32 result, ``STEPS`` the number of multiplies and adds that the VCU
+spends per element; tests measure both. Coefficients are weighted minimax fits, rounded to binary32 one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+import numpy as np
+
+from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, namespace
+
+INF = float("inf")
+SIGN = -(2**31)
+MANTISSA = (1 << 23) - 1
+EXPONENT_BIAS = 127
+TINY = 2.0**-126
+LOG2_E = fp32(1.4426950408889634)
+LN2_HIGH = 0.693359375  # 10 bits, so that n * LN2_HIGH is exact for every |n| < 2^14
+LN2_LOW = fp32(0.6931471805599453 - LN2_HIGH)
+
+EXP2_POLY = (0.6931471824645996, 0.24022643268108368, 0.055503588169813156, 0.009619002230465412,
+             0.0013391304528340697, 0.00015196693129837513)  # fmt: skip
+EXP_POLY = (0.4999999403953552, 0.16666515171527863, 0.041668228805065155, 0.008369382470846176,
+            0.0013825432397425175)  # fmt: skip
+LOG2_POLY = (1.4426950216293335, -0.7213475108146667, 0.4809006452560425, -0.36067673563957214,
+             0.2884736657142639, -0.24031083285808563, 0.20644241571426392, -0.18183773756027222,
+             0.1663757711648941, -0.15211570262908936, 0.08858116716146469)  # fmt: skip
+TANH_POLY = (-0.3333328068256378, 0.13331416249275208, -0.05373793840408325, 0.02063411846756935,
+             -0.005700091831386089)  # fmt: skip
+ERF_POLY = (0.12837916612625122, -0.37612634897232056, 0.11283744126558304, -0.026863619685173035,
+            0.005216643214225769, -0.0008427079301327467, 0.00010888573888223818, -8.66678328748094e-06)  # fmt: skip
+ERFC_POLY = (0.0002172896492993459, -1.6293535232543945, -0.9141829609870911, -0.1556064784526825,
+             0.035742100328207016, -0.005762338638305664, 0.0005466091679409146, -1.633184729143977e-05,
+             -1.062485466718499e-06)  # fmt: skip
+
+
+def _quiet(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Overflow and NaN are defined results here, not events to warn of."""
+
+    @wraps(function)
+    def wrapper(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return function(x)
+
+    return wrapper
+
+
+def _poly(x: Array, coefficients: tuple[float, ...]) -> Array:
+    """Horner: len - 1 multiplies and as many adds."""
+    y = x * coefficients[-1] + coefficients[-2]
+    for c in coefficients[-3::-1]:
+        y = y * x + c
+    return y
+
+
+def _power(n: Array) -> Array:
+    """2**n for int32 -126 <= n <= 127."""
+    return float_of((n + EXPONENT_BIAS) << 23)
+
+
+def _scale(x: Array, n: Array) -> Array:
+    """x * 2**n in two multiplies, so that only the last can round (to a denormal) or overflow."""
+    half = n >> 1
+    return (x * _power(half)) * _power(n - half)
+
+
+def _finite(x: Array, lo: float, hi: float) -> Array:
+    """x within [lo, hi], NaN replaced by lo: a value whose conversion to int32 is defined."""
+    xp = namespace(x)
+    return xp.where(x > lo, xp.where(x < hi, x, hi), lo)
+
+
+def _split(x: Array) -> tuple[Array, Array]:
+    """|x| = m * 2**e with m in [1, 2), for any finite x but 0; one multiply brings denormals into range."""
+    xp = namespace(x)
+    small = abs(x) < TINY
+    bits = bits_of(xp.where(small, x * 2.0**24, x))
+    exponent = ((bits >> 23) & 255) - EXPONENT_BIAS - cast(small, "int32") * 24
+    return float_of((bits & MANTISSA) | (EXPONENT_BIAS << 23)), exponent
+
+
+def _copysign(magnitude: Array, x: Array) -> Array:
+    return float_of(bits_of(magnitude) | (bits_of(x) & SIGN))
+
+
+def _exp_minus(a: Array) -> Array:
+    """e**-a for a >= 0: r = -a - n*ln2 in two exact parts, then 1 + (r + r*r*q)."""
+    xp = namespace(a)
+    a = _finite(a, 0.0, 105.0)
+    n = xp.round(a * -LOG2_E)
+    r = (-a - n * LN2_HIGH) - n * LN2_LOW
+    return _scale((r * r * _poly(r, EXP_POLY) + r) + 1.0, cast(n, "int32"))
+
+
+def _newton_reciprocal(m: Array) -> Array:
+    """1/m for m in [1, 2]: a line within 1/17, then three Newton steps."""
+    r = m * fp32(-8 / 17) + fp32(24 / 17)
+    for _ in range(3):
+        r = r + r * (1.0 - m * r)
+    return r
+
+
+@_quiet
+def exp2(x: Array) -> Array:
+    """2**x."""
+    xp = namespace(x)
+    t = _finite(x, -151.0, 129.0)
+    n = xp.round(t)
+    f = t - n  # exact
+    y = _scale(_poly(f, EXP2_POLY) * f + 1.0, cast(n, "int32"))
+    return xp.where(x != x, NAN, y)
+
+
+@_quiet
+def log2(x: Array) -> Array:
+    """Base-2 logarithm; 0 gives -inf, negative values NaN."""
+    xp = namespace(x)
+    m, e = _split(x)
+    big = m > fp32(2.0**0.5)
+    t = xp.where(big, m * 0.5, m) - 1.0  # exact
+    y = t * _poly(t, LOG2_POLY) + cast(e + cast(big, "int32"), "float32")
+    y = xp.where(x == INF, INF, xp.where(x == 0, -INF, y))
+    return xp.where(x >= 0, y, NAN)
+
+
+@_quiet
+def reciprocal(x: Array) -> Array:
+    """1/x, of zeros an infinity of the same sign."""
+    xp = namespace(x)
+    m, e = _split(x)
+    y = _scale(_newton_reciprocal(m), -e)
+    y = xp.where(x == 0, INF, xp.where(abs(x) == INF, 0.0, y))
+    return xp.where(x != x, NAN, _copysign(y, x))
+
+
+@_quiet
+def rsqrt(x: Array) -> Array:
+    """1/sqrt(x); both zeros give +inf, negative values NaN."""
+    xp = namespace(x)
+    m, e = _split(x)
+    odd = e & 1
+    m = m * _power(odd)  # [1, 4)
+    half = m * 0.5
+    y = float_of(0x5F3759DF - (bits_of(m) >> 1))
+    for _ in range(2):
+        y = y * (1.5 - half * (y * y))
+    y = y + y * (0.5 - half * (y * y))
+    y = y * _power(-(e >> 1))
+    y = xp.where(x == INF, 0.0, xp.where(x == 0, INF, y))
+    return xp.where(x >= 0, y, NAN)
+
+
+@_quiet
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e**-x)."""
+    xp = namespace(x)
+    z = _exp_minus(abs(x))
+    r = _newton_reciprocal(z + 1.0)
+    return xp.where(x != x, NAN, xp.where(x < 0, z * r, r))
+
+
+@_quiet
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent: odd polynomial below 0.625, else 1 - 2z/(1+z) with z = e**-2|x|."""
+    xp = namespace(x)
+    a = abs(x)
+    b = _finite(a, 0.0, 40.0)
+    u = b * b
+    small = a + a * (u * _poly(u, TANH_POLY))
+    z = _exp_minus(b * 2.0)
+    big = 1.0 - (z * 2.0) * _newton_reciprocal(z + 1.0)
+    return xp.where(x != x, NAN, _copysign(xp.where(b < 0.625, small, big), x))
+
+
+@_quiet
+def erf(x: Array) -> Array:
+    """Error function: odd polynomial below 1, else 1 - 2**p(|x|)."""
+    xp = namespace(x)
+    a = _finite(abs(x), 0.0, 4.0)
+    small = a + a * _poly(a * a, ERF_POLY)
+    t = _poly(a, ERFC_POLY)
+    n = xp.round(t)
+    f = t - n
+    big = 1.0 - (_poly(f, EXP2_POLY) * f + 1.0) * _power(cast(n, "int32"))
+    return xp.where(x != x, NAN, _copysign(xp.where(a < 1.0, small, big), x))
+
+
+STEPS: dict[str, int] = {
+    "sigmoid": 36,
+    "tanh": 51,
+    "exp2": 16,
+    "log2": 25,
+    "erf": 49,
+    "reciprocal": 17,
+    "rsqrt": 17,
+}
+"""Multiplies, adds and roundings per element; integer operations on exponent and sign bits run beside them."""
+
+MAX_ULP: dict[str, float] = {
+    "sigmoid": 3.5,
+    "tanh": 2.5,
+    "exp2": 1.5,
+    "log2": 2.0,
+    "erf": 2.0,
+    "reciprocal": 1.5,
+    "rsqrt": 2.0,
+}
+"""Stated accuracy: max |y - exact| / ulp(exact) over every binary32 input."""
