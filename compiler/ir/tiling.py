@@ -133,6 +133,33 @@ class Tiling:
             return Box(*(Range(0, size) for size in shape))
         return Box(*(_clip(r, size) for r, size in zip(box, shape, strict=True)))
 
+    def max_box(self, operand: int) -> Box:
+        """A box at least as large, in every dimension, as ``operand``'s in any tile; its ranges start at 0."""
+        spec, s, shape = self.spec, self.schedule, self.spec.operands[operand]
+        anchor = spec.anchor
+        if isinstance(anchor, CopyAnchor):
+            return Box(*(Range(0, size) for size in shape))
+        h, w, c = (min(t, size) for t, size in zip((s.tile_h, s.tile_w, s.tile_c), spec.output[1:], strict=True))
+        if spec.pool is not None:
+            h, w = (_taps(spec.pool.window, axis, t, self.conv_shape[1 + axis]) for axis, t in ((0, h), (1, w)))
+        if isinstance(anchor, MatrixAnchor) and operand == anchor.weight:
+            return Box(Range(0, 1), Range(0, 1), Range(0, min(s.tile_k, self.group_inputs)), Range(0, c))
+        if isinstance(anchor, MatrixAnchor | PoolAnchor) and operand == anchor.act:
+            h, w = (_taps(anchor.window, axis, t, shape[1 + axis]) for axis, t in ((0, h), (1, w)))
+            c = self._max_input_channels(c) if isinstance(anchor, MatrixAnchor) else c
+        sizes = (1, min(h, shape[1]), min(w, shape[2]), min(c, shape[3]))
+        return Box(*(Range(0, size) for size in sizes))
+
+    def _max_input_channels(self, c: int) -> int:
+        anchor = self.spec.anchor
+        assert isinstance(anchor, MatrixAnchor)
+        if anchor.depthwise:
+            return c
+        chunk = min(self.schedule.tile_k, self.group_inputs)
+        if anchor.groups == 1 or self.group_outputs % self.schedule.tile_c == 0:
+            return chunk
+        return min(anchor.groups, -(-c // self.group_outputs) + 1) * self.group_inputs
+
     def _input_channels(self, anchor: MatrixAnchor, box: Box, k: Range) -> Range:
         if anchor.depthwise:
             return box.c
@@ -143,6 +170,11 @@ class Tiling:
         if first == last:
             return Range(first * self.group_inputs + k.start, first * self.group_inputs + k.stop)
         return Range(first * self.group_inputs, (last + 1) * self.group_inputs)
+
+
+def _taps(window: Window, axis: int, outputs: int, size: int) -> int:
+    """Input length that ``outputs`` neighbouring outputs read, at most ``size``."""
+    return min((outputs - 1) * window.stride[axis] + window.extent(axis), size)
 
 
 def _clip(index: Range, size: int) -> Range:

@@ -1,0 +1,214 @@
+"""Estimated cycles, traffic and SRAM of one kernel under one schedule.
+
+The closed forms are the ISA's own (``isa.cost``); what is estimated is only how the engines overlap: a kernel takes as
+long as its busiest engine, plus filling the pipeline with the first tile and draining the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, VectorProgram
+from compiler.ir.place import ELEMENT_BYTES
+from compiler.ir.schedule import KernelSchedule
+from compiler.ir.tiling import Range, Tiling
+from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
+from isa.machine import Machine
+
+
+@dataclass(frozen=True)
+class Residency:
+    """Which operands, and whether the result, lie in SRAM for as long as they live."""
+
+    operands: tuple[bool, ...]
+    output: bool
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """Estimates of one kernel: cycles by engine, DRAM bytes, and the SRAM bytes of its channels."""
+
+    cycles: int
+    mmu: int
+    vcu: int
+    dma: int
+    dram_bytes: int
+    sram_bytes: int
+    acc_bytes: int
+
+
+@dataclass(frozen=True)
+class ChannelSize:
+    """A ring that a kernel needs: role, operand (or -1), slots and bytes of one slot."""
+
+    role: str
+    operand: int
+    slots: int
+    slot_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """SRAM bytes of the ring."""
+        return self.slots * self.slot_bytes
+
+
+def aligned(size: int, align: int = 64) -> int:
+    """``size`` rounded up to ``align``."""
+    return -(-size // align) * align
+
+
+def params_bytes(program: VectorProgram, channels: int) -> int:
+    """Bytes of a program's parameter vectors over ``channels`` channels."""
+    return 4 * len(program.params) * channels
+
+
+def weight_block_bytes(tiling: Tiling, channels: int, k: Range) -> int:
+    """Bytes of the weights of ``channels`` output channels over reduction chunk ``k``."""
+    anchor = tiling.spec.anchor
+    assert isinstance(anchor, MatrixAnchor)
+    return channels * anchor.window.taps * (1 if anchor.depthwise else k.size)
+
+
+def acc_pixel_bytes(channels: int, machine: Machine) -> int:
+    """Bytes between pixels in the accumulators: whole rows of output lanes."""
+    return aligned(channels, machine.mmu.lanes_n) * 4
+
+
+def activations(spec: KernelSpec) -> tuple[int, ...]:
+    """Operands that are read as boxes: all but constant weights."""
+    anchor = spec.anchor
+    static = anchor.weight if isinstance(anchor, MatrixAnchor) and not anchor.dynamic_weight else -1
+    return tuple(i for i in range(len(spec.operands)) if i != static)
+
+
+def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[ChannelSize, ...]:
+    """The rings of a kernel, accumulators included (role "acc"); operands that lie in SRAM need none."""
+    spec, s = tiling.spec, tiling.schedule
+    anchor = spec.anchor
+    out = _tile_sizes(tiling)
+    inner = _anchor_sizes(tiling)
+    sizes: list[ChannelSize] = []
+    for operand in activations(spec):
+        if residency.operands[operand]:
+            continue
+        bytes_ = tiling.max_box(operand).elements * ELEMENT_BYTES[spec.dtypes[operand]]
+        sizes.append(ChannelSize("operand", operand, _operand_slots(tiling, operand), aligned(bytes_)))
+    if isinstance(anchor, MatrixAnchor):
+        if not anchor.dynamic_weight:
+            block = weight_block_bytes(tiling, inner[2], tiling.reduction[0])
+            sizes.append(ChannelSize("weight", anchor.weight, s.weight_slots, aligned(block)))
+        acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine)
+        sizes.append(ChannelSize("acc", -1, s.output_slots, acc))
+    params = params_bytes(spec.program, inner[2])
+    params += params_bytes(spec.pool_program, inner[2]) if spec.pool_program else 0
+    if params:
+        sizes.append(ChannelSize("params", -1, s.weight_slots, aligned(params)))
+    if spec.pool is not None:
+        sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(prod(inner))))
+    if not residency.output:
+        sizes.append(ChannelSize("output", -1, s.output_slots, aligned(prod(out) * output_element(spec))))
+    return tuple(sizes)
+
+
+def output_element(spec: KernelSpec) -> int:
+    """Bytes of one element of the kernel's result."""
+    return ELEMENT_BYTES[(spec.pool_program or spec.program).output]
+
+
+def _operand_slots(tiling: Tiling, operand: int) -> int:
+    anchor, s = tiling.spec.anchor, tiling.schedule
+    if isinstance(anchor, MatrixAnchor) and operand == anchor.weight:
+        return s.weight_slots
+    return s.input_slots if anchor is not None and operand == anchor.act else s.stream_slots
+
+
+def _tile_sizes(tiling: Tiling) -> tuple[int, int, int]:
+    s, (_, h, w, c) = tiling.schedule, tiling.spec.output
+    return min(s.tile_h, h), min(s.tile_w, w), min(s.tile_c, c)
+
+
+def _anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
+    """Rows, columns and channels that the anchor produces per tile."""
+    h, w, c = _tile_sizes(tiling)
+    pool = tiling.spec.pool
+    if pool is None:
+        return h, w, c
+    _, high, wide, _ = tiling.conv_shape
+    rows = min((h - 1) * pool.window.stride[0] + pool.window.extent(0), high)
+    return rows, min((w - 1) * pool.window.stride[1] + pool.window.extent(1), wide), c
+
+
+def _loads(tiling: Tiling, depends: str, chunks: int, slots: int) -> int:
+    """How often a ring is filled: once per distinct box if its slots outlast the loops around it."""
+    counts = {d: len(r) for d, r in tiling.ranges.items()}
+    order = tiling.schedule.order
+    inside = [i for i, d in enumerate(order) if d in depends and counts[d] > 1]
+    distinct = chunks * prod(counts[order[i]] for i in inside)
+    if distinct <= slots:
+        return distinct
+    # Loops outside the innermost one that matters repeat the sweep; those inside reuse the slot in place.
+    depth = len(order) if chunks > 1 else (max(inside) + 1 if inside else 0)
+    return chunks * prod(counts[d] for d in order[:depth])
+
+
+def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> KernelCost:
+    """Estimate a kernel: closed forms per tile, times tiles, overlapped."""
+    spec, s = tiling.spec, tiling.schedule
+    anchor = spec.anchor
+    rings = channels(tiling, residency, machine)
+    h, w, c = _anchor_sizes(tiling)
+    tiles = prod(len(r) for r in tiling.ranges.values())
+    edge = _edge_factor(tiling)
+    mmu_tile = 0
+    if isinstance(anchor, MatrixAnchor):
+        if anchor.depthwise:
+            mmu_tile = depthwise_cycles(h * w, anchor.window.taps, c, machine)
+        else:
+            depth = anchor.window.taps * min(s.tile_k, tiling.group_inputs)
+            pieces = max(1, -(-c // tiling.group_outputs))
+            mmu_tile = len(tiling.reduction) * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
+    vcu_tile = vcu_cycles(h * w * c, len(spec.program.ops), _taps(anchor), machine)
+    if spec.pool is not None and spec.pool_program is not None:
+        out = prod(_tile_sizes(tiling))
+        vcu_tile += vcu_cycles(out, len(spec.pool_program.ops), spec.pool.window.taps, machine)
+    traffic = [(r, _traffic(tiling, r)) for r in rings if r.role not in ("acc", "inner")]
+    dram = sum(bytes_ for _, bytes_ in traffic)
+    dma = dma_cycles(1, dram, machine)
+    mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
+    first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("operand", "weight")), machine)
+    last = vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
+    parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
+    sram = sum(r.bytes for r in rings if r.role != "acc")
+    acc = sum(r.bytes for r in rings if r.role == "acc")
+    return KernelCost(parallel + first + mmu_tile + last, mmu, vcu, dma, dram, sram, acc)
+
+
+def _taps(anchor: object) -> int:
+    return anchor.window.taps if isinstance(anchor, PoolAnchor) else 1
+
+
+def _edge_factor(tiling: Tiling) -> float:
+    """Real outputs over the outputs of full tiles: the last tile of a dimension may be short."""
+    sizes = _tile_sizes(tiling)
+    real = prod(tiling.spec.output)
+    return real / (len(tiling.ranges["n"]) * prod(len(tiling.ranges[d]) * t for d, t in zip("hwc", sizes, strict=True)))
+
+
+def _traffic(tiling: Tiling, ring: ChannelSize) -> int:
+    """DRAM bytes that pass through a ring."""
+    spec = tiling.spec
+    anchor = spec.anchor
+    chunks = len(tiling.reduction)
+    if ring.role == "output":
+        return prod(spec.output) * output_element(spec)
+    if ring.role in ("weight", "params"):
+        loads = _loads(tiling, "c", chunks if ring.role == "weight" else 1, ring.slots)
+        return ceil(loads * ring.slot_bytes)
+    depends = "".join(d for d, size in zip("nhwc", spec.operands[ring.operand], strict=True) if size > 1)
+    if isinstance(anchor, MatrixAnchor) and ring.operand == anchor.act:
+        depends = "nhwc" if anchor.depthwise or anchor.groups > 1 else "nhw"
+        return _loads(tiling, depends, 1 if anchor.depthwise else chunks, ring.slots) * ring.slot_bytes
+    if isinstance(anchor, MatrixAnchor) and ring.operand == anchor.weight:
+        return _loads(tiling, "nc", chunks, ring.slots) * ring.slot_bytes
+    return _loads(tiling, depends, 1, ring.slots) * ring.slot_bytes

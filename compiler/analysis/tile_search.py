@@ -1,0 +1,180 @@
+"""Choose a kernel's schedule: enumerate a few dozen tilings and keep the cheapest that fits.
+
+Sizes are tried from the largest that the accumulators hold, halved; loop orders keep either the weights or the input in place; rings
+get one slot, two, or as many as make a whole operand stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
+from compiler.ir.schedule import KernelSchedule
+from compiler.ir.tiling import Tiling
+from isa.errors import ScheduleError
+from isa.machine import Machine
+
+Choice = tuple[KernelSchedule, KernelCost]
+
+
+def choose_schedule(
+    spec: KernelSpec,
+    nodes: tuple[str, ...],
+    residency: Residency,
+    machine: Machine,
+    budget: int,
+    slots: int = 2,
+) -> Choice | None:
+    """The cheapest schedule whose rings fit ``budget`` bytes of SRAM, or None when not even the smallest does."""
+    best: Choice | None = None
+    for schedule in _candidates(spec, nodes, machine, slots):
+        cost = kernel_cost(Tiling(spec, schedule), residency, machine)
+        if cost.sram_bytes > budget or cost.acc_bytes > machine.acc.bytes:
+            continue
+        if best is None or (cost.cycles, cost.dram_bytes) < (best[1].cycles, best[1].dram_bytes):
+            best = (schedule, cost)
+    return best
+
+
+def check_schedule(
+    spec: KernelSpec, schedule: KernelSchedule, residency: Residency, machine: Machine, budget: int
+) -> KernelCost:
+    """Cost of a given schedule; raises ScheduleError when it is not legal for the kernel and machine."""
+    where = f"kernel {schedule.kernel!r}"
+    cost = kernel_cost(Tiling(spec, schedule), residency, machine)
+    if cost.acc_bytes > machine.acc.bytes:
+        raise ScheduleError(
+            f"{where}: tile of {schedule.tile_h} x {schedule.tile_w} x {schedule.tile_c} with {schedule.output_slots} slots "
+            f"needs {cost.acc_bytes} bytes of accumulators, {machine.name} has {machine.acc.bytes}: make the tile smaller"
+        )
+    if cost.sram_bytes > budget:
+        raise ScheduleError(
+            f"{where}: its rings need {cost.sram_bytes} bytes of SRAM and {budget} are left beside the tensors that stay: "
+            f"use smaller tiles, fewer slots, or keep = false on tensors that live across it"
+        )
+    anchor = spec.anchor
+    if isinstance(anchor, MatrixAnchor) and 1 < anchor.groups and not anchor.depthwise:
+        per_group = spec_group_outputs(spec)
+        whole = schedule.tile_k >= spec.operands[anchor.act][3] // anchor.groups
+        if not whole and per_group % min(schedule.tile_c, per_group):
+            raise ScheduleError(
+                f"{where}: tile_c = {schedule.tile_c} spans groups of {per_group} outputs, so tile_k must cover a whole group"
+            )
+        if not whole and schedule.tile_c > per_group:
+            raise ScheduleError(f"{where}: tile_c = {schedule.tile_c} spans groups, so tile_k must cover a whole group")
+    return cost
+
+
+def spec_group_outputs(spec: KernelSpec) -> int:
+    """Output channels per group of a matrix kernel."""
+    anchor = spec.anchor
+    assert isinstance(anchor, MatrixAnchor)
+    return (spec.inner or spec.output)[3] // anchor.groups
+
+
+def _halvings(size: int, least: int = 1) -> Iterator[int]:
+    """ceil(size / 1), ceil(size / 2), ceil(size / 4), ... down to ``least``."""
+    pieces, previous = 1, 0
+    while True:
+        step = max(-(-size // pieces), least)
+        if step != previous:
+            yield step
+        if step <= least:
+            return
+        previous, pieces = step, pieces * 2
+
+
+def _candidates(
+    spec: KernelSpec, nodes: tuple[str, ...], machine: Machine, slots: int
+) -> Iterator[KernelSchedule]:
+    _, h, w, c = spec.output
+    if isinstance(spec.anchor, CopyAnchor):
+        yield KernelSchedule(spec.name, nodes, h, w, c, 1, "cnhw", 1, 1, 1, 1)
+        return
+    for tile_c in _channel_tiles(spec, machine):
+        for tile_k in _reduction_tiles(spec, machine):
+            yield from _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k)
+
+
+def _channel_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
+    anchor, c = spec.anchor, spec.output[3]
+    lanes = machine.mmu.lanes_n if isinstance(anchor, MatrixAnchor) else machine.vcu.lanes
+    if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
+        yield from _group_tiles(spec_group_outputs(spec), anchor.groups, lanes)
+        return
+    for size in _halvings(c):
+        rounded = min(-(-size // lanes) * lanes, c)
+        yield rounded
+        if rounded <= lanes:
+            break
+    if c > 8:
+        yield 8
+
+
+def _group_tiles(per_group: int, groups: int, lanes: int) -> Iterator[int]:
+    """Whole groups together, or a divisor of one group."""
+    for count in _halvings(groups):
+        if groups % count == 0:
+            yield count * per_group
+    yield from (d for d in _halvings(per_group, min(lanes, per_group)) if per_group % d == 0)
+
+
+def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
+    anchor = spec.anchor
+    if not isinstance(anchor, MatrixAnchor) or anchor.depthwise:
+        yield 1
+        return
+    per_group = spec.operands[anchor.act][3] // anchor.groups
+    lanes = machine.mmu.lanes_k
+    for size in _halvings(per_group):
+        if size == per_group or size >= lanes:
+            yield size if size == per_group else -(-size // lanes) * lanes
+    if per_group > lanes:
+        yield lanes
+
+
+def _pixel_tiles(
+    spec: KernelSpec, nodes: tuple[str, ...], machine: Machine, slots: int, tile_c: int, tile_k: int
+) -> Iterator[KernelSchedule]:
+    n, h, w, c = spec.output
+    acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
+    pixel = acc_pixel_bytes(tile_c, machine)
+    tried: set[tuple[int, int]] = set()
+    for tile_w in _halvings(w):
+        for tile_h in _halvings(h):
+            rows, columns = _produced(spec, tile_h, tile_w)
+            if rows * columns * pixel > acc or (tile_h, tile_w) in tried:
+                continue
+            tried.add((tile_h, tile_w))
+            base = KernelSchedule(
+                spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots
+            )
+            yield base
+            blocks = -(-c // tile_c)
+            if blocks > 1 or n > 1:
+                yield replace(base, order="nhwc")
+                yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
+            if len(tried) >= 6:
+                return
+        if tried and tile_w == w:
+            return
+
+
+def _chunks(spec: KernelSpec, tile_k: int) -> int:
+    anchor = spec.anchor
+    if not isinstance(anchor, MatrixAnchor) or anchor.depthwise:
+        return 1
+    return -(-(spec.operands[anchor.act][3] // anchor.groups) // tile_k)
+
+
+def _produced(spec: KernelSpec, tile_h: int, tile_w: int) -> tuple[int, int]:
+    if spec.pool is None:
+        return tile_h, tile_w
+    window, inner = spec.pool.window, spec.inner
+    assert inner is not None
+    rows = min((tile_h - 1) * window.stride[0] + window.extent(0), inner[1])
+    return rows, min((tile_w - 1) * window.stride[1] + window.extent(1), inner[2])
+
+

@@ -1,0 +1,382 @@
+"""One tiled kernel to instructions: each step op of the tile dialect becomes a handful of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from xdsl.ir import Operation
+
+from compiler.analysis.cost import acc_pixel_bytes
+from compiler.backend.emitter import Emitter
+from compiler.backend.pack import ConstantPool, params_block, weight_block
+from compiler.backend.walk import walk_steps
+from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
+from compiler.ir.channel import Ring
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Stream, VectorProgram
+from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, transfers
+from compiler.ir.tiling import Box, Range, Tile, Tiling
+from isa.instructions import (
+    DType,
+    LoadCopy,
+    LoadShape,
+    LoadStrides,
+    LoadTile,
+    MmuInput,
+    MmuOutput,
+    MmuRun,
+    MmuWeight,
+    MmuWindow,
+    Reduce,
+    Region,
+    Space,
+    StoreCopy,
+    StoreShape,
+    StoreStrides,
+    StoreTile,
+    VcuBase,
+    VcuConvert,
+    VcuOp,
+    VcuParams,
+    VcuRun,
+    VcuShape,
+    VcuStream,
+    VcuWindow,
+)
+from isa.instructions.vcu import STREAM_OUTPUT
+from isa.machine import Machine
+
+
+class View(NamedTuple):
+    """Bytes on chip: where a box starts and its byte strides over (n, h, w, c)."""
+
+    address: int
+    strides: Shape4
+
+
+@dataclass
+class Slots:
+    """A ring at an address: which box or block each slot holds."""
+
+    address: int
+    slot_bytes: int
+    ring: Ring
+
+    def find(self, key: object) -> int | None:
+        """Address of the slot that holds ``key``."""
+        slot = self.ring.find(key)
+        return None if slot is None else self.address + slot * self.slot_bytes
+
+    def push(self, key: object) -> int:
+        """Address of the next slot, now holding ``key``."""
+        return self.address + self.ring.push(key) * self.slot_bytes
+
+
+@dataclass
+class KernelEmitter:
+    """Emits one kernel; ``locate`` turns a step op into a location index."""
+
+    kernel: KernelOp
+    tiling: Tiling
+    places: tuple[Place, ...]
+    machine: Machine
+    pool: ConstantPool
+    out: Emitter
+    locate: Callable[[Operation], int]
+    rings: dict[tuple[str, int], Slots] = field(default_factory=dict[tuple[str, int], Slots])
+    blocks: dict[object, tuple[int, int]] = field(default_factory=dict[object, tuple[int, int]])
+
+    def emit(self) -> None:
+        """All instructions of the kernel, in program order."""
+        for op in self.kernel.steps.block.ops:
+            if isinstance(op, ChannelOp):
+                assert op.address is not None
+                slots = Slots(op.address.value.data, op.slot_bytes.value.data, Ring(op.slots.value.data))
+                self.rings[op.role.data, op.operand.value.data] = slots
+        actions: dict[type[Operation], Callable[[Operation, Tile], None]] = {
+            LoadOp: self._load,
+            MmaOp: self._mma,
+            VectorOp: self._vector,
+            PoolOp: self._pool,
+            CopyOp: self._copy,
+            StoreOp: self._store,
+        }
+        previous: Operation | None = None
+        for op, tile in walk_steps(self.kernel, self.tiling):
+            if op is not previous:
+                self.out.location = self.locate(op)
+                previous = op
+            actions[type(op)](op, tile)
+
+    # -- loads ---------------------------------------------------------------------------------
+
+    def _load(self, op: Operation, tile: Tile) -> None:
+        assert isinstance(op, LoadOp)
+        ring = op.ring.owner
+        assert isinstance(ring, ChannelOp)
+        role, operand = ring.role.data, ring.operand.value.data
+        if role == "operand":
+            self._load_box(operand, self.tiling.operand_box(operand, tile))
+            return
+        channels = self.tiling.anchor_box(tile.out).c
+        key = (role, channels, tile.k if role == "weight" else None)
+        slots = self.rings[role, operand]
+        if slots.find(key) is None:
+            offset, size = self._block(role, channels, tile.k, key)
+            self.out.run(LoadCopy(region=Region.CONSTANTS, offset=offset, sram=slots.push(key), bytes=size))
+
+    def _block(self, role: str, channels: Range, k: Range, key: object) -> tuple[int, int]:
+        if key not in self.blocks:
+            spec = self.tiling.spec
+            block = weight_block(spec, channels, k) if role == "weight" else params_block(spec, channels)
+            self.blocks[key] = (self.pool.add(block), len(block))
+        return self.blocks[key]
+
+    def _load_box(self, operand: int, box: Box) -> None:
+        slots = self.rings["operand", operand]
+        if box.elements == 0 or slots.find(box) is not None:
+            return
+        place, address = self.places[operand], slots.push(box)
+        assert place.region is not None
+        for t in transfers(place, box, self._box_strides(operand, box)):
+            if t.contiguous:
+                self.out.run(LoadCopy(region=place.region, offset=t.dram, sram=address + t.sram, bytes=t.run))
+                continue
+            self.out.setup(LoadShape, *t.counts, t.run)
+            self.out.setup(LoadStrides, *t.dram_strides, *t.sram_strides)
+            self.out.run(LoadTile(region=place.region, offset=t.dram, sram=address + t.sram))
+
+    def _box_strides(self, operand: int, box: Box) -> Shape4:
+        """SRAM layout of a loaded box: as it lies in DRAM, but copies want their operand packed NHWC."""
+        place = self.places[operand]
+        if isinstance(self.tiling.spec.anchor, CopyAnchor):
+            return packed_strides(self.tiling.spec.operands[operand], place.element)
+        return buffer_strides(place, box)
+
+    def _view(self, operand: int, tile: Tile) -> tuple[Box, View]:
+        """The tile's box of an operand on chip, in its ring or where it stays."""
+        box, place = self.tiling.operand_box(operand, tile), self.places[operand]
+        if place.resident:
+            return box, View(place.address(box), place.strides)
+        if box.elements == 0:
+            return box, View(0, (0, 0, 0, 0))
+        address = self.rings["operand", operand].find(box)
+        assert address is not None, "a step uses a box that no slot holds"
+        return box, View(address, self._box_strides(operand, box))
+
+    # -- matrix unit ---------------------------------------------------------------------------
+
+    def _mma(self, op: Operation, tile: Tile) -> None:
+        anchor = self.tiling.spec.anchor
+        assert isinstance(anchor, MatrixAnchor)
+        box = self.tiling.anchor_box(tile.out)
+        slots = self.rings["acc", -1]
+        acc = slots.push(box) if tile.first_k else slots.find(box)
+        assert acc is not None
+        if anchor.depthwise:
+            self._mma_group(anchor, tile, box, box.c, box.c, acc)
+            return
+        per_out, per_in = self.tiling.group_outputs, self.tiling.group_inputs
+        for group in range(box.c.start // per_out, (box.c.stop - 1) // per_out + 1):
+            outputs = Range(max(box.c.start, group * per_out), min(box.c.stop, (group + 1) * per_out))
+            inputs = Range(group * per_in + tile.k.start, group * per_in + tile.k.stop)
+            self._mma_group(anchor, tile, box, outputs, inputs, acc)
+
+    def _mma_group(
+        self, anchor: MatrixAnchor, tile: Tile, box: Box, outputs: Range, inputs: Range, acc: int
+    ) -> None:
+        out, window = self.out, anchor.window
+        shape = self.tiling.spec.operands[anchor.act]
+        act_box, act = self._view(anchor.act, tile)
+        _, _, pad_top = window.input_range(0, box.h.start, box.h.stop, shape[1])
+        _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
+        height, width = act_box.h.size, act_box.w.size
+        out.setup(MmuInput, height, width, inputs.size, act.strides[1], act.strides[2], anchor.zero_act)
+        out.setup(MmuWindow, *window.kernel, *window.stride, *window.dilation, max(pad_top, 0), max(pad_left, 0))
+        weight, row_stride = self._weights(anchor, tile, box, outputs)
+        out.setup(MmuWeight, row_stride, anchor.zero_weight, int(anchor.dynamic_weight))
+        pixel = acc_pixel_bytes(box.c.size, self.machine)
+        out.setup(MmuOutput, box.h.size, box.w.size, pixel)
+        out.run(
+            MmuRun(
+                act=act.address + (inputs.start - act_box.c.start) * act.strides[3] if act_box.elements else 0,
+                weight=weight,
+                acc=acc + 4 * (outputs.start - box.c.start),
+                n=outputs.size,
+                accumulate=int(not tile.first_k),
+                depthwise=int(anchor.depthwise),
+            )
+        )
+
+    def _weights(self, anchor: MatrixAnchor, tile: Tile, box: Box, outputs: Range) -> tuple[int, int]:
+        """Address of the rows of ``outputs`` and the bytes between rows."""
+        skip = outputs.start - box.c.start
+        if anchor.dynamic_weight:
+            _, view = self._view(anchor.weight, tile)
+            return view.address + skip * view.strides[3], view.strides[2]
+        address = self.rings["weight", anchor.weight].find(("weight", box.c, tile.k))
+        assert address is not None, "a step uses weights that no slot holds"
+        row = box.c.size if anchor.depthwise else anchor.window.taps * tile.k.size
+        return address + (0 if anchor.depthwise else skip * row), row
+
+    # -- vector unit ---------------------------------------------------------------------------
+
+    def _vector(self, op: Operation, tile: Tile) -> None:
+        spec = self.tiling.spec
+        box = self.tiling.anchor_box(tile.out)
+        self._window(spec.anchor if isinstance(spec.anchor, PoolAnchor) else None, box, tile)
+        views = [self._stream(i, s, tile, box) for i, s in enumerate(spec.program.streams)]
+        if spec.pool is None:
+            self._run(spec.program, views, box, self._output(tile.out), 0, 0)
+            return
+        inner = View(self.rings["inner", -1].push(box), packed_strides(_sizes(box), 1))
+        self._run(spec.program, views, box, inner, 0, 0)
+
+    def _stream(self, index: int, stream: Stream, tile: Tile, box: Box) -> int:
+        """Set up input stream ``index``; returns its address."""
+        anchor = self.tiling.spec.anchor
+        if stream.operand is None and isinstance(anchor, MatrixAnchor):
+            pixel = acc_pixel_bytes(box.c.size, self.machine)
+            self.out.setup(VcuStream, index, DType.I32, Space.ACC, box.w.size * pixel, pixel, 4)
+            address = self.rings["acc", -1].find(box)
+            assert address is not None
+            return address
+        if stream.operand is None:
+            assert isinstance(anchor, PoolAnchor)
+            _, view = self._view(anchor.act, tile)
+            self._set_stream(index, DType.I8, view.strides, anchor.zero, anchor.scale)
+            return view.address
+        shape = self.tiling.spec.operands[stream.operand]
+        operand_box, view = self._view(stream.operand, tile)
+        strides = tuple(0 if size == 1 else s for size, s in zip(shape, view.strides, strict=True))
+        if shape[3] == 1 and self.tiling.conv_shape[3] == 1:
+            strides = (*strides[:3], ELEMENT_BYTES[stream.dtype])
+        assert operand_box.elements
+        self._set_stream(index, stream.dtype, (strides[0], strides[1], strides[2], strides[3]), stream.zero, stream.scale)
+        return view.address
+
+    def _set_stream(self, index: int, dtype: DType, strides: Shape4, zero: int, scale: float) -> None:
+        self.out.setup(VcuStream, index, dtype, Space.SRAM, *strides[1:])
+        if dtype is DType.I8:
+            self.out.setup(VcuConvert, index, zero, scale)
+
+    def _window(self, pool: PoolAnchor | None, box: Box, tile: Tile) -> None:
+        if pool is None:
+            self.out.setup(VcuWindow, Reduce.NONE, *(1, 1, 1, 1, 1, 1, 0, 0, 1, 1))
+            return
+        act_box = self.tiling.operand_box(pool.act, tile)
+        self._set_window(pool, box, act_box, self.tiling.spec.operands[pool.act])
+
+    def _set_window(self, pool: PoolAnchor, out: Box, source: Box, shape: Shape4) -> None:
+        window = pool.window
+        _, _, top = window.input_range(0, out.h.start, out.h.stop, shape[1])
+        _, _, left = window.input_range(1, out.w.start, out.w.stop, shape[2])
+        self.out.setup(
+            VcuWindow,
+            pool.reduce,
+            *window.kernel,
+            *window.stride,
+            *window.dilation,
+            max(top, 0),
+            max(left, 0),
+            source.h.size,
+            source.w.size,
+        )
+
+    def _run(
+        self, program: VectorProgram, views: list[int], box: Box, out: View, slot: int, first_param: int
+    ) -> None:
+        emit = self.out
+        for i, op in enumerate(program.ops):
+            emit.setup(VcuOp, slot + i, op.func, op.dst, op.a, op.kind, op.b, op.immediate)
+        if program.params:
+            address = self.rings["params", -1].find(("params", box.c, None))
+            assert address is not None
+            emit.setup(VcuParams, address + 4 * first_param * box.c.size, 4 * box.c.size)
+        emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
+        emit.setup(VcuStream, STREAM_OUTPUT, program.output, Space.SRAM, *out.strides[1:])
+        if program.output is DType.I8:
+            emit.setup(VcuConvert, STREAM_OUTPUT, program.zero, program.inverse_scale)
+        addresses = [*views, 0, 0, 0, 0][:4]
+        if len(views) > 2:
+            emit.setup(VcuBase, addresses[2], addresses[3])
+        emit.run(
+            VcuRun(
+                first=slot if program.ops else 0,
+                count=len(program.ops),
+                streams=len(views),
+                a=addresses[0],
+                b=addresses[1],
+                dst=out.address,
+            )
+        )
+
+    def _pool(self, op: Operation, tile: Tile) -> None:
+        spec = self.tiling.spec
+        pool, program, shape = spec.pool, spec.pool_program, spec.inner
+        assert pool is not None and program is not None and shape is not None
+        inner = self.tiling.anchor_box(tile.out)
+        address = self.rings["inner", -1].find(inner)
+        assert address is not None
+        self._set_window(pool, tile.out, inner, shape)
+        self._set_stream(0, DType.I8, packed_strides(_sizes(inner), 1), pool.zero, pool.scale)
+        slot = len(spec.program.ops)
+        views = [address] + [self._stream(i, s, tile, tile.out) for i, s in enumerate(program.streams) if i]
+        self._run(program, views, tile.out, self._output(tile.out), slot, len(spec.program.params))
+
+    def _output(self, box: Box) -> View:
+        """Where the tile's result goes: its place in SRAM, or the next slot of the output ring."""
+        place = self.places[-1]
+        if place.resident:
+            return View(place.address(box), place.strides)
+        return View(self.rings["output", -1].push(box), self._output_strides(box))
+
+    def _output_strides(self, box: Box) -> Shape4:
+        if isinstance(self.tiling.spec.anchor, CopyAnchor):
+            return packed_strides(self.tiling.spec.output, self.places[-1].element)
+        return buffer_strides(self.places[-1], box)
+
+    def _copy(self, op: Operation, tile: Tile) -> None:
+        anchor = self.tiling.spec.anchor
+        assert isinstance(anchor, CopyAnchor)
+        element, dtype = self.places[-1].element, self.tiling.spec.program.output
+        _, source = self._view(anchor.act, tile)
+        target = self._output(tile.out)
+        self._window(None, tile.out, tile)
+        loops = list(zip(anchor.sizes, anchor.input_strides, anchor.output_strides, strict=True))
+        loops = [(1, 0, 0)] * (3 - len(loops)) + loops
+        outer, inner = loops[:-3], loops[-3:]
+        self._set_stream(0, dtype, (0, *(s * element for _, s, _ in inner)), 0, 0.0)  # type: ignore[arg-type]
+        self.out.setup(VcuShape, *(size for size, _, _ in inner))
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *(s * element for _, _, s in inner))
+        if dtype is DType.I8:
+            self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
+        for a, b in _offsets(outer):
+            read = source.address + (anchor.input_offset + a) * element
+            self.out.run(VcuRun(streams=1, a=read, dst=target.address + (anchor.output_offset + b) * element))
+
+    # -- stores --------------------------------------------------------------------------------
+
+    def _store(self, op: Operation, tile: Tile) -> None:
+        place, address = self.places[-1], self.rings["output", -1].find(tile.out)
+        assert place.region is not None and address is not None
+        for t in transfers(place, tile.out, self._output_strides(tile.out)):
+            if t.contiguous:
+                self.out.run(StoreCopy(region=place.region, offset=t.dram, sram=address + t.sram, bytes=t.run))
+                continue
+            self.out.setup(StoreShape, *t.counts, t.run)
+            self.out.setup(StoreStrides, *t.dram_strides, *t.sram_strides)
+            self.out.run(StoreTile(region=place.region, offset=t.dram, sram=address + t.sram))
+
+
+def _sizes(box: Box) -> Shape4:
+    return (box.n.size, box.h.size, box.w.size, box.c.size)
+
+
+def _offsets(loops: list[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Element offsets (input, output) of every step of the loops that do not fit into one run."""
+    offsets = [(0, 0)]
+    for size, read, write in loops:
+        offsets = [(a + i * read, b + i * write) for a, b in offsets for i in range(size)]
+    return offsets

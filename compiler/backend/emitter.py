@@ -1,0 +1,34 @@
+"""A stream of instructions that never says the same setup twice."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from isa.encoding import Instruction
+from isa.instructions import VcuConvert, VcuOp, VcuStream
+
+
+@dataclass
+class Emitter:
+    """Collects instructions and the location index of each; elides setup that would change nothing."""
+
+    instructions: list[Instruction] = field(default_factory=list[Instruction])
+    locations: list[int] = field(default_factory=list[int])
+    location: int = 0
+    _setup: dict[Hashable, tuple[object, ...]] = field(default_factory=dict[Hashable, tuple[object, ...]])
+
+    def run(self, instruction: Instruction) -> None:
+        """Append an instruction that does work."""
+        self.instructions.append(instruction)
+        self.locations.append(self.location)
+
+    def setup(self, kind: type[Instruction], *values: float) -> None:
+        """Append a setup instruction with field ``values`` in table order, unless the engine already holds them."""
+        # Streams, conversions and program slots are banks of registers: their first field is the index.
+        banked = kind in (VcuStream, VcuConvert, VcuOp)
+        key = (kind, values[0]) if banked else kind
+        if self._setup.get(key) == values:
+            return
+        self._setup[key] = values
+        self.run(kind(0, 0, 0, 0, *values))

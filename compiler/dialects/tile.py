@@ -1,0 +1,299 @@
+"""The tile dialect: where (SRAM rings, accumulators) and when (loops) a fused kernel runs. Loops stay loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, cast
+
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, StringAttr, i64
+from xdsl.ir import (
+    Attribute,
+    Data,
+    Dialect,
+    Operation,
+    ParametrizedAttribute,
+    Region,
+    SSAValue,
+    TypeAttribute,
+)
+from xdsl.irdl import (
+    IRDLOperation,
+    eq,
+    irdl_attr_definition,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+)
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+from xdsl.traits import HasParent, IsolatedFromAbove, NoTerminator
+from xdsl.utils.exceptions import VerifyException
+
+from compiler.ir.place import Place
+from compiler.ir.schedule import KernelSchedule
+from isa.instructions import Region as DramRegion
+
+INT = IntegerAttr.constr(type=eq(i64))
+ROLES = ("operand", "weight", "params", "acc", "inner", "output")
+DIMS = ("n", "h", "w", "c", "k")
+
+
+@irdl_attr_definition
+class ScheduleAttr(Data[KernelSchedule]):
+    """``#tile.schedule<tile_h = 8, ..., nodes = ["conv", "relu"]>``."""
+
+    name = "tile.schedule"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> KernelSchedule:
+        values: dict[str, Any] = {}
+
+        def pair() -> None:
+            key = parser.parse_identifier()
+            parser.parse_punctuation("=")
+            values[key] = _parse_value(parser)
+
+        with parser.in_angle_brackets():
+            parser.parse_comma_separated_list(parser.Delimiter.NONE, pair)
+        known = {f.name for f in fields(KernelSchedule)}
+        if unknown := sorted(set(values) - known):
+            parser.raise_error(f"unknown schedule key {unknown[0]!r}")
+        return KernelSchedule(**values)
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            pairs = [(f.name, getattr(self.data, f.name)) for f in fields(KernelSchedule)]
+            printer.print_list(pairs, lambda pair: printer.print_string(f"{pair[0]} = {_text(pair[1])}"))
+
+
+def _parse_value(parser: AttrParser) -> Any:
+    if (text := parser.parse_optional_str_literal()) is not None:
+        return text
+    if (flag := parser.parse_optional_boolean()) is not None:
+        return flag
+    if (items := parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)) is not None:
+        return tuple(items)
+    return parser.parse_integer()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_text(v) for v in cast("tuple[object, ...]", value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@irdl_attr_definition
+class PlaceAttr(Data[Place]):
+    """``#tile.place<sram, 4096, [802816, 14336, 256, 1], 1>``: memory, byte offset, byte strides, element bytes."""
+
+    name = "tile.place"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Place:
+        with parser.in_angle_brackets():
+            memory = parser.parse_identifier()
+            parser.parse_punctuation(",")
+            offset = parser.parse_integer()
+            parser.parse_punctuation(",")
+            strides = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
+            parser.parse_punctuation(",")
+            element = parser.parse_integer()
+        if memory != "sram" and memory.upper() not in DramRegion.__members__:
+            parser.raise_error(f"unknown memory {memory!r}")
+        if len(strides) != 4:
+            parser.raise_error(f"a place has 4 strides, got {len(strides)}")
+        region = None if memory == "sram" else DramRegion[memory.upper()]
+        return Place(region, offset, (strides[0], strides[1], strides[2], strides[3]), element)
+
+    def print_parameter(self, printer: Printer) -> None:
+        place = self.data
+        memory = "sram" if place.region is None else place.region.name.lower()
+        with printer.in_angle_brackets():
+            printer.print_string(f"{memory}, {place.offset}, {list(place.strides)}, {place.element}")
+
+
+@irdl_attr_definition
+class ChannelType(ParametrizedAttribute, TypeAttribute):
+    """A ring of SRAM or accumulator slots."""
+
+    name = "tile.channel"
+
+
+@irdl_op_definition
+class ChannelOp(IRDLOperation):
+    """A ring of ``slots`` slots of ``slot_bytes`` bytes at ``address`` (once planned) for one role of the kernel."""
+
+    name = "tile.ring"
+    role = prop_def(StringAttr)
+    operand = prop_def(INT)
+    slots = prop_def(INT)
+    slot_bytes = prop_def(INT)
+    address = opt_prop_def(INT)
+    channel = result_def(ChannelType)
+    assembly_format = (
+        "$role $operand `slots` $slots `x` $slot_bytes (`at` $address^)? attr-dict `:` type($channel)"
+    )
+
+    def __init__(self, role: str, operand: int, slots: int, slot_bytes: int, address: int | None = None):
+        properties: dict[str, Attribute | None] = {
+            "role": StringAttr(role),
+            "operand": IntegerAttr(operand, i64),
+            "slots": IntegerAttr(slots, i64),
+            "slot_bytes": IntegerAttr(slot_bytes, i64),
+            "address": None if address is None else IntegerAttr(address, i64),
+        }
+        super().__init__(result_types=[ChannelType()], properties=properties)
+
+    def verify_(self) -> None:
+        if self.role.data not in ROLES:
+            raise VerifyException(f"role {self.role.data!r} is not one of {', '.join(ROLES)}")
+        if self.slots.value.data < 1 or self.slot_bytes.value.data < 0:
+            raise VerifyException("a ring has at least one slot, and slots of 0 or more bytes")
+
+
+@irdl_op_definition
+class ForOp(IRDLOperation):
+    """Walk dimension ``dim`` of the output (or ``k``, the reduction) from 0 to ``size`` by ``step``."""
+
+    name = "tile.for"
+    dim = prop_def(StringAttr)
+    size = prop_def(INT)
+    step = prop_def(INT)
+    body = region_def("single_block")
+    traits = traits_def(NoTerminator())
+    assembly_format = "$dim `to` $size `step` $step $body attr-dict"
+
+    def __init__(self, dim: str, size: int, step: int, body: Region):
+        super().__init__(
+            properties={"dim": StringAttr(dim), "size": IntegerAttr(size, i64), "step": IntegerAttr(step, i64)},
+            regions=[body],
+        )
+
+    def verify_(self) -> None:
+        if self.dim.data not in DIMS:
+            raise VerifyException(f"dim {self.dim.data!r} is not one of {', '.join(DIMS)}")
+        if self.step.value.data < 1 or self.size.value.data < 1:
+            raise VerifyException("a loop has a size and a step of at least 1")
+
+
+class StepOp(IRDLOperation):
+    """Base of the ops that happen once per tile; they name the rings that they use."""
+
+    rings = var_operand_def(ChannelType)
+    assembly_format: ClassVar = "($rings^ `:` type($rings))? attr-dict"
+
+    def __init__(self, rings: Sequence[SSAValue | Operation] = ()):
+        super().__init__(operands=[list(rings)])
+
+
+@irdl_op_definition
+class LoadOp(IRDLOperation):
+    """Bring the tile's box of the ring's operand (or block of weights, parameters) into a slot, unless one holds it."""
+
+    name = "tile.load"
+    ring = operand_def(ChannelType)
+    assembly_format = "$ring attr-dict `:` type($ring)"
+
+    def __init__(self, ring: SSAValue | Operation):
+        super().__init__(operands=[ring])
+
+
+@irdl_op_definition
+class MmaOp(StepOp):
+    """Accumulate one reduction chunk of the tile on the MMU."""
+
+    name = "tile.mma"
+
+
+@irdl_op_definition
+class VectorOp(StepOp):
+    """Run the kernel's vector program on the tile, to the output or, with a trailing pool, to the inner ring."""
+
+    name = "tile.vector"
+
+
+@irdl_op_definition
+class PoolOp(StepOp):
+    """Run the trailing pool and its program from the inner ring to the output."""
+
+    name = "tile.pool"
+
+
+@irdl_op_definition
+class CopyOp(StepOp):
+    """Move elements by the strides of a copy kernel."""
+
+    name = "tile.copy"
+
+
+@irdl_op_definition
+class StoreOp(IRDLOperation):
+    """Write the tile's output box from its slot to DRAM."""
+
+    name = "tile.store"
+    ring = operand_def(ChannelType)
+    assembly_format = "$ring attr-dict `:` type($ring)"
+
+    def __init__(self, ring: SSAValue | Operation):
+        super().__init__(operands=[ring])
+
+
+@irdl_op_definition
+class KernelOp(IRDLOperation):
+    """A fused kernel with its schedule: ``body`` says what is computed, ``steps`` where and when.
+
+    ``places`` holds the place of every operand, then of the result, once memory is planned.
+    """
+
+    name = "tile.kernel"
+    kernel = prop_def(StringAttr)
+    schedule = prop_def(ScheduleAttr)
+    places = opt_prop_def(ArrayAttr[PlaceAttr])
+    inputs = var_operand_def()
+    result = result_def()
+    body = region_def("single_block")
+    steps = region_def("single_block")
+    traits = traits_def(IsolatedFromAbove(), NoTerminator())
+    assembly_format = (
+        "$kernel `(` $inputs `)` `schedule` $schedule (`places` $places^)? attr-dict"
+        " `:` functional-type($inputs, $result) `body` $body `steps` $steps"
+    )
+
+    def __init__(
+        self,
+        kernel: str,
+        schedule: KernelSchedule,
+        inputs: Sequence[SSAValue],
+        result: Attribute,
+        body: Region,
+        steps: Region,
+    ):
+        super().__init__(
+            operands=[list(inputs)],
+            result_types=[result],
+            properties={"kernel": StringAttr(kernel), "schedule": ScheduleAttr(schedule)},
+            regions=[body, steps],
+        )
+
+    def verify_(self) -> None:
+        if len(self.body.block.args) != len(self.inputs):
+            raise VerifyException("the body has one argument per input")
+        if self.places is not None and len(self.places.data) != len(self.inputs) + 1:
+            raise VerifyException(f"{len(self.inputs)} inputs and a result need {len(self.inputs) + 1} places")
+        for op in self.steps.walk():
+            if not isinstance(op, STEP_OPS):
+                raise VerifyException(f"{op.name} cannot stand among the steps of a kernel")
+            HasParent(KernelOp, ForOp).verify(op)
+
+
+STEP_OPS = (ChannelOp, ForOp, LoadOp, MmaOp, VectorOp, PoolOp, CopyOp, StoreOp)
+
+Tile = Dialect("tile", [KernelOp, *STEP_OPS], [ScheduleAttr, PlaceAttr, ChannelType])
