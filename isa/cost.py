@@ -1,0 +1,363 @@
+"""What an instruction costs, in closed form: cycles, DRAM service, SRAM words and energy events.
+
+Nothing here touches data or addresses' contents: a cost follows from the instruction, the sticky state and
+the machine. ``docs/machines.md`` derives the formulas. All arithmetic is on integers, so time is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from math import gcd
+from typing import NamedTuple
+
+from isa.access import ELEMENT_BYTES, parameters
+from isa.encoding import Instruction
+from isa.energy import Event
+from isa.instructions import (
+    DType,
+    Func,
+    Halt,
+    LoadCopy,
+    LoadSync,
+    LoadTile,
+    MmuRun,
+    MmuSync,
+    Reduce,
+    Space,
+    StoreCopy,
+    StoreSync,
+    StoreTile,
+    VcuOp,
+    VcuRun,
+    VcuStream,
+    VcuSync,
+)
+from isa.instructions.vcu import STREAM_OUTPUT
+from isa.machine import Machine, Mmu
+from isa.numerics.functions import STEPS
+from isa.state import SETTERS, State
+
+CHEAP_FUNCS = frozenset({Func.COPY, Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.RINT})
+EVENTS = len(Event)
+
+
+class Cost(NamedTuple):
+    """Price of one instruction.
+
+    ``cycles``: engine occupation without contention. ``dram``: cycles of the DRAM server within it.
+    ``words``: SRAM words moved (bank demand). ``counts``: events, indexed by :class:`isa.energy.Event`.
+    """
+
+    cycles: int
+    dram: int
+    words: int
+    counts: tuple[int, ...]
+
+
+def cost(instruction: Instruction, state: State, machine: Machine) -> Cost:
+    """Price of ``instruction`` under ``state`` on ``machine``."""
+    return COSTS[type(instruction)](instruction, state, machine)
+
+
+def cycles(instruction: Instruction, state: State, machine: Machine) -> int:
+    """Cycles that ``instruction`` occupies its engine when nothing contends."""
+    return cost(instruction, state, machine).cycles
+
+
+def events(instruction: Instruction, state: State, machine: Machine) -> Mapping[Event, int]:
+    """Energy events of ``instruction``; zero counts are left out."""
+    counts = cost(instruction, state, machine).counts
+    return {event: counts[event] for event in Event if counts[event]}
+
+
+# --- formulas on plain numbers: also the compiler's cost model ----------------------------------------------
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Ceiling of a / b."""
+    return -(-a // b)
+
+
+def weight_fill_cycles(mmu: Mmu) -> int:
+    """Cycles that one weight tile takes through the weight port."""
+    return ceil_div(mmu.lanes_k * mmu.lanes_n, mmu.weight_port_bytes)
+
+
+def mmu_cycles(m: int, k: int, n: int, machine: Machine) -> int:
+    """Cycles of a dense ``mmu.run``: M x K x N through chunks of at most acc_rows rows, as even as possible."""
+    mmu = machine.mmu
+    if m == 0 or n == 0 or k == 0:
+        return mmu.pipeline_cycles
+    tiles = ceil_div(k, mmu.lanes_k) * ceil_div(n, mmu.lanes_n)
+    chunks = ceil_div(m, mmu.acc_rows)
+    small, larger = divmod(m, chunks)
+    fill = weight_fill_cycles(mmu)
+    rows = larger * max(small + 1, fill) + (chunks - larger) * max(small, fill)
+    return mmu.pipeline_cycles + fill + tiles * rows + small
+
+
+def depthwise_cycles(m: int, taps: int, n: int, machine: Machine) -> int:
+    """Cycles of a depthwise ``mmu.run``: one pixel of lanes_n channels and depthwise_taps taps per cycle."""
+    mmu = machine.mmu
+    return mmu.pipeline_cycles + m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.lanes_n)
+
+
+def vcu_passes(funcs: Iterable[Func], machine: Machine) -> int:
+    """Trips of an element through the chained stages that a vector program needs, at least 1."""
+    stages = machine.vcu.stages
+    slots = sum(1 if func in CHEAP_FUNCS else ceil_div(steps(func), stages) * stages for func in funcs)
+    return max(1, ceil_div(slots, stages))
+
+
+def steps(func: Func) -> int:
+    """Binary32 multiplies and adds of one operation."""
+    return 1 if func in CHEAP_FUNCS else STEPS[func.name.lower()]
+
+
+def vcu_cycles(elements: int, slots: int, taps: int, machine: Machine, strided: bool = False) -> int:
+    """Cycles of a ``vcu.run`` of ``slots`` stage slots over ``elements``, each the reduction of ``taps`` (or 1).
+
+    ``strided``: one stream walks SRAM with a gap between elements, so that each takes a word of its own.
+    """
+    vcu = machine.vcu
+    work = ceil_div(elements, vcu.lanes) * max(1, ceil_div(slots, vcu.stages), taps)
+    words = elements * taps if strided else 0
+    return vcu.pipeline_cycles + max(work, ceil_div(words, machine.sram.banks))
+
+
+def dma_cycles(runs: int, run_bytes: int, machine: Machine) -> int:
+    """Cycles of a DMA of ``runs`` separate burst-aligned runs of ``run_bytes``, without latency."""
+    burst = machine.dram.burst_bytes
+    words = runs * ceil_div(run_bytes, machine.sram.word_bytes)
+    return max(1, words, dram_cycles(runs * ceil_div(run_bytes, burst) * burst, machine))
+
+
+def dram_cycles(transferred: int, machine: Machine) -> int:
+    """Cycles of the DRAM server for ``transferred`` bytes (whole bursts), rounded up."""
+    dram = machine.dram
+    return ceil_div(transferred * machine.clock_hz * 100, dram.bytes_per_second * dram.efficiency_percent)
+
+
+def fetch_cycles(machine: Machine) -> int:
+    """Cycles of the DRAM server for one block of program."""
+    return dram_cycles(machine.dispatch.fetch_block_bytes, machine)
+
+
+# --- one function per instruction class -------------------------------------------------------------------
+
+
+def _counts(**found: int) -> tuple[int, ...]:
+    row = [0] * EVENTS
+    row[Event.INSTRUCTION] = 1
+    for name, count in found.items():
+        row[Event[name]] = count
+    return tuple(row)
+
+
+ONE_CYCLE = Cost(1, 0, 0, _counts())
+
+
+def _one_cycle(_inst: Instruction, _state: State, _machine: Machine) -> Cost:
+    return ONE_CYCLE
+
+
+@lru_cache(maxsize=65536)
+def bursts(start: int, run: int, n0: int, s0: int, n1: int, s1: int, burst: int) -> int:
+    """DRAM bursts that n0 x n1 runs touch; runs that meet are one run."""
+    if not run or not n0 or not n1:
+        return 0
+    loops = sorted(((s, n) for n, s in ((n0, s0), (n1, s1)) if n > 1), reverse=True)
+    while loops and loops[-1][0] == run:
+        run *= loops.pop()[1]
+    residues = {start % burst: 1}
+    for stride, n in loops:
+        # Places within a burst repeat with this period, so that huge counts cost no more than small ones.
+        period = burst // gcd(stride, burst)
+        spread: dict[int, int] = {}
+        for first, count in residues.items():
+            for i in range(min(n, period)):
+                place = (first + i * stride) % burst
+                spread[place] = spread.get(place, 0) + count * (n // period + (i < n % period))
+        residues = spread
+    return sum(count * ((first + run - 1) // burst + 1) for first, count in residues.items())
+
+
+def _runs_words(run: int, n0: int, s0: int, n1: int, s1: int, word: int) -> int:
+    """SRAM words of n0 x n1 runs; runs that meet are one run."""
+    loops = sorted(((s, n) for n, s in ((n0, s0), (n1, s1)) if n > 1), reverse=True)
+    while loops and loops[-1][0] == run:
+        run *= loops.pop()[1]
+    total = ceil_div(run, word)
+    for _, n in loops:
+        total *= n
+    return total
+
+
+@lru_cache(maxsize=65536)
+def _dma(start: int, run: int, loops: tuple[int, ...], store: bool, machine: Machine) -> Cost:
+    n0, n1, dram0, dram1, sram0, sram1 = loops
+    burst = machine.dram.burst_bytes
+    transferred = bursts(start % burst, run, n0, dram0, n1, dram1, burst) * burst
+    words = _runs_words(run, n0, sram0, n1, sram1, machine.sram.word_bytes) if n0 and n1 else 0
+    service = dram_cycles(transferred, machine)
+    if store:
+        counts = _counts(DRAM_WRITE_BYTE=transferred, SRAM_READ_WORD=words)
+    else:
+        counts = _counts(DRAM_READ_BYTE=transferred, SRAM_WRITE_WORD=words)
+    return Cost(max(1, service, words), service, words, counts)
+
+
+ONE_RUN = (1, 1, 0, 0, 0, 0)
+
+
+def _copy(inst: Instruction, _state: State, machine: Machine) -> Cost:
+    assert isinstance(inst, LoadCopy | StoreCopy)
+    burst = machine.dram.burst_bytes
+    return _dma(inst.offset % burst, inst.bytes, ONE_RUN, isinstance(inst, StoreCopy), machine)
+
+
+def _tile(inst: Instruction, state: State, machine: Machine) -> Cost:
+    assert isinstance(inst, LoadTile | StoreTile)
+    store = isinstance(inst, StoreTile)
+    shape, by = (state.store_shape, state.store_strides) if store else (state.load_shape, state.load_strides)
+    loops = (shape.n0, shape.n1, by.dram0, by.dram1, by.sram0, by.sram1)
+    return _dma(inst.offset % machine.dram.burst_bytes, shape.run, loops, store, machine)
+
+
+def _mmu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
+    assert isinstance(inst, MmuRun)
+    out, window = state.mmu_output, state.mmu_window
+    m, taps = out.height * out.width, window.kernel_h * window.kernel_w
+    if inst.depthwise:
+        columns = min(window.kernel_w, window.stride_w) if window.dilation_w == 1 else window.kernel_w
+        return _depthwise(m, taps, window.kernel_h * columns, inst.n, inst.accumulate, machine)
+    return _dense(m, taps * state.mmu_input.channels, inst.n, inst.accumulate, machine)
+
+
+@lru_cache(maxsize=65536)
+def _dense(m: int, k: int, n: int, accumulate: int, machine: Machine) -> Cost:
+    mmu, word = machine.mmu, machine.sram.word_bytes
+    tiles_k, tiles_n = ceil_div(k, mmu.lanes_k), ceil_div(n, mmu.lanes_n)
+    chunks = ceil_div(m, mmu.acc_rows)
+    steps_done = m * tiles_k * tiles_n
+    weight_bytes = chunks * k * n
+    read = steps_done * ceil_div(mmu.lanes_k, word) + ceil_div(weight_bytes, word)
+    acc_words = ceil_div(4 * m * n, word)
+    counts = _counts(
+        MAC_W8A8=m * k * n,
+        MAC_IDLE=steps_done * mmu.macs_per_cycle - m * k * n,
+        WEIGHT_LATCH_BYTE=weight_bytes,
+        # The first of the k steps starts from zero; the drain reads what the last one left.
+        LOCAL_ACCUMULATOR_READ=m * tiles_k * n,
+        LOCAL_ACCUMULATOR_WRITE=m * tiles_k * n,
+        ACC_READ_WORD=acc_words if accumulate else 0,
+        ACC_WRITE_WORD=acc_words,
+        SRAM_READ_WORD=read,
+    )
+    busy = max(mmu_cycles(m, k, n, machine), ceil_div(read, machine.sram.banks))
+    return Cost(max(1, busy), 0, read, counts)
+
+
+@lru_cache(maxsize=65536)
+def _depthwise(m: int, taps: int, fresh: int, n: int, accumulate: int, machine: Machine) -> Cost:
+    """``fresh``: input pixels per output that the window's sliding buffer does not already hold."""
+    mmu, word = machine.mmu, machine.sram.word_bytes
+    steps_done = m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.lanes_n)
+    read = m * fresh * ceil_div(n, word) + ceil_div(taps * n, word)
+    acc_words = ceil_div(4 * m * n, word)
+    counts = _counts(
+        MAC_W8A8=m * taps * n,
+        MAC_IDLE=steps_done * mmu.macs_per_cycle - m * taps * n,
+        WEIGHT_LATCH_BYTE=taps * n,
+        LOCAL_ACCUMULATOR_READ=m * ceil_div(taps, mmu.depthwise_taps) * n,
+        LOCAL_ACCUMULATOR_WRITE=m * ceil_div(taps, mmu.depthwise_taps) * n,
+        ACC_READ_WORD=acc_words if accumulate else 0,
+        ACC_WRITE_WORD=acc_words,
+        SRAM_READ_WORD=read,
+    )
+    busy = max(depthwise_cycles(m, taps, n, machine), ceil_div(read, machine.sram.banks))
+    return Cost(max(1, busy), 0, read, counts)
+
+
+def stream_words(stream: VcuStream, shape: tuple[int, int, int], word: int) -> int:
+    """Words that a stream moves; a broadcast is held in the lanes, an element with gaps takes a word."""
+    n0, n1, n2 = shape
+    size = ELEMENT_BYTES[stream.dtype]
+    rows = (n0 if stream.stride0 else 1) * (n1 if stream.stride1 else 1)
+    if n0 * n1 * n2 == 0:
+        return 0
+    if stream.stride2 == 0 or n2 == 1:
+        gapless = stream.stride1 == size and stream.stride0 in (0, n1 * size)
+        return ceil_div(rows * size, word) if gapless else rows
+    if stream.stride2 != size:
+        return rows * n2
+    row = n2 * size
+    dense = stream.stride1 in (0, row) and (n0 == 1 or stream.stride0 in (0, (n1 if stream.stride1 else 1) * row))
+    return ceil_div(rows * row, word) if dense else rows * ceil_div(row, word)
+
+
+def _vcu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
+    assert isinstance(inst, VcuRun)
+    shape = (state.vcu_shape.n0, state.vcu_shape.n1, state.vcu_shape.n2)
+    elements, window = shape[0] * shape[1] * shape[2], state.vcu_window
+    word, vcu = machine.sram.word_bytes, machine.vcu
+    taps = 1 if window.reduce == Reduce.NONE else max(1, window.kernel_h * window.kernel_w)
+    row = [0] * EVENTS
+    row[Event.INSTRUCTION] = 1
+    _program_events(state.program(inst.first, inst.count), elements, row)
+    if taps > 1:
+        row[Event.VCU_ADD] += elements * taps
+    used = [*range(min(inst.streams, 4)), STREAM_OUTPUT]
+    for stream_id in used:
+        stream, output = state.vcu_streams[stream_id], stream_id == STREAM_OUTPUT
+        scaled = state.vcu_converts[stream_id].scale != 0
+        moved = stream_words(stream, shape, word) * (taps if stream_id == 0 else 1)
+        row[_word_event(stream.space, output)] += moved
+        _convert_events(stream.dtype, output, scaled, elements, row)
+    row[Event.SRAM_READ_WORD] += len(parameters(inst, state)) * ceil_div(4 * shape[2], word)
+    words = row[Event.SRAM_READ_WORD] + row[Event.SRAM_WRITE_WORD]
+    passes = vcu_passes((op.func for op in state.program(inst.first, inst.count)), machine)
+    work = ceil_div(elements, vcu.lanes) * max(passes, taps)
+    busy = vcu.pipeline_cycles + max(work, ceil_div(words, machine.sram.banks))
+    return Cost(max(1, busy), 0, words, tuple(row))
+
+
+def _word_event(space: Space, write: bool) -> Event:
+    if space is Space.ACC:
+        return Event.ACC_WRITE_WORD if write else Event.ACC_READ_WORD
+    return Event.SRAM_WRITE_WORD if write else Event.SRAM_READ_WORD
+
+
+def _program_events(program: Sequence[VcuOp], elements: int, row: list[int]) -> None:
+    for op in program:
+        func = op.func
+        muls = int(func is Func.MUL) if func in CHEAP_FUNCS else steps(func) // 2
+        adds = 0 if func is Func.COPY else steps(func) - muls
+        row[Event.VCU_MUL] += muls * elements
+        row[Event.VCU_ADD] += adds * elements
+        row[Event.VCU_REGISTER] += 3 * max(1, muls + adds) * elements
+
+
+def _convert_events(dtype: DType, output: bool, scaled: bool, elements: int, row: list[int]) -> None:
+    """int8 in: subtract, multiply; int32 in: one conversion; int8 out: multiply, round, add, clamp."""
+    if dtype is DType.F32:
+        return
+    if output:
+        row[Event.VCU_MUL] += elements
+        row[Event.VCU_ADD] += 3 * elements
+        return
+    row[Event.VCU_ADD] += elements
+    if dtype is DType.I8 and scaled:
+        row[Event.VCU_MUL] += elements
+
+
+COSTS: dict[type[Instruction], Callable[[Instruction, State, Machine], Cost]] = {
+    **dict.fromkeys((*SETTERS, Halt, LoadSync, StoreSync, MmuSync, VcuSync), _one_cycle),
+    LoadCopy: _copy,
+    LoadTile: _tile,
+    StoreCopy: _copy,
+    StoreTile: _tile,
+    MmuRun: _mmu_run,
+    VcuRun: _vcu_run,
+}
