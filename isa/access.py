@@ -243,7 +243,6 @@ def taps(out: int, kernel: int, stride: int, dilation: int, pad: int, size: int)
     return first, last - first + 1, 1
 
 
-@lru_cache(maxsize=1024)
 def _activation(
     act: int, channels: int, tile: MmuInput, window: MmuWindow, out: MmuOutput
 ) -> tuple[Box, ...]:

@@ -1,0 +1,253 @@
+"""Order engines by semaphores that follow from the bytes that instructions touch (decision 0001).
+
+One walk in program order. A map of byte intervals per space remembers who touched what last; an instruction
+that conflicts with an earlier one of another engine waits for it unless it is known to have completed. Vector
+clocks say what is known: what the own engine waited for, and what those engines had waited for. Queues are in
+order, so the waits between two engines are monotone and one counting semaphore per ordered pair carries them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from isa.access import NOTHING, Box, Memory, accesses
+from isa.encoding import Engine, Instruction
+from isa.errors import UnsupportedError
+from isa.instructions import LoadSync, MmuSync, StoreSync, VcuSync
+from isa.machine import Machine
+from isa.state import State
+
+ENGINES = (Engine.LOAD, Engine.STORE, Engine.MMU, Engine.VCU)
+SYNCS: dict[Engine, type[Instruction]] = {
+    Engine.LOAD: LoadSync,
+    Engine.STORE: StoreSync,
+    Engine.MMU: MmuSync,
+    Engine.VCU: VcuSync,
+}
+NUMBER = {engine: i for i, engine in enumerate(ENGINES)}
+COUNT = len(ENGINES)
+SEMAPHORES = COUNT * (COUNT - 1)
+REMEMBERED = 8
+"""Interleaved records kept apart per interval and engine; older ones are merged into their hull."""
+
+Clock = tuple[int, ...]
+"""Per engine: the index of its last instruction that is known to have completed."""
+Record = tuple[int, Box]
+Cell = list[tuple[Record, ...]]
+"""Records of one interval, newest first: the writes of each engine, then the reads of each engine."""
+
+
+@dataclass(frozen=True)
+class Synchronized:
+    """``instructions`` with their semaphores; ``origin[i]`` is the index in the input that entry i serves."""
+
+    instructions: list[Instruction]
+    origin: list[int]
+
+
+def semaphore(signaller: Engine, waiter: Engine) -> int:
+    """The semaphore of an ordered pair of engines, 1 .. 12."""
+    a, b = NUMBER[signaller], NUMBER[waiter]
+    return 1 + a * (COUNT - 1) + b - (b > a)
+
+
+def synchronize(instructions: Sequence[Instruction], machine: Machine) -> Synchronized:
+    """``instructions``, which must hold no semaphores, ordered so that every timing gives program order's result.
+
+    Raises UnsupportedError if the machine has fewer than 12 semaphores.
+    """
+    if machine.sync.semaphores < SEMAPHORES:
+        raise UnsupportedError(
+            f"machine {machine.name}: sync.semaphores = {machine.sync.semaphores}: must be at least {SEMAPHORES}, "
+            "one per ordered pair of engines"
+        )
+    plan = _Plan(machine.sync.semaphore_max)
+    state = State()
+    for index, instruction in enumerate(instructions):
+        if state.apply(instruction):
+            continue
+        touched = accesses(instruction, state)
+        if touched is not NOTHING:
+            plan.visit(index, NUMBER[instruction.engine], touched.reads, touched.writes)
+    return _insert(instructions, plan.edges())
+
+
+@dataclass
+class _Intervals:
+    """Disjoint intervals that cover a whole space, each with the records of who touched it."""
+
+    starts: list[int] = field(default_factory=lambda: [0])
+    cells: list[Cell] = field(default_factory=lambda: [[()] * (2 * COUNT)])
+
+    def cut(self, at: int) -> int:
+        """Index of the interval that starts at ``at``, splitting one if need be."""
+        i = bisect_left(self.starts, at)
+        if i == len(self.starts) or self.starts[i] != at:
+            self.starts.insert(i, at)
+            self.cells.insert(i, self.cells[i - 1].copy())
+        return i
+
+    def span(self, box: Box) -> tuple[int, int]:
+        """The intervals that make up the hull of ``box``."""
+        low = self.cut(box.start)
+        return low, self.cut(box.stop)
+
+    def replace(self, low: int, high: int, cell: Cell) -> None:
+        """Make intervals low .. high-1 one."""
+        self.starts[low:high] = [self.starts[low]]
+        self.cells[low:high] = [cell]
+
+
+def _with(records: tuple[Record, ...], index: int, box: Box) -> tuple[Record, ...]:
+    """``records`` of one engine and kind after one more: a dense box outdates all of them in its interval."""
+    if box.n0 == 1:
+        return ((index, box),)
+    kept = [record for record in records if record[1] != box]
+    if len(kept) > REMEMBERED:
+        merged = [old for _, old in kept[REMEMBERED - 1 :]]
+        low, high = min(old.start for old in merged), max(old.stop for old in merged)
+        kept[REMEMBERED - 1 :] = [(kept[REMEMBERED - 1][0], Box(box.space, low, high - low))]
+    return ((index, box), *kept)
+
+
+def _latest(records: tuple[Record, ...], box: Box, known: int) -> int:
+    """The newest record after ``known`` that meets ``box``, else ``known``."""
+    for index, other in records:
+        if index <= known:
+            return known
+        if other.overlaps(box):
+            return index
+    return known
+
+
+class _Plan:
+    """The walk's state: interval maps, vector clocks, and the waits found so far."""
+
+    def __init__(self, semaphore_max: int) -> None:
+        # A signaller may be ahead of its waiter in program order by at most ``ahead`` signals, and by
+        # ``unproven`` more that the waiter has consumed without the signaller knowing.
+        self.ahead = max(1, semaphore_max // 2)
+        self.unproven = semaphore_max - self.ahead
+        self.memory = {space: _Intervals() for space in Memory}
+        self.clocks: list[Clock] = [(-1,) * COUNT] * COUNT
+        self.after: dict[int, Clock] = {}
+        self.history: list[list[int]] = [[] for _ in ENGINES]
+        self.signals: list[list[list[int]]] = [[[] for _ in ENGINES] for _ in ENGINES]
+        self.waits: list[list[list[int]]] = [[[] for _ in ENGINES] for _ in ENGINES]
+
+    def visit(self, index: int, engine: int, reads: Iterable[Box], writes: Iterable[Box]) -> None:
+        """Find what instruction ``index`` must wait for, then record what it touches."""
+        need = list(self.clocks[engine])
+        others = [other for other in range(COUNT) if other != engine]
+        for box in reads:
+            cells, (low, high) = self._cells(box)
+            for cell in cells.cells[low:high]:
+                for other in others:
+                    if cell[other]:
+                        need[other] = _latest(cell[other], box, need[other])
+        for box in writes:
+            cells, (low, high) = self._cells(box)
+            for cell in cells.cells[low:high]:
+                for other in others:
+                    if cell[other]:
+                        need[other] = _latest(cell[other], box, need[other])
+                    if cell[COUNT + other]:
+                        need[other] = _latest(cell[COUNT + other], box, need[other])
+        for other in sorted(others, key=need.__getitem__, reverse=True):
+            self._require(index, engine, other, need[other])
+        self._throttle(index, engine, others)
+        self._record(index, engine, reads, writes)
+        clock = list(self.clocks[engine])
+        clock[engine] = index
+        self.clocks[engine] = self.after[index] = tuple(clock)
+        self.history[engine].append(index)
+
+    def _cells(self, box: Box) -> tuple[_Intervals, tuple[int, int]]:
+        intervals = self.memory[box.space]
+        return intervals, intervals.span(box)
+
+    def _record(self, index: int, engine: int, reads: Iterable[Box], writes: Iterable[Box]) -> None:
+        for box in reads:
+            intervals, (low, high) = self._cells(box)
+            for cell in intervals.cells[low:high]:
+                cell[COUNT + engine] = _with(cell[COUNT + engine], index, box)
+        for box in writes:
+            intervals, (low, high) = self._cells(box)
+            if box.n0 == 1:
+                # Whoever meets an older access here meets this write too, which is ordered after it.
+                cell: Cell = [()] * (2 * COUNT)
+                cell[engine] = ((index, box),)
+                intervals.replace(low, high, cell)
+                continue
+            for cell in intervals.cells[low:high]:
+                cell[engine] = _with(cell[engine], index, box)
+
+    def _require(self, index: int, engine: int, other: int, need: int) -> None:
+        """Make ``index`` on ``engine`` wait for ``need`` on ``other``, unless that is known already."""
+        if need <= self.clocks[engine][other]:
+            return
+        signals, waits = self.signals[other][engine], self.waits[other][engine]
+        if len(waits) - bisect_right(waits, need) >= self.ahead:
+            # Program order alone would overflow: the last wait takes the signaller's latest instead.
+            history = self.history[other]
+            signals[-1] = latest = history[bisect_left(history, waits[-1]) - 1]
+            self._learn(engine, self.after[latest])
+            if need <= latest:
+                return
+        signals.append(need)
+        waits.append(index)
+        self._learn(engine, self.after[need])
+
+    def _learn(self, engine: int, clock: Clock) -> None:
+        self.clocks[engine] = tuple(map(max, self.clocks[engine], clock))
+
+    def _throttle(self, index: int, engine: int, others: Iterable[int]) -> None:
+        """Keep counts below the machine's limit: do not run ahead of waits that are not known to be done."""
+        for other in others:
+            waits = self.waits[engine][other]
+            if len(waits) > self.unproven and waits[-1 - self.unproven] > self.clocks[engine][other]:
+                self._require(index, engine, other, waits[-1])
+
+    def edges(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Semaphores that each instruction waits for, and those that it signals."""
+        waits: dict[int, list[int]] = {}
+        signals: dict[int, list[int]] = {}
+        for a, signaller in enumerate(ENGINES):
+            for b, waiter in enumerate(ENGINES):
+                if a == b:
+                    continue
+                number = semaphore(signaller, waiter)
+                for index in self.signals[a][b]:
+                    signals.setdefault(index, []).append(number)
+                for index in self.waits[a][b]:
+                    waits.setdefault(index, []).append(number)
+        return waits, signals
+
+
+def _insert(
+    instructions: Sequence[Instruction], edges: tuple[dict[int, list[int]], dict[int, list[int]]]
+) -> Synchronized:
+    """Put semaphores into their instructions; what does not fit goes to sync instructions beside them."""
+    waits, signals = edges
+    out: list[Instruction] = []
+    origin: list[int] = []
+    for index, instruction in enumerate(instructions):
+        wait, signal = waits.get(index), signals.get(index)
+        if wait is None and signal is None:
+            out.append(instruction)
+            origin.append(index)
+            continue
+        wait_a, wait_b, *more_waits = (*(wait or ()), 0, 0)
+        signal_a, signal_b, *more_signals = (*(signal or ()), 0, 0)
+        sync = SYNCS[instruction.engine]
+        # Three other engines, so at most one semaphore is over, after two zeros that only pad.
+        group = [
+            *(sync(wait_a=number) for number in more_waits if number),
+            instruction.with_sync(wait_a=wait_a, wait_b=wait_b, signal_a=signal_a, signal_b=signal_b),
+            *(sync(signal_a=number) for number in more_signals if number),
+        ]
+        out += group
+        origin += [index] * len(group)
+    return Synchronized(out, origin)
