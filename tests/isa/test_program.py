@@ -1,0 +1,71 @@
+"""Programs as bytes."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isa import program
+from isa.encoding import WORD_BYTES
+from isa.errors import EncodingError
+from isa.instructions import Func, Halt, LoadCopy, MmuRun, VcuOp
+from tests.isa.strategies import instructions, programs, words
+
+
+@given(st.lists(instructions(), max_size=8))
+def test_decode_inverts_encode(instructions):
+    code = program.encode(instructions)
+    assert len(code) == WORD_BYTES * len(instructions)
+    assert program.decode(code) == tuple(instructions)
+
+
+@given(programs())
+def test_whole_programs_verify(instructions):
+    program.verify(program.encode(instructions))
+
+
+@given(st.lists(words(), max_size=4))
+def test_verify_finds_what_decode_finds(values):
+    code = b"".join(w.to_bytes(WORD_BYTES, "little") for w in values) + Halt().encode()
+    try:
+        decoded = program.decode(code)
+    except EncodingError as error:
+        with pytest.raises(EncodingError) as verified:
+            program.verify(code)
+        assert str(verified.value) == str(error)
+    else:
+        assert program.encode(decoded) == code
+
+
+def test_a_bad_word_is_named_by_its_byte_offset():
+    code = program.encode([LoadCopy(), Halt()]) + b"\xff" * WORD_BYTES
+    with pytest.raises(EncodingError, match=r"byte offset 0x20 \(instruction 2\): unknown opcode 0xff"):
+        program.decode(code)
+
+
+@pytest.mark.parametrize("length", [1, 15, 17, 31])
+def test_code_that_is_cut_off_is_an_error(length):
+    code = program.encode([LoadCopy(), Halt()])[:length]
+    with pytest.raises(EncodingError, match=f"cut off: {length} bytes, must be a multiple of 16"):
+        program.decode(code)
+
+
+def test_no_code_is_an_empty_program_but_not_a_whole_one():
+    assert program.decode(b"") == ()
+    with pytest.raises(EncodingError, match="no halt"):
+        program.verify(b"")
+
+
+def test_halt_must_be_the_last_instruction():
+    with pytest.raises(EncodingError, match="byte offset 0x10: halt is instruction 1 of 3, must be the last"):
+        program.verify(program.encode([LoadCopy(), Halt(), LoadCopy()]))
+
+
+def test_decoding_costs_under_10_us_a_word():
+    runs = [MmuRun(act=16 * i, weight=i, n=64) for i in range(5000)]
+    code = program.encode(runs + [VcuOp(func=Func.ADD, immediate=i) for i in range(5000)])
+    program.decode(code[:WORD_BYTES])
+    start = time.perf_counter()
+    program.decode(code)
+    assert time.perf_counter() - start < 0.1
