@@ -1,0 +1,64 @@
+"""The ``quartic`` command. One module per subcommand; each imports its heavy parts only when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from isa.errors import QuarticError
+from quartic.cli import (
+    asm,
+    bench,
+    check,
+    compile,
+    dis,
+    doctor,
+    machines,
+    opt,
+    quantize,
+    report,
+    run,
+)
+
+app = typer.Typer(
+    name="quartic",
+    help="Compile quantized PyTorch models for the Quartic NPU and simulate them to the bit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _module in (check, quantize, compile, run, report, bench, dis, asm, machines, doctor):
+    app.command(_module.__name__.rpartition(".")[2])(_module.command)
+app.command("opt", context_settings=opt.CONTEXT)(opt.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from quartic import __version__
+
+        print(f"quartic {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; exits 0, or 2 with one message on standard error for anything that a user can cause."""
+    try:
+        app(arguments, prog_name="quartic")
+    except QuarticError as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        return
+    print(f"quartic: error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,87 @@
+"""The five verbs. Each imports its part when called, so that ``import quartic`` stays fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quartic.executable import Executable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.fx import GraphModule
+
+    from compiler.ir.schedule import Schedule
+    from isa.machine import Machine
+    from runtime.session import Run
+
+
+def quantize(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    calibration_batches: Iterable[tuple[torch.Tensor, ...]],
+    recipe: str = "w8a8",
+) -> GraphModule:
+    """Float ``model`` to an FX graph with quantize and dequantize ops, calibrated on the batches.
+
+    ``example_inputs`` fixes the shapes, batch included; each batch is a tuple like it. Raises QuantizationError.
+    """
+    from quantizer import quantize
+
+    return quantize(model, example_inputs, calibration_batches, recipe=recipe)
+
+
+def reference(q: nn.Module) -> nn.Module:
+    """The quantized graph in device numerics: its outputs (a tuple) are the chip's, bit for bit."""
+    from quantizer.reference import reference
+
+    return reference(q)
+
+
+def compile(
+    q: GraphModule | torch.export.ExportedProgram | str | Path,
+    machine: str | Path | Machine = "edge28",
+    *,
+    fuse: bool = True,
+    double_buffer: bool = True,
+    schedule: Schedule | str | Path | None = None,
+    validate: bool = False,
+) -> Executable:
+    """Quantized graph (or its ``.pt2``) to a binary for ``machine`` (name, TOML path or value).
+
+    ``schedule`` gives back what an earlier compilation decided, edited or not; ``validate`` executes every level of the
+    compiler and compares bits. Raises UnsupportedError, ScheduleError or DescriptionError.
+    """
+    from compiler.pipeline import Options, compile_graph
+    from isa.machine import Machine
+    from quartic.models import load_schedule, quantized_graph
+
+    target = machine if isinstance(machine, Machine) else Machine.load(machine)
+    decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
+    options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
+    compiled = compile_graph(quantized_graph(q), target, options)
+    return Executable(compiled.binary, compiled.schedule, compiled.timings)
+
+
+def load(path: str | Path) -> Executable:
+    """The executable in a ``.qbin`` file. Raises InputError or ContainerError."""
+    return Executable.load(path)
+
+
+def simulate(exe: Executable, *inputs: torch.Tensor) -> Run:
+    """Run ``exe`` on the simulator: outputs, cycles, seconds, joules and the profile behind them.
+
+    Raises InputError where the inputs are not the executable's, SimulationError where the program breaks a rule.
+    """
+    from runtime.session import run
+
+    return run(exe.binary, inputs)
+
+
+def timing(exe: Executable) -> Run:
+    """Time and energy of ``exe`` without data: what ``simulate`` gives but for the outputs, much sooner."""
+    from runtime.session import run_timing
+
+    return run_timing(exe.binary)

@@ -1,0 +1,45 @@
+"""``quartic quantize``: float model and calibration data to a quantized graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quartic.cli.console import Json, progress, show
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="model.pt2, file.py:function or package.module:function.")],
+    calibration: Annotated[
+        Path, typer.Option(help="Inputs to calibrate on: .npy [count, ...], or .npz of one array per model input.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the quantized .pt2.")],
+    batch: Annotated[int, typer.Option(min=1, help="Batch size that the model is compiled for.")] = 1,
+    recipe: Annotated[str, typer.Option(help="Widths: w8a8.")] = "w8a8",
+    as_json: Json = False,
+) -> None:
+    """Quantize a float model and save it as a torch.export program."""
+    from isa.errors import InputError
+    from quartic.models import load_arrays, load_model, save_program
+
+    with progress("loading"):
+        arrays = load_arrays(calibration)
+        network = load_model(model)
+    count = min((len(array) if array.ndim else 0 for array in arrays), default=0)
+    if count < batch:
+        raise InputError(f"{calibration}: holds {count} samples; calibration needs at least one batch of {batch}")
+    batches = [
+        tuple(array[start : start + batch] for array in arrays) for start in range(0, count - batch + 1, batch)
+    ]
+    with progress(f"calibrating on {len(batches)} batches"):
+        import quartic
+
+        q = quartic.quantize(network, batches[0], batches, recipe=recipe)
+    with progress("saving"):
+        save_program(q, batches[0], output)
+    size = output.stat().st_size
+    show(
+        {"output": str(output), "bytes": size, "recipe": recipe, "batch": batch, "batches": len(batches)}, as_json
+    )

@@ -1,0 +1,29 @@
+"""``quartic report``: simulate a binary and write what it spent, where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quartic.cli.console import Json, progress, show
+
+
+def command(
+    binary: Annotated[Path, typer.Argument(help="A .qbin.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the report (.html).")],
+    as_json: Json = False,
+) -> None:
+    """Write a self-contained report of cycles and energy per layer, from a run without data."""
+    from quartic.executable import Executable
+    from quartic.files import replacing
+
+    exe = Executable.load(binary)
+    with progress(f"simulating {exe.instructions:,} instructions"):
+        import quartic
+
+        run = quartic.timing(exe)
+    with replacing(output) as temporary:
+        run.report(temporary)
+    show({"binary": str(binary), "report": str(output), "bytes": output.stat().st_size}, as_json)

@@ -1,0 +1,49 @@
+"""``quartic run``: simulate a binary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quartic.cli.console import Json, progress, show
+
+
+def command(
+    binary: Annotated[Path, typer.Argument(help="A .qbin.")],
+    inputs: Annotated[
+        Path | None, typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the outputs: .npy of the only one, else .npz.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace (ui.perfetto.dev).")] = None,
+    timing_only: Annotated[bool, typer.Option("--timing-only", help="Time and energy without data.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a binary on the simulator: outputs, cycles, energy."""
+    from isa.errors import InputError
+    from quartic.executable import Executable
+
+    if inputs is None and not timing_only:
+        raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
+    if output is not None and timing_only:
+        raise InputError("--output needs values, which --timing-only does not compute; leave one of them out")
+    exe = Executable.load(binary)
+    with progress("loading"):
+        from quartic.models import load_arrays, save_arrays
+
+        tensors = () if inputs is None else load_arrays(inputs)
+    with progress(f"simulating {exe.instructions:,} instructions"):
+        import quartic
+
+        run = quartic.timing(exe) if timing_only else quartic.simulate(exe, *tensors)
+    if output is not None:
+        save_arrays(output, [info.name for info in exe.binary.outputs], run.outputs)
+    if trace is not None:
+        from quartic.files import replacing
+
+        with replacing(trace) as temporary:
+            run.trace(temporary)
+    show({"binary": str(binary), **run.summary()}, as_json)

@@ -1,0 +1,53 @@
+"""A compiled model: the binary, and what its compilation decided and took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quartic.files import existing, write_bytes
+
+if TYPE_CHECKING:
+    from compiler.ir.schedule import Schedule
+    from isa.container import Binary
+
+
+@dataclass(frozen=True)
+class Executable:
+    """What ``quartic.compile`` and ``quartic.load`` give; ``simulate`` runs it.
+
+    ``schedule`` is None and ``timings`` empty for one that was loaded: the file holds the program, not its making.
+    """
+
+    binary: Binary
+    schedule: Schedule | None = None
+    timings: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Seconds per stage of the compiler, in order."""
+
+    @property
+    def machine(self) -> str:
+        """Name of the machine that it was compiled for."""
+        return self.binary.machine.name
+
+    @property
+    def instructions(self) -> int:
+        """Number of 128-bit instructions."""
+        return len(self.binary.code) // 16
+
+    def save(self, path: str | Path) -> None:
+        """Write the ``.qbin`` container, whole or not at all."""
+        write_bytes(Path(path), self.binary.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Executable:
+        """Read a ``.qbin``. Raises InputError where there is none, ContainerError where it is damaged."""
+        from isa.container import Binary
+        from isa.errors import ContainerError
+
+        data = existing(Path(path), "a .qbin that `quartic compile` wrote").read_bytes()
+        try:
+            return cls(Binary.from_bytes(data))
+        except ContainerError as error:
+            raise ContainerError(f"{path}: {error}") from error

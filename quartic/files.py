@@ -1,0 +1,58 @@
+"""Files as a user meets them: written whole or not at all, and missing ones named clearly."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isa.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` (same suffix) that becomes it when the block succeeds, else vanishes."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; give the result the permissions an ordinary new file would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def existing(path: Path, what: str) -> Path:
+    """``path`` if it is a file; else InputError saying that ``what`` was expected there."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected {what}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected {what}")
+    return path
+
+
+def read_text(path: Path, what: str) -> str:
+    """The UTF-8 text of ``path``. Raises InputError."""
+    try:
+        return existing(path, what).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text (byte {error.start} is not UTF-8); expected {what}") from error

@@ -1,0 +1,144 @@
+"""Models and data as a user names them: ``file.py:function``, ``package.module:function``, ``.pt2``, ``.npy``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from isa.errors import InputError
+from quartic.files import existing, read_text, replacing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.fx import GraphModule
+
+    from compiler.ir.schedule import Schedule
+
+
+def load_program(path: Path) -> torch.export.ExportedProgram:
+    """The ``torch.export`` program in ``path``. Raises InputError."""
+    existing(path, "a .pt2 that torch.export.save wrote")
+    import torch
+
+    # Registers the quantize and dequantize ops; without it a quantized program does not load.
+    import torch.ao.quantization.fx._decomposed
+
+    try:
+        return torch.export.load(path)
+    except Exception as error:
+        # A damaged archive surfaces as nearly any exception type; the file is at fault in all of them.
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a torch.export program ({reason}); write it with "
+            f"torch.export.save under torch {torch.__version__}"
+        ) from error
+
+
+def _module(source: str) -> ModuleType:
+    if not source.endswith(".py"):
+        try:
+            return importlib.import_module(source)
+        except ModuleNotFoundError as error:
+            raise InputError(f"module {source!r} cannot be imported: {error}") from error
+    path = existing(Path(source), "a Python file that defines the model")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    # The model's own imports of its neighbours work as if it were run as a script.
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"{path}:{error.lineno}: {error.msg}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def load_model(source: str) -> nn.Module:
+    """The model that ``source`` names: a .pt2, or a function without arguments that builds one. Raises InputError."""
+    from torch import nn
+
+    if source.endswith(".pt2"):
+        return load_program(Path(source)).module()
+    file, colon, name = source.rpartition(":")
+    if not colon or not file:
+        raise InputError(
+            f"{source!r} names no model: give model.pt2, file.py:function or package.module:function"
+        )
+    build = getattr(_module(file), name, None)
+    if not callable(build):
+        raise InputError(f"{file} has no function {name!r} that builds a model")
+    model = build()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{source} returned {type(model).__name__}; it must return a torch.nn.Module")
+    return model.eval()
+
+
+def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
+    """One tensor per model input: from a .npy one, from a .npz its arrays in order. Raises InputError."""
+    import numpy as np
+    import torch
+
+    existing(path, "a .npy or .npz array file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = [loaded[name] for name in loaded.files] if hasattr(loaded, "files") else [loaded]
+        return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    except (ValueError, OSError, EOFError, TypeError) as error:
+        raise InputError(f"{path}: not a readable .npy or .npz of numbers ({error})") from error
+    except Exception as error:
+        # A damaged zip raises zipfile or zlib errors of several kinds.
+        raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def load_schedule(path: str | Path) -> Schedule:
+    """The schedule in a TOML file. Raises InputError or ScheduleError."""
+    from compiler.ir.schedule import Schedule
+
+    return Schedule.from_toml(read_text(Path(path), "a schedule written by --emit-schedule"), str(path))
+
+
+def quantized_graph(q: GraphModule | torch.export.ExportedProgram | str | Path) -> GraphModule:
+    """The FX graph behind what ``quartic.compile`` takes. Raises InputError."""
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
+    if isinstance(q, str | Path):
+        q = load_program(Path(q))
+    if isinstance(q, ExportedProgram):
+        q = q.module()
+    if not isinstance(q, GraphModule):
+        raise InputError(f"compile takes a quantized torch.fx.GraphModule, not {type(q).__name__}; quantize first")
+    return q
+
+
+def save_program(q: nn.Module, example_inputs: tuple[torch.Tensor, ...], path: Path) -> None:
+    """Write the quantized graph as a ``.pt2``, whole or not at all."""
+    import torch
+
+    program = torch.export.export(q, example_inputs)
+    with replacing(path) as temporary:
+        torch.export.save(program, temporary)
+
+
+def save_arrays(path: Path, names: list[str], tensors: tuple[torch.Tensor, ...]) -> None:
+    """Write the only tensor as ``.npy``, or all of them, by name, as ``.npz``. Raises InputError."""
+    import numpy as np
+
+    if path.suffix not in (".npy", ".npz"):
+        raise InputError(f"{path}: outputs are written as .npy or .npz; give the name that ending")
+    if path.suffix == ".npy" and len(tensors) != 1:
+        raise InputError(f"{path}: a .npy holds one array and there are {len(tensors)} outputs; name it .npz")
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        if path.suffix == ".npy":
+            np.save(stream, tensors[0].numpy())
+        else:
+            arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+            np.savez(stream, allow_pickle=False, **arrays)

@@ -1,0 +1,70 @@
+"""The command: one error style, JSON on every command, no tracebacks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quartic.cli import main
+
+COMMANDS = ("asm", "bench", "check", "compile", "dis", "doctor", "machines", "quantize", "report", "run")
+
+
+def outcome(*arguments: str) -> int:
+    """Exit code of the command."""
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_offers_json_and_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(command, "--help") == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_machines_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("machines", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["edge28"]["MAC/cycle"] == 1024
+
+
+def test_printed_machine_is_a_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("machines", "tiny") == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert outcome("machines", str(tmp_path / "mine.toml"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("machines", "no-such"), "machine 'no-such'"),
+        (("compile", "gone.pt2", "-o", "m.qbin"), "gone.pt2: no such file; expected a .pt2"),
+        (("run", "gone.qbin"), "needs --input (the model's inputs), or --timing-only"),
+        (("run", "gone.qbin", "--timing-only"), "gone.qbin: no such file; expected a .qbin"),
+        (("dis", "gone.qbin"), "gone.qbin: no such file; expected a .qbin"),
+        (("check", "gone.qbin"), "gone.qbin: no such file; expected a .qbin"),
+        (("asm", "gone.s", "-o", "m.qbin"), "gone.s: no such file; expected assembly text"),
+        (("quantize", "gone:build", "-o", "q.pt2", "--calibration", "x.npy"), "x.npy: no such file"),
+        (("bench", "gone.pt2", "--schedule", "a.toml"), "a.toml: no such file; expected a schedule"),
+    ],
+)
+def test_users_mistake_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert outcome(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("quartic: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("frobnicate") == 2
+    assert "No such command 'frobnicate'" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isa.errors import InputError
+from quartic.files import existing, read_text, replacing, write_bytes
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "m.qbin"
+    target.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), replacing(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_written_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere/m\.qbin: its folder does not exist; create .*nowhere first"):
+        write_bytes(tmp_path / "nowhere" / "m.qbin", b"")
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; expected a binary"):
+        existing(tmp_path, "a binary")
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b"ab\xff")
+    with pytest.raises(InputError, match=r"s\.toml: not text \(byte 2 is not UTF-8\); expected a schedule"):
+        read_text(tmp_path / "s.toml", "a schedule")

@@ -1,0 +1,91 @@
+"""Models and arrays as a user names them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from isa.errors import InputError
+from quartic.models import load_arrays, load_model, load_program, quantized_graph, save_arrays
+
+BUILD = "from torch import nn\ndef build():\n    return nn.Linear(3, 2)\ndef number():\n    return 3\n"
+
+
+def test_model_from_a_function_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(BUILD)
+    model = load_model(f"{tmp_path}/net.py:build")
+    assert isinstance(model, torch.nn.Linear)
+    assert not model.training
+
+
+def test_model_from_a_function_in_a_package() -> None:
+    assert type(load_model("benchmarks.zoo.toys:Plain")).__name__ == "Plain"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("net.py:absent", "has no function 'absent' that builds a model"),
+        ("net.py:number", r"returned int; it must return a torch\.nn\.Module"),
+        ("net.py", "names no model: give model.pt2, file.py:function or package.module:function"),
+        ("gone.py:build", r"gone\.py: no such file; expected a Python file that defines the model"),
+        ("broken.py:build", r"broken\.py:1: .*syntax"),
+    ],
+)
+def test_source_that_names_no_model(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "net.py").write_text(BUILD)
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    with pytest.raises(InputError, match=message):
+        load_model(f"{tmp_path}/{source}")
+
+
+def test_package_that_cannot_be_imported() -> None:
+    with pytest.raises(InputError, match=r"module 'no_such.thing' cannot be imported"):
+        load_model("no_such.thing:build")
+
+
+@pytest.mark.parametrize("data", [b"", b"8 bytes!", b"PK\x03\x04" + bytes(100)])
+def test_damaged_program_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m.pt2").write_bytes(data)
+    with pytest.raises(InputError, match=r"m\.pt2: cannot be read as a torch\.export program"):
+        load_program(tmp_path / "m.pt2")
+
+
+def test_npz_gives_its_arrays_in_order(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", b=np.zeros(2), a=np.ones(3))
+    assert [tuple(tensor.shape) for tensor in load_arrays(tmp_path / "x.npz")] == [(2,), (3,)]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"hello, world"])
+def test_damaged_array_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.npy: not a readable"):
+        load_arrays(tmp_path / "x.npy")
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "x.npy").write_bytes(buffer.getvalue())
+    with pytest.raises(InputError, match="not a readable"):
+        load_arrays(tmp_path / "x.npy")
+
+
+def test_outputs_round_trip(tmp_path: Path) -> None:
+    values = (torch.arange(3), torch.ones(2, 2))
+    save_arrays(tmp_path / "y.npz", ["first", "second"], values)
+    assert all(map(torch.equal, load_arrays(tmp_path / "y.npz"), values))
+
+
+def test_two_outputs_do_not_fit_one_npy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a .npy holds one array and there are 2 outputs; name it .npz"):
+        save_arrays(tmp_path / "y.npy", ["a", "b"], (torch.ones(1), torch.ones(1)))
+
+
+def test_float_module_is_not_a_quantized_graph() -> None:
+    with pytest.raises(InputError, match=r"takes a quantized torch\.fx\.GraphModule, not Linear; quantize first"):
+        quantized_graph(torch.nn.Linear(2, 2))  # pyright: ignore[reportArgumentType]
