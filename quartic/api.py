@@ -66,7 +66,7 @@ def compile(
 
 
 def load(path: str | Path) -> Executable:
-    """The executable in a ``.qbin`` file. Raises InputError or ContainerError."""
+    """The executable in a ``.qbin`` file. Raises ContainerError."""
     return Executable.load(path)
 
 

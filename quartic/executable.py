@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quartic.files import existing, write_bytes
-
 if TYPE_CHECKING:
     from compiler.ir.schedule import Schedule
     from isa.container import Binary
@@ -37,17 +35,12 @@ class Executable:
         return len(self.binary.code) // 16
 
     def save(self, path: str | Path) -> None:
-        """Write the ``.qbin`` container, whole or not at all."""
-        write_bytes(Path(path), self.binary.to_bytes())
+        """Write the ``.qbin`` container, whole or not at all. Raises ContainerError."""
+        self.binary.save(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Executable:
-        """Read a ``.qbin``. Raises InputError where there is none, ContainerError where it is damaged."""
+        """Read a ``.qbin``. Raises ContainerError, which names the file."""
         from isa.container import Binary
-        from isa.errors import ContainerError
 
-        data = existing(Path(path), "a .qbin that `quartic compile` wrote").read_bytes()
-        try:
-            return cls(Binary.from_bytes(data))
-        except ContainerError as error:
-            raise ContainerError(f"{path}: {error}") from error
+        return cls(Binary.load(path))

@@ -33,14 +33,12 @@ def command(
         instructions = assemble(read_text(source, "assembly text"))
     except AssemblyError as error:
         raise AssemblyError(f"{source}: {error}") from error
-    if into is None:
-        base = Binary(Machine.load(machine), b"", b"", (), (), 0, 0, 0, (), (), {})
-    else:
-        base = Executable.load(into).binary
     # Edited text has lost which layer its instructions came from, so the whole program is named after its file.
     place = Location(kernel="", node="overhead:assembled", module="", source=f"{source.name}:1")
-    binary = replace(
-        base, code=encode(instructions), locations=(place,), spans=((len(instructions), 0),) if instructions else ()
-    )
+    code, spans = encode(instructions), ((len(instructions), 0),) if instructions else ()
+    if into is None:
+        binary = Binary(Machine.load(machine), code, b"", (), (), 0, 0, 0, (place,), spans, {})
+    else:
+        binary = replace(Executable.load(into).binary, code=code, locations=(place,), spans=spans)
     Executable(binary).save(output)
     show({"output": str(output), "instructions": len(instructions), "bytes": output.stat().st_size}, as_json)
