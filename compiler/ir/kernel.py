@@ -82,6 +82,8 @@ class CopyAnchor:
     output_strides: tuple[int, ...]
     input_offset: int = 0
     output_offset: int = 0
+    fill: float | None = None
+    """Code or number that the whole output holds before the copy (pad); None when the copy writes all of it."""
 
 
 Anchor = MatrixAnchor | PoolAnchor | CopyAnchor | None

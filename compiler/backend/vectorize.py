@@ -1,0 +1,356 @@
+"""A kernel's chain of qnn float ops as a straight-line vector program.
+
+Rewrites are made only where no stored bit can change: the conversion at the end of a program saturates and does not
+see the sign of a zero, so a clamp that it repeats, or an addition of zero before it, may go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from xdsl.dialects.builtin import f32
+from xdsl.ir import Operation, SSAValue
+
+from compiler.analysis.magnitude import Magnitudes
+from compiler.dialects import qnn
+from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
+from compiler.ir.kernel import Stream, VectorOp, VectorProgram
+from compiler.ir.layout import channel_axis
+from isa import numerics
+from isa.errors import UnsupportedError
+from isa.instructions import DType, Func, Operand
+
+STREAMS, REGISTERS, SLOTS, PARAMETERS = 4, 16, 60, 15
+"""Limits of one program; ``vcu.op`` and ``vcu.run`` encode these fields."""
+
+F32Array = NDArray[np.float32]
+
+
+class ProgramError(UnsupportedError):
+    """A chain that one vector program cannot hold; fusion stops before it."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What stands for ``value`` at the start: ``(stream * scale + bias) * factor``, each part optional.
+
+    ``scale`` and ``bias`` hold one number per channel, or one; ``factor`` is a binary32 stream.
+    """
+
+    value: SSAValue
+    stream: Stream
+    scale: F32Array | None = None
+    bias: F32Array | None = None
+    factor: Stream | None = None
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Values that a chain takes from outside: operand numbers, and the arrays of those known at compile time."""
+
+    operands: Mapping[SSAValue, int]
+    constant: Callable[[SSAValue], NDArray[np.generic] | None]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation on virtual registers: ``b`` is a register, immediate or parameter number by ``kind``."""
+
+    func: Func
+    a: int
+    kind: Operand = Operand.REGISTER
+    b: int = 0
+    immediate: float = 0.0
+
+
+@dataclass
+class _Builder:
+    """Virtual registers are numbers: streams first (negative: -1 is A), then the index of the step."""
+
+    shape: tuple[int, ...]
+    leaves: Leaves
+    streams: list[Stream] = field(default_factory=list[Stream])
+    steps: list[_Step] = field(default_factory=list[_Step])
+    params: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    arrays: list[F32Array] = field(default_factory=list[F32Array])
+    values: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
+
+    def stream(self, stream: Stream) -> int:
+        if stream not in self.streams:
+            if len(self.streams) == STREAMS:
+                raise ProgramError(f"a kernel reads at most {STREAMS} streams; store an intermediate result")
+            self.streams.append(stream)
+        return -1 - self.streams.index(stream)
+
+    def emit(self, func: Func, a: int, kind: Operand = Operand.REGISTER, b: int = 0, imm: float = 0.0) -> int:
+        self.steps.append(_Step(func, a, kind, b, imm))
+        return len(self.steps) - 1
+
+    def imm(self, func: Func, a: int, value: float) -> int:
+        return self.emit(func, a, Operand.IMMEDIATE, imm=numerics.fp32(value))
+
+    def vector(self, func: Func, a: int, array: F32Array) -> int:
+        """Apply a per-channel vector; one that is the same for all channels needs no parameter."""
+        if _uniform(array):
+            return self.imm(func, a, float(array.flat[0]))
+        key = array.tobytes()
+        if key not in self.params:
+            if len(self.params) == PARAMETERS:
+                raise ProgramError(f"a kernel has at most {PARAMETERS} per-channel vectors")
+            self.params[key] = len(self.params)
+            self.arrays.append(array)
+        return self.emit(func, a, Operand.PARAMETER, self.params[key])
+
+    def register(self, value: SSAValue) -> int:
+        """The virtual register of a float value, from inside the chain or a stream."""
+        if value in self.values:
+            return self.values[value]
+        self.values[value] = found = self.stream(stream_of(value, self.leaves))
+        return found
+
+
+def stream_of(value: SSAValue, leaves: Leaves) -> Stream:
+    """The stream that reads float ``value``: a stored f32 tensor, or the codes behind a dequantize."""
+    source = value.owner.input if isinstance(value.owner, qnn.DequantizeOp) else value
+    if source not in leaves.operands:
+        raise ProgramError(f"{source.type} is not an operand of the kernel")
+    if source is value:
+        return Stream(leaves.operands[value], DType.F32)
+    codes = int_type(source)
+    return Stream(leaves.operands[source], DType.I8, codes.zero.data, numerics.fp32(codes.scale.data))
+
+
+def float_constant(value: SSAValue, leaves: Leaves) -> F32Array | None:
+    """The array of a float value that is known at compile time, also behind a dequantize."""
+    if isinstance(value.owner, qnn.DequantizeOp):
+        codes = leaves.constant(value.owner.input)
+        kind = int_type(value.owner.input)
+        return None if codes is None else numerics.dequantize(codes, kind.scale.data, kind.zero.data)
+    array = leaves.constant(value)
+    return cast(F32Array, array) if array is not None and array.dtype == np.float32 else None
+
+
+def _uniform(array: NDArray[np.generic]) -> bool:
+    bits = np.ascontiguousarray(array).view(np.int32 if array.dtype == np.float32 else array.dtype)
+    return bool((bits == bits.flat[0]).all())
+
+
+def channel_vector(array: F32Array, shape: tuple[int, ...]) -> F32Array | None:
+    """``array``, broadcast against ``shape``, as one number per channel; None when it varies along another axis."""
+    rank = len(shape)
+    if not rank:
+        return array.reshape(1)
+    if _uniform(array):
+        return np.full(shape[channel_axis(rank)], array.flat[0], np.float32)
+    aligned = (1,) * (rank - array.ndim) + array.shape
+    axis = channel_axis(rank)
+    if any(n != 1 for i, n in enumerate(aligned) if i != axis):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(array.reshape(-1), shape[axis]))
+
+
+def vectorize(
+    ops: Sequence[Operation], result: SSAValue, leaves: Leaves, seed: Seed | None = None
+) -> VectorProgram:
+    """The program that computes ``result`` of the float chain ``ops`` (in order); ProgramError when none can.
+
+    ``seed`` is the anchor's result. Parameters come per channel of the result, streams by operand number.
+    """
+    builder = _Builder(shape_of(result), leaves)
+    if seed is not None:
+        builder.values[seed.value] = _seeded(builder, seed)
+    final = result.owner if isinstance(result.owner, qnn.QuantizeOp) and result.owner in ops else None
+    magnitudes = Magnitudes(leaves.constant, seed.value if seed is not None else None)
+    for op in ops:
+        if op is final:
+            continue
+        if isinstance(op, qnn.DequantizeOp):
+            _dequantize(builder, op, final is not None)
+        elif isinstance(op, qnn.QuantizeOp):
+            if not magnitudes.finite(op.input):
+                raise ProgramError(f"{op.name} inside a chain must not see NaN, which its input may be")
+            builder.values[op.output] = builder.register(op.input)  # the rest is up to the dequantize
+        else:
+            builder.values[op.results[0]] = _EMIT[type(op)](builder, op)
+    return _finish(builder, result, final)
+
+
+def _seeded(builder: _Builder, seed: Seed) -> int:
+    value = builder.stream(seed.stream)
+    if seed.scale is not None:
+        value = builder.vector(Func.MUL, value, seed.scale)
+    if seed.bias is not None:
+        value = builder.vector(Func.ADD, value, seed.bias)
+    if seed.factor is not None:
+        value = builder.emit(Func.MUL, value, b=builder.stream(seed.factor))
+    return value
+
+
+def _dequantize(builder: _Builder, op: qnn.DequantizeOp, zero_sign_lost: bool) -> None:
+    """Codes that stay inside: ``clamp(rne(y / s), lo - z, hi - z) * s``, all integers exact; see docs, Numerics."""
+    if op.input not in builder.values:
+        return  # a stream, taken when it is used
+    inner, codes = op.input.owner, int_type(op.input)
+    value = builder.values[op.input]
+    if isinstance(inner, qnn.QuantizeOp):
+        zero = codes.zero.data
+        value = builder.imm(Func.MUL, value, numerics.inverse_scale(codes.scale.data))
+        value = builder.emit(Func.RINT, value)
+        value = builder.imm(Func.MAX, value, inner.lo - zero)
+        value = builder.imm(Func.MIN, value, inner.hi - zero)
+        if not zero_sign_lost:  # q - z is never -0
+            value = builder.imm(Func.ADD, value, 0.0)
+    builder.values[op.output] = builder.imm(Func.MUL, value, codes.scale.data)
+
+
+def _binary(func: Func) -> Callable[[_Builder, Operation], int]:
+    def emit(builder: _Builder, op: Operation) -> int:
+        left, right = op.operands
+        for value, other, swapped in ((right, left, False), (left, right, True)):
+            if value in builder.values or (array := float_constant(value, builder.leaves)) is None:
+                continue
+            vector = channel_vector(array, builder.shape)
+            if vector is None:
+                continue
+            a = builder.register(other)
+            if func is Func.SUB and swapped:  # c - x is exactly c + (-x)
+                return builder.vector(Func.ADD, builder.imm(Func.MUL, a, -1.0), vector)
+            return builder.vector(func, a, vector)
+        a = builder.register(left)
+        return builder.emit(func, a, b=builder.register(right))
+
+    return emit
+
+
+def _relu(builder: _Builder, op: Operation) -> int:
+    return builder.imm(Func.MAX, builder.register(op.operands[0]), 0.0)
+
+
+def _clamp(builder: _Builder, op: Operation) -> int:
+    assert isinstance(op, qnn.ClampOp)
+    value = builder.register(op.input)
+    for func, bound in ((Func.MAX, op.min.data), (Func.MIN, op.max.data)):
+        value = builder.imm(func, value, bound) if abs(bound) != inf else value
+    return value
+
+
+def _hard(builder: _Builder, x: int) -> int:
+    t = builder.imm(Func.MAX, builder.imm(Func.ADD, x, 3.0), 0.0)
+    return builder.imm(Func.MIN, t, 6.0)
+
+
+def _hardsigmoid(builder: _Builder, op: Operation) -> int:
+    return builder.imm(Func.MUL, _hard(builder, builder.register(op.operands[0])), 1.0 / 6.0)
+
+
+def _hardswish(builder: _Builder, op: Operation) -> int:
+    x = builder.register(op.operands[0])
+    return builder.imm(Func.MUL, builder.emit(Func.MUL, x, b=_hard(builder, x)), 1.0 / 6.0)
+
+
+def _function(func: Func) -> Callable[[_Builder, Operation], int]:
+    return lambda builder, op: builder.emit(func, builder.register(op.operands[0]))
+
+
+_EMIT: dict[type[Operation], Callable[[_Builder, Operation], int]] = {
+    qnn.AddOp: _binary(Func.ADD),
+    qnn.SubOp: _binary(Func.SUB),
+    qnn.MulOp: _binary(Func.MUL),
+    qnn.ReluOp: _relu,
+    qnn.ClampOp: _clamp,
+    qnn.HardswishOp: _hardswish,
+    qnn.HardsigmoidOp: _hardsigmoid,
+    qnn.SigmoidOp: _function(Func.SIGMOID),
+    qnn.TanhOp: _function(Func.TANH),
+}
+
+
+def _finish(builder: _Builder, result: SSAValue, final: qnn.QuantizeOp | None) -> VectorProgram:
+    if final is None:
+        last, output, zero, inverse = builder.register(result), _output_type(result), 0, 1.0
+        if is_int(result):
+            zero = int_type(result).zero.data
+    else:
+        codes = int_type(final.output)
+        last, output, zero = builder.register(final.input), DType.I8, codes.zero.data
+        inverse = numerics.inverse_scale(codes.scale.data)
+        last = _drop_repeated_clamps(builder, last, final)
+        if (final.lo, final.hi) != (numerics.INT8_MIN, numerics.INT8_MAX):
+            last = builder.imm(Func.MUL, last, inverse)
+            last = builder.imm(Func.MAX, last, final.lo - zero)
+            last = builder.imm(Func.MIN, last, final.hi - zero)
+            inverse = 1.0
+    if last < -1:  # the result is a stream that is not A
+        last = builder.emit(Func.COPY, last)
+    ops = _allocate(_live(builder.steps, last), len(builder.streams))
+    if len(ops) > SLOTS:
+        raise ProgramError(f"a vector program has at most {SLOTS} slots, this chain needs {len(ops)}")
+    return VectorProgram(
+        tuple(builder.streams), ops, output, zero, inverse, tuple(builder.arrays)
+    )
+
+
+def _output_type(value: SSAValue) -> DType:
+    return DType.F32 if tensor(value).element_type == f32 else DType.I8
+
+
+def _drop_repeated_clamps(builder: _Builder, last: int, final: qnn.QuantizeOp) -> int:
+    """Leave out a last MAX or MIN whose bound quantizes to the end of the range: the conversion saturates there."""
+    codes = int_type(final.output)
+    ends = {Func.MAX: final.lo, Func.MIN: final.hi}
+    while last >= 0:
+        step = builder.steps[last]
+        if step.kind is not Operand.IMMEDIATE or step.func not in ends:
+            break
+        bound = np.asarray([step.immediate], np.float32)
+        inverse = numerics.inverse_scale(codes.scale.data)
+        code = numerics.quantize(bound, inverse, codes.zero.data, final.lo, final.hi)
+        if int(code[0]) != ends[step.func] or np.isnan(bound[0]):
+            break
+        last = step.a
+    return last
+
+
+def _live(steps: Sequence[_Step], last: int) -> list[tuple[int, _Step]]:
+    needed = {last}
+    for i in range(len(steps) - 1, -1, -1):
+        if i in needed:
+            needed.add(steps[i].a)
+            if steps[i].kind is Operand.REGISTER and _reads_b(steps[i].func):
+                needed.add(steps[i].b)
+    return [(i, step) for i, step in enumerate(steps) if i in needed and i <= last]
+
+
+def _reads_b(func: Func) -> bool:
+    return func in (Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX)
+
+
+def _sources(step: _Step) -> Iterable[int]:
+    yield step.a
+    if step.kind is Operand.REGISTER and _reads_b(step.func):
+        yield step.b
+
+
+def _allocate(steps: Sequence[tuple[int, _Step]], streams: int) -> tuple[VectorOp, ...]:
+    """Registers by linear scan; a result takes the register of an operand that ends there, ``a`` first."""
+    last_use = {source: at for at, (_, step) in enumerate(steps) for source in _sources(step)}
+    where = {-1 - i: i for i in range(streams)}
+    free = set(range(streams, REGISTERS)) | {where[v] for v in where if v not in last_use}
+    ops: list[VectorOp] = []
+    for at, (name, step) in enumerate(steps):
+        a = where[step.a]
+        b = where[step.b] if step.kind is Operand.REGISTER and _reads_b(step.func) else step.b
+        ended = [where[s] for s in dict.fromkeys(_sources(step)) if last_use[s] == at]
+        free |= set(ended)
+        if not free:
+            raise ProgramError(f"a vector program has {REGISTERS} registers, this chain needs more")
+        dst = ended[0] if ended else min(free)
+        free.discard(dst)
+        where[name] = dst
+        ops.append(VectorOp(step.func, dst, a, step.kind, b, step.immediate))
+    return tuple(ops)

@@ -1,0 +1,270 @@
+"""The ``kern`` dialect: what runs together.
+
+Bodies are qnn ops, so that the qnn semantics are the semantics of this level too. Between kernels there are only
+constants, tensors in the storage layout of ``compiler.ir.layout``, views that move nothing, and joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from xdsl.dialects.builtin import IntegerAttr, StringAttr, TensorType, i64
+from xdsl.ir import Attribute, Block, Dialect, Operation, Region, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    base,
+    irdl_op_definition,
+    lazy_traits_def,
+    operand_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+)
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.traits import HasParent, IsolatedFromAbove, IsTerminator, Pure
+from xdsl.utils.exceptions import VerifyException
+
+from compiler.dialects import qnn
+from compiler.ir.layout import Walk
+
+MATRIX = (qnn.Conv2dOp, qnn.LinearOp, qnn.MatmulOp)
+POOLS = (qnn.MaxPool2dOp, qnn.AvgPool2dOp, qnn.AdaptiveAvgPool2dOp)
+MOVES = (qnn.ReshapeOp, qnn.PermuteOp)
+COPIES = (*MOVES, qnn.PadOp, qnn.ConcatOp)
+CHAIN = (
+    qnn.AddOp,
+    qnn.SubOp,
+    qnn.MulOp,
+    qnn.ReluOp,
+    qnn.ClampOp,
+    qnn.HardswishOp,
+    qnn.HardsigmoidOp,
+    qnn.SigmoidOp,
+    qnn.TanhOp,
+    qnn.QuantizeOp,
+    qnn.DequantizeOp,
+)
+ANCHORS = (*MATRIX, *POOLS, *COPIES)
+
+TENSOR = base(TensorType)
+
+
+class BodyOp(IRDLOperation):
+    """A named region of qnn ops with one result; block arguments are the operands."""
+
+    inputs = var_operand_def(TENSOR)
+    kernel = prop_def(StringAttr)
+    body = region_def("single_block")
+    output = result_def(TENSOR)
+    traits = traits_def(IsolatedFromAbove(), Pure())
+
+    def __init__(
+        self, name: str, inputs: Sequence[SSAValue], body: Region | Block, output: Attribute
+    ) -> None:
+        region = body if isinstance(body, Region) else Region(body)
+        super().__init__(
+            operands=[list(inputs)],
+            result_types=[output],
+            properties={"kernel": StringAttr(name)},
+            regions=[region],
+        )
+
+    @property
+    def members(self) -> tuple[Operation, ...]:
+        """The qnn ops of the body, without the terminator."""
+        return tuple(op for op in self.body.block.ops if not isinstance(op, YieldOp))
+
+    @property
+    def result_value(self) -> SSAValue:
+        """The value that the body yields."""
+        last = self.body.block.last_op
+        if not isinstance(last, YieldOp):
+            raise VerifyException(f"kernel {self.kernel.data!r} must end with kern.yield")
+        return last.value
+
+    def verify_(self) -> None:
+        if [a.type for a in self.body.block.args] != [v.type for v in self.inputs]:
+            raise VerifyException("block arguments must have the operands' types")
+        if self.result_value.type != self.output.type:
+            raise VerifyException(f"yields {self.result_value.type}, but its result is {self.output.type}")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_attribute(self.kernel)
+        printer.print_string(" (")
+        printer.print_list(
+            list(zip(self.body.block.args, self.inputs, strict=True)),
+            lambda pair: _print_pair(printer, *pair),
+        )
+        printer.print_string(") : ")
+        printer.print_operation_type(self)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_entry_block_args=False)
+        if self.attributes:
+            printer.print_op_attributes(self.attributes, print_keyword=True)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        name = parser.parse_str_literal("kernel name")
+
+        def pair():
+            argument = parser.parse_argument(expect_type=False)
+            parser.parse_punctuation("=")
+            return argument, parser.parse_unresolved_operand()
+
+        pairs = parser.parse_comma_separated_list(parser.Delimiter.PAREN, pair)
+        parser.parse_punctuation(":")
+        position = parser.pos
+        kind = parser.parse_function_type()
+        if len(pairs) != len(kind.inputs.data) or len(kind.outputs.data) != 1:
+            parser.raise_error(f"{len(pairs)} operands and one result expected", position, parser.pos)
+        types = kind.inputs.data
+        arguments = [argument.resolve(t) for (argument, _), t in zip(pairs, types, strict=True)]
+        operands = parser.resolve_operands([operand for _, operand in pairs], types, position)
+        region = parser.parse_region(arguments)
+        op = cls(name, operands, region, kind.outputs.data[0])
+        extra = parser.parse_optional_attr_dict_with_keyword()
+        if extra is not None:
+            op.attributes |= extra.data
+        return op
+
+
+def _print_pair(printer: Printer, argument: SSAValue, operand: SSAValue) -> None:
+    printer.print_ssa_value(argument)
+    printer.print_string(" = ")
+    printer.print_ssa_value(operand)
+
+
+@irdl_op_definition
+class KernelOp(BodyOp):
+    """A fused kernel: at most one anchor, the float chain that it swallows, one pool after a matrix anchor."""
+
+    name = "kern.kernel"
+
+    @property
+    def anchor(self) -> Operation | None:
+        """The conv2d, linear, matmul, pool or movement that the kernel is about, or None: a vector-only kernel."""
+        return next((op for op in self.members if isinstance(op, ANCHORS)), None)
+
+    @property
+    def pool(self) -> Operation | None:
+        """The trailing pool, if there is one."""
+        anchors = [op for op in self.members if isinstance(op, ANCHORS)]
+        return anchors[1] if len(anchors) > 1 else None
+
+    def verify_(self) -> None:
+        super().verify_()
+        members = self.members
+        if not members:
+            raise VerifyException("a kernel needs an op")
+        for op in members:
+            if not isinstance(op, (*ANCHORS, *CHAIN)):
+                raise VerifyException(f"{op.name} cannot be in a kernel; it takes qnn anchors and elementwise ops")
+        if all(isinstance(op, MOVES) for op in members):
+            if (walk := movement(self)) is None:
+                raise VerifyException("these reshapes and permutes need more than one copy")
+            if walk.is_view:
+                raise VerifyException("moves nothing; use kern.view")
+            return
+        self._verify_anchors([op for op in members if isinstance(op, ANCHORS)])
+
+    def _verify_anchors(self, anchors: list[Operation]) -> None:
+        if len(anchors) > 2 or (len(anchors) == 2 and not _may_follow(*anchors)):
+            names = ", ".join(op.name for op in anchors)
+            raise VerifyException(
+                f"anchors {names}: a kernel has one, and a conv2d, linear or matmul may be followed by a pool "
+                "of codes that the kernel itself quantizes"
+            )
+        if not anchors:
+            return
+        first = anchors[0]
+        if any(isinstance(v.owner, Operation) for v in first.operands):
+            raise VerifyException(f"{first.name} must take the kernel's operands")
+        if isinstance(first, COPIES) and len(self.members) > 1:
+            raise VerifyException(f"{first.name} must be alone in its kernel")
+
+
+def _may_follow(first: Operation, second: Operation) -> bool:
+    pools = isinstance(second, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
+    return isinstance(first, MATRIX) and pools and isinstance(second.operands[0].owner, qnn.QuantizeOp)
+
+
+@irdl_op_definition
+class ViewOp(BodyOp):
+    """Reshapes and permutes that leave every stored element where it is: another name for the operand's bytes."""
+
+    name = "kern.view"
+
+    def verify_(self) -> None:
+        super().verify_()
+        if len(self.inputs) != 1 or not all(isinstance(op, MOVES) for op in self.members):
+            raise VerifyException("a view has one operand and holds only reshape and permute")
+        walk = movement(self)
+        if walk is None or not walk.is_view:
+            raise VerifyException("moves elements; use kern.kernel")
+
+
+def movement(op: BodyOp) -> Walk | None:
+    """How a body of reshapes and permutes walks its operand; None when it is no single nest of loops."""
+    return moved(op.members)
+
+
+def moved(members: Sequence[Operation]) -> Walk | None:
+    """The walk of a chain of reshapes and permutes over the operand of the first."""
+    walk: Walk | None = Walk.stored(qnn.shape_of(members[0].operands[0]))
+    for op in members:
+        if walk is None:
+            return None
+        if isinstance(op, qnn.PermuteOp):
+            walk = walk.permuted(op.order.data)
+        else:
+            walk = walk.reshaped(qnn.shape_of(op.results[0]))
+    return walk
+
+
+@irdl_op_definition
+class ConcatOp(IRDLOperation):
+    """Join stored tensors along logical ``axis``; producers may write their slices of the result directly."""
+
+    name = "kern.concat"
+    kernel = prop_def(StringAttr)
+    inputs = var_operand_def(TENSOR)
+    axis = prop_def(IntegerAttr)
+    output = result_def(TENSOR)
+    traits = traits_def(Pure())
+    assembly_format = "$kernel $inputs `axis` $axis attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, name: str, inputs: Sequence[SSAValue], axis: int, output: Attribute) -> None:
+        super().__init__(
+            operands=[list(inputs)],
+            result_types=[output],
+            properties={"kernel": StringAttr(name), "axis": IntegerAttr(axis, i64)},
+        )
+
+    def verify_(self) -> None:
+        joined = qnn.ConcatOp(self.inputs, self.axis.value.data)
+        try:
+            if joined.output.type != self.output.type:
+                raise VerifyException(f"result must be {joined.output.type}, got {self.output.type}")
+        finally:
+            joined.erase()
+
+
+@irdl_op_definition
+class YieldOp(IRDLOperation):
+    """The result of a kernel or view."""
+
+    name = "kern.yield"
+    value = operand_def(TENSOR)
+    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(KernelOp, ViewOp)))
+    assembly_format = "$value attr-dict `:` type($value)"
+
+    def __init__(self, value: SSAValue) -> None:
+        super().__init__(operands=[value])
+
+
+Kern = Dialect("kern", [KernelOp, ViewOp, ConcatOp, YieldOp], [])
