@@ -38,10 +38,7 @@ def _matmul(op: qnn.MatmulOp, a: Array, b: Array) -> Array:
     rows = np.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
     columns = np.broadcast_to(b, (*batch, *b.shape[-2:])).reshape(-1, *b.shape[-2:])
     acc = np.stack(
-        [
-            numerics.matmul_zero(m, left.zero.data, n.T, right.zero.data)
-            for m, n in zip(rows, columns, strict=True)
-        ]
+        [numerics.matmul_zero(m, left.zero.data, n.T, right.zero.data) for m, n in zip(rows, columns, strict=True)]
     )
     scale = numerics.product_scale(left.scale.data, right.scale.data)
     return numerics.accumulate_to_float(acc, scale).reshape(*batch, a.shape[-2], b.shape[-1])
@@ -145,9 +142,7 @@ def evaluate(op: Operation, *operands: Array) -> Array:
 
 def _implementation(kind: type[Operation]) -> Callable[..., PythonValues]:
     @impl(kind)
-    def run(
-        self: InterpreterFunctions, interpreter: Interpreter, op: Operation, args: tuple[Any, ...]
-    ) -> PythonValues:
+    def run(self: InterpreterFunctions, interpreter: Interpreter, op: Operation, args: tuple[Any, ...]) -> PythonValues:
         return (evaluate(op, *args),)
 
     return run

@@ -1,0 +1,392 @@
+"""Builders of quantization, movement and pooling operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+
+from compiler.dialects import qnn
+from compiler.dialects.qnn_base import int_type, shape_of
+from compiler.frontend.build import Graph, describe
+from compiler.frontend.qdq import (
+    Codes,
+    Constant,
+    Float,
+    Quantized,
+    Refusal,
+    Value,
+    Weight,
+    codes_type,
+    representable,
+    weight,
+)
+from compiler.ir import shapes
+from isa import numerics
+
+Pair = int | Sequence[int]
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """An int or a list of one or two, as two numbers."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) not in (1, 2):
+        raise Refusal(f"expected one or two numbers, got {values}", "use the 2-D form of the layer")
+    return values[0], values[-1]
+
+
+def quantize(g: Graph, x: Any, scale: float, zero: int, low: int, high: int, dtype: str) -> Value:
+    """``quantize_per_tensor``; of a constant, its codes."""
+    if isinstance(x, Constant):
+        codes = numerics.quantize(x.array, numerics.inverse_scale(scale), zero, low, high, dtype)
+        return Constant(codes)
+    kind, bounds = codes_type(scale, zero, low, high, dtype)
+    return Codes(g.add(qnn.QuantizeOp(g.float(x), kind, bounds)), dtype == "uint8")
+
+
+def quantize_tensors(g: Graph, x: Any, scale: Any, zero: Any, low: int, high: int, dtype: str) -> Value:
+    """``quantize_per_tensor`` whose parameters are constant tensors."""
+    return quantize(g, x, _number(scale), int(_number(zero)), low, high, dtype)
+
+
+def dequantize(
+    g: Graph, x: Any, scale: float, zero: int, low: int, high: int, dtype: str, out_dtype: str | None = None
+) -> Value:
+    """``dequantize_per_tensor``: lazy."""
+    if out_dtype not in (None, "float32"):
+        raise Refusal(f"dequantize must give float32, got {out_dtype}", "dequantize to float32")
+    if isinstance(x, Constant):
+        return weight(x.array, scale, zero, None) if x.array.dtype != np.int32 else _folded(x, scale, zero)
+    if not isinstance(x, Codes):
+        raise Refusal(f"dequantize needs codes, got {describe(x)}", "quantize the tensor first")
+    kind, _ = codes_type(scale, zero, low, high, dtype)
+    if int_type(x.ssa) != kind:
+        raise Refusal(
+            f"dequantize reads {kind}, but the codes are {int_type(x.ssa)}",
+            "use the same scale and zero point on both sides",
+        )
+    return Quantized(x.ssa)
+
+
+def dequantize_tensors(
+    g: Graph, x: Any, scale: Any, zero: Any, low: int, high: int, dtype: str, out_dtype: str | None = None
+) -> Value:
+    """``dequantize_per_tensor`` whose parameters are constant tensors."""
+    return dequantize(g, x, _number(scale), int(_number(zero)), low, high, dtype, out_dtype)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Constant) and value.array.size == 1:
+        return float(value.array.reshape(()))
+    raise Refusal(f"scale and zero point must be constants, got {describe(value)}", "use a static quantizer")
+
+
+def _folded(x: Constant, scale: Any, zero: Any, axis: int | None = None) -> Value:
+    """A dequantized int32 constant, such as a quantized bias."""
+    return Constant(weight(x.array, scale, zero, axis).dequantized())
+
+
+def quantize_channels(g: Graph, x: Any, scale: Any, zero: Any, axis: int, low: int, high: int, dtype: str) -> Value:
+    """``quantize_per_channel`` of a constant."""
+    if not all(isinstance(value, Constant) for value in (x, scale, zero)):
+        raise Refusal("only constants can be quantized per channel", "quantize activations per tensor")
+    shape = [1] * x.array.ndim
+    shape[axis] = -1
+    inverse = (1.0 / scale.array.astype(np.float64)).astype(np.float32).reshape(shape)
+    codes = np.clip(np.rint(x.array * inverse) + zero.array.reshape(shape), low, high)
+    return Constant(codes.astype(dtype))
+
+
+def dequantize_channels(
+    g: Graph,
+    x: Any,
+    scale: Any,
+    zero: Any,
+    axis: int,
+    low: int,
+    high: int,
+    dtype: str,
+    out_dtype: str | None = None,
+) -> Value:
+    """``dequantize_per_channel`` of a constant; its zero points may be absent."""
+    if not isinstance(x, Constant) or not isinstance(scale, Constant):
+        raise Refusal("only constants can be quantized per channel", "quantize activations per tensor")
+    if out_dtype not in (None, "float32"):
+        raise Refusal(f"dequantize must give float32, got {out_dtype}", "dequantize to float32")
+    zeros = zero.array if isinstance(zero, Constant) else np.zeros(scale.array.shape, np.int64)
+    if x.array.dtype == np.int32:
+        return _folded(x, scale.array, zeros, axis)
+    return weight(x.array, scale.array, zeros, axis % x.array.ndim)
+
+
+def identity(g: Graph, x: Value, *_: Any, **__: Any) -> Value:
+    """An operator that gives its operand."""
+    return x
+
+
+def dropout(g: Graph, x: Value, p: float, train: bool) -> Value:
+    """``aten.dropout`` outside training."""
+    if train:
+        raise Refusal("dropout is in training mode", "call model.eval() before exporting")
+    return x
+
+
+def convert(g: Graph, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """``aten.to`` and ``_to_copy`` that stay in float32."""
+    named = [value for value in (*args, *kwargs.values()) if isinstance(value, str)]
+    if any(value in ("float16", "bfloat16", "float64", "int8", "int32", "int64", "bool") for value in named):
+        raise Refusal(f"conversion to {', '.join(named)} is not supported", "keep the tensor in float32")
+    return x
+
+
+def _move(g: Graph, x: Value, op: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Value:
+    """Apply a movement to the codes of a quantized tensor, to floats otherwise; to constants at once."""
+    match x:
+        case Constant(array):
+            return Constant(np.ascontiguousarray(constant(array)))
+        case Weight() if x.axis is None:
+            return Weight(np.ascontiguousarray(constant(x.codes)), x.scale, x.zero, None)
+        case Weight():
+            return Constant(np.ascontiguousarray(constant(x.dequantized())))
+        case Quantized(ssa):
+            return Quantized(g.add(op(ssa)))
+        case Codes(ssa, unsigned):
+            return Codes(g.add(op(ssa)), unsigned)
+        case Float(ssa):
+            return Float(g.add(op(ssa)))
+
+
+def size(x: Any) -> tuple[int, ...]:
+    """Shape of a frontend value."""
+    match x:
+        case Constant(array):
+            return array.shape
+        case Weight():
+            return x.codes.shape
+        case _:
+            return shape_of(x.ssa)
+
+
+def reshape(g: Graph, x: Value, shape: Sequence[int]) -> Value:
+    """``aten.reshape``, ``view`` and ``_unsafe_view``."""
+    target = shapes.resolve(shape, prod(size(x)))
+    if target == size(x):
+        return x
+    return _move(g, x, lambda value: qnn.ReshapeOp(value, target), lambda array: array.reshape(target))
+
+
+def flatten(g: Graph, x: Value, start: int = 0, end: int = -1) -> Value:
+    """``aten.flatten``: dimensions ``start`` to ``end`` become one."""
+    shape = size(x)
+    if not shape:
+        return reshape(g, x, (1,))
+    start, end = start % len(shape), end % len(shape)
+    return reshape(g, x, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unsqueeze(g: Graph, x: Value, dim: int) -> Value:
+    """Insert a dimension of size 1."""
+    shape = list(size(x))
+    shape.insert(dim % (len(shape) + 1), 1)
+    return reshape(g, x, shape)
+
+
+def squeeze(g: Graph, x: Value, dims: Pair | None = None) -> Value:
+    """Drop dimensions of size 1: all, or those named."""
+    shape = size(x)
+    named = range(len(shape)) if dims is None else (dims,) if isinstance(dims, int) else dims
+    drop = {dim % len(shape) for dim in named}
+    return reshape(g, x, [s for i, s in enumerate(shape) if s != 1 or i not in drop])
+
+
+def permute(g: Graph, x: Value, dims: Sequence[int]) -> Value:
+    """``aten.permute``."""
+    order = [dim % len(size(x)) for dim in dims]
+    if order == list(range(len(order))):
+        return x
+    if isinstance(x, Weight):
+        return x.permute(order)
+    return _move(g, x, lambda value: qnn.PermuteOp(value, order), lambda array: array.transpose(order))
+
+
+def transpose(g: Graph, x: Value, a: int, b: int) -> Value:
+    """Exchange two dimensions."""
+    order = list(range(len(size(x))))
+    order[a], order[b] = order[b], order[a]
+    return permute(g, x, order)
+
+
+def matrix_transpose(g: Graph, x: Value) -> Value:
+    """``aten.t``."""
+    return permute(g, x, range(len(size(x)))[::-1])
+
+
+def pad(
+    g: Graph, x: Value, padding: Sequence[int], mode: str | float = "constant", value: float | None = None
+) -> Value:
+    """``aten.pad`` with a constant; ``padding`` starts at the last dimension, as in PyTorch."""
+    if mode != "constant":
+        raise Refusal(f"padding mode {mode!r} is not supported", "pad with a constant")
+    if min(padding, default=0) < 0:
+        raise Refusal(f"padding must not be negative, got {list(padding)}", "slice the tensor instead of padding it")
+    number, rank = float(value or 0.0), len(size(x))
+    pairs = [tuple(padding[i : i + 2]) for i in range(0, len(padding), 2)]
+    sides = [n for p in reversed(pairs + [(0, 0)] * (rank - len(pairs))) for n in p]
+    if not any(sides):
+        return x
+    if isinstance(x, Quantized) and representable(number, int_type(x.ssa)):
+        return Quantized(g.add(qnn.PadOp(x.ssa, sides, number)))
+    return Float(g.add(qnn.PadOp(g.float(x), sides, number)))
+
+
+def constant_pad(g: Graph, x: Value, padding: Sequence[int], value: float = 0.0) -> Value:
+    """``aten.constant_pad_nd``."""
+    return pad(g, x, padding, "constant", value)
+
+
+def concat(g: Graph, values: Sequence[Value], dim: int = 0) -> Value:
+    """``aten.cat``: on the codes when all have one scale and zero point."""
+    axis = dim % len(size(values[0]))
+    if len(values) == 1:
+        return values[0]
+    codes = [value.ssa for value in values if isinstance(value, Quantized)]
+    if len(codes) == len(values) and len({int_type(ssa) for ssa in codes}) == 1:
+        return Quantized(g.add(qnn.ConcatOp(codes, axis)))
+    return Float(g.add(qnn.ConcatOp([g.float(value) for value in values], axis)))
+
+
+def _image(g: Graph, x: Any) -> Any:
+    source = g.ints(x)
+    if len(shape_of(source)) != 4:
+        raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
+    return source
+
+
+def _padding(
+    source: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> tuple[int, int, int, int]:
+    (top, left), bottom_right = pair(padding), list(pair(padding))
+    if ceil_mode:
+        per_axis = zip(shape_of(source)[2:], pair(kernel), pair(stride), pair(dilation), pair(padding), strict=True)
+        bottom_right = [shapes.ceil_padding(*axis) for axis in per_axis]
+    return top, left, bottom_right[0], bottom_right[1]
+
+
+def max_pool2d(
+    g: Graph,
+    x: Value,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    ceil_mode: bool = False,
+) -> Value:
+    """``aten.max_pool2d`` on the codes."""
+    source, strides = _image(g, x), stride or kernel
+    sides = _padding(source, kernel, strides, padding, dilation, ceil_mode)
+    return Quantized(g.add(qnn.MaxPool2dOp(source, pair(kernel), pair(strides), sides, pair(dilation))))
+
+
+def max_pool2d_tuple(g: Graph, *args: Any) -> tuple[Value, ...]:
+    """``aten.max_pool2d_with_indices``, of which only the values are supported."""
+    return (max_pool2d(g, *args),)
+
+
+def avg_pool2d(
+    g: Graph,
+    x: Value,
+    kernel: Pair,
+    stride: Pair = (),
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    """``aten.avg_pool2d``. Taps that ``ceil_mode`` adds never count, also where padding does."""
+    source, strides = _image(g, x), stride or kernel
+    sides = _padding(source, kernel, strides, padding, 1, ceil_mode)
+    own = (*pair(padding), *pair(padding))
+    if count_include_pad and sides != own and divisor_override is None:
+        top, left, bottom, right = own
+        if any(own):
+            source = g.add(qnn.PadOp(source, (0, 0, 0, 0, top, bottom, left, right)))
+        sides, count_include_pad = (0, 0, sides[2] - bottom, sides[3] - right), False
+    if not any(sides):
+        count_include_pad = True  # the same, and simpler for what follows
+    op = qnn.AvgPool2dOp(source, pair(kernel), pair(strides), sides, count_include_pad, divisor_override)
+    return Float(g.add(op))
+
+
+def adaptive_avg_pool2d(g: Graph, x: Value, output_size: Pair) -> Value:
+    """``aten.adaptive_avg_pool2d``: an average pool where the windows are even."""
+    source = _image(g, x)
+    have, want = shape_of(source)[2:], cast(Sequence[int | None], pair(output_size))
+    wanted = [h if w is None else w for h, w in zip(have, want, strict=True)]
+    if any(h % w for h, w in zip(have, wanted, strict=True)):
+        return Float(g.add(qnn.AdaptiveAvgPool2dOp(source, wanted)))
+    kernel = [h // w for h, w in zip(have, wanted, strict=True)]
+    return Float(g.add(qnn.AvgPool2dOp(source, kernel, kernel)))
+
+
+def mean(g: Graph, x: Value, dims: Pair | None, keepdim: bool = False, *, dtype: str | None = None) -> Value:
+    """``aten.mean.dim`` over neighbouring dimensions: an average pool and a reshape."""
+    source = g.ints(x)
+    shape = shape_of(source)
+    named = range(len(shape)) if not dims and dims != 0 else (dims,) if isinstance(dims, int) else dims or ()
+    reduced = sorted(dim % len(shape) for dim in named)
+    if reduced != list(range(reduced[0], reduced[-1] + 1)):
+        raise Refusal(f"mean needs neighbouring dimensions, got {list(named)}", "permute the tensor first")
+    first, last = reduced[0], reduced[-1] + 1
+    kernel = [shape[2] if 2 in reduced else 1, shape[3] if 3 in reduced else 1] if len(shape) == 4 else [0, 0]
+    if len(shape) != 4 or first < 2:
+        kernel = [prod(shape[first:last]), 1]
+        source = g.add(qnn.ReshapeOp(source, (prod(shape[:first]), 1, kernel[0], prod(shape[last:]))))
+    pooled = Float(g.add(qnn.AvgPool2dOp(source, kernel, kernel)))
+    middle = [1] * (last - first) if keepdim else []
+    return reshape(g, pooled, [*shape[:first], *middle, *shape[last:]])
+
+
+Q = "quantized_decomposed"
+OPERATORS: dict[str, Callable[..., Any]] = {
+    f"{Q}.quantize_per_tensor.default": quantize,
+    f"{Q}.quantize_per_tensor.tensor": quantize_tensors,
+    f"{Q}.quantize_per_channel.default": quantize_channels,
+    f"{Q}.dequantize_per_tensor.default": dequantize,
+    f"{Q}.dequantize_per_tensor.tensor": dequantize_tensors,
+    f"{Q}.dequantize_per_channel.default": dequantize_channels,
+    "aten.dropout.default": dropout,
+    "aten.dropout_.default": dropout,
+    "aten.feature_dropout.default": dropout,
+    "aten.alias.default": identity,
+    "aten.clone.default": identity,
+    "aten.contiguous.default": identity,
+    "aten.detach.default": identity,
+    "aten.detach_.default": identity,
+    "aten.lift_fresh_copy.default": identity,
+    "aten._to_copy.default": convert,
+    "aten.to.dtype": convert,
+    "aten.to.dtype_layout": convert,
+    "aten.reshape.default": reshape,
+    "aten.view.default": reshape,
+    "aten._unsafe_view.default": reshape,
+    "aten.flatten.using_ints": flatten,
+    "aten.unsqueeze.default": unsqueeze,
+    "aten.squeeze.default": squeeze,
+    "aten.squeeze.dim": squeeze,
+    "aten.squeeze.dims": squeeze,
+    "aten.permute.default": permute,
+    "aten.transpose.int": transpose,
+    "aten.t.default": matrix_transpose,
+    "aten.pad.default": pad,
+    "aten.constant_pad_nd.default": constant_pad,
+    "aten.cat.default": concat,
+    "aten.max_pool2d.default": max_pool2d,
+    "aten.max_pool2d_with_indices.default": max_pool2d_tuple,
+    "aten.avg_pool2d.default": avg_pool2d,
+    "aten.adaptive_avg_pool2d.default": adaptive_avg_pool2d,
+    "aten._adaptive_avg_pool2d.default": adaptive_avg_pool2d,
+    "aten.mean.dim": mean,
+}
+"""Builders by operator."""

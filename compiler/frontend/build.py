@@ -1,0 +1,273 @@
+"""Records -> ``func.func @main`` of qnn operations, or one error that lists all that cannot be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, TensorType
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.utils.exceptions import VerifyException
+
+from compiler.dialects import qnn
+from compiler.dialects.attrs import IntType
+from compiler.dialects.qnn_base import float_tensor, int_type, shape_of
+from compiler.frontend.qdq import (
+    Codes,
+    Constant,
+    Float,
+    Quantized,
+    Refusal,
+    Value,
+    Weight,
+    codes_type,
+    matrix_weight,
+)
+from compiler.frontend.records import Call, Input, Output, Parameter, Record, Ref
+from compiler.ir.location import Origin
+from compiler.ir.signature import NAME
+from isa.errors import UnsupportedError
+
+DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
+
+
+class Graph:
+    """The function under construction: environment of values, block of operations, refusals so far."""
+
+    def __init__(self) -> None:
+        self.block = Block()
+        self.values: dict[str, Value | tuple[Value, ...] | None] = {}
+        self.refused: list[tuple[Call, Refusal]] = []
+        self._place = Origin("")
+        self._floats: dict[SSAValue, SSAValue] = {}
+        self._constants: dict[tuple[int, Any], tuple[NDArray[Any], SSAValue]] = {}
+
+    def at(self, place: Origin) -> None:
+        """Give operations added from now on the location ``place``."""
+        self._place = place
+
+    def add(self, op: Operation) -> SSAValue:
+        """Append an operation; its single result."""
+        op.location = self._place.attribute
+        self.block.add_op(op)
+        return op.results[0]
+
+    def constant(self, array: NDArray[Any], codes: IntType | None = None) -> SSAValue:
+        """A constant; the same array is emitted once."""
+        key = (id(array), codes)
+        if key not in self._constants:
+            self._constants[key] = array, self.add(qnn.ConstantOp(array, codes))
+        return self._constants[key][1]
+
+    def float(self, value: Any) -> SSAValue:
+        """``value`` as a binary32 tensor: dequantized if it was lazy; Python numbers become rank-0 constants."""
+        match value:
+            case Float(ssa):
+                return ssa
+            case Quantized(ssa):
+                if ssa not in self._floats:
+                    self._floats[ssa] = self.add(qnn.DequantizeOp(ssa))
+                return self._floats[ssa]
+            case Weight():
+                return self.constant(value.dequantized())
+            case Constant(array) if array.dtype == np.float32:
+                return self.constant(array)
+            case Constant(array) if array.ndim == 0:
+                return self.constant(array.astype(np.float32))
+            case bool():
+                pass
+            case int() | float():
+                return self.constant(np.asarray(value, np.float32))
+            case _:
+                pass
+        raise Refusal(f"needs a float32 operand, got {describe(value)}", "keep this operator in float32")
+
+    def ints(self, value: Any) -> SSAValue:
+        """The codes behind ``value``; Refusal unless it is the dequantization of some."""
+        if isinstance(value, Quantized):
+            return value.ssa
+        if isinstance(value, Weight) and value.axis is None:
+            kind = IntType(8, float(value.scale[0]), int(value.zero[0]))
+            return self.constant(np.ascontiguousarray(value.codes), kind)
+        raise Refusal(
+            f"needs a quantized operand, got {describe(value)}",
+            "quantize the operand: the quantizer left it in float",
+        )
+
+    def weight(self, value: Any, x: SSAValue) -> tuple[SSAValue, SSAValue]:
+        """Constants for the codes [O, ...] and the combined scale [O] of a convolution or linear."""
+        if not isinstance(value, Weight):
+            raise Refusal(f"needs a quantized constant weight, got {describe(value)}", "quantize this layer's weight")
+        codes, scale = matrix_weight(value, int_type(x))
+        return self.constant(np.ascontiguousarray(codes)), self.add(qnn.ConstantOp(scale))
+
+    def bias(self, value: Any, channels: int) -> SSAValue | None:
+        """A binary32 bias constant [O], or None."""
+        if value is None:
+            return None
+        array = value.dequantized() if isinstance(value, Weight) else getattr(value, "array", None)
+        if array is None or array.shape != (channels,) or array.dtype != np.float32:
+            raise Refusal(
+                f"bias must be a constant float32 vector of {channels} entries, got {describe(value)}",
+                "pass the bias as a parameter, or add it with a separate addition",
+            )
+        return self.constant(array)
+
+    def resolve(self, value: Any) -> Any:
+        """An argument with references replaced by values."""
+        if isinstance(value, Ref):
+            return self.values.get(value.name)
+        if isinstance(value, tuple):
+            return tuple(self.resolve(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        return value
+
+    def broken(self, value: Any) -> bool:
+        """Whether an argument depends on a refused operator."""
+        if isinstance(value, tuple):
+            return any(self.broken(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        return isinstance(value, Ref) and self.values.get(value.name) is None
+
+
+def describe(value: Any) -> str:
+    """What a frontend value is, for an error."""
+    match value:
+        case Codes(ssa):
+            return f"integer codes {list(shape_of(ssa))}"
+        case Quantized(ssa):
+            return f"a quantized tensor {list(shape_of(ssa))}"
+        case Float(ssa):
+            return f"a float tensor {list(shape_of(ssa))} that is not quantized"
+        case Constant(array):
+            return f"a {array.dtype} parameter {list(array.shape)} that is not quantized"
+        case Weight():
+            return f"a quantized parameter {list(value.codes.shape)}"
+        case _:
+            return repr(value)
+
+
+def build_module(records: Sequence[Record]) -> ModuleOp:
+    """The qnn module of a recorded graph. Raises UnsupportedError that lists every refused operator."""
+    from compiler.frontend.aten import OPERATORS
+
+    graph, names, outputs = Graph(), list[str](), Output(())
+    for record in records:
+        match record:
+            case Input():
+                names.append(record.name)
+                argument = graph.block.insert_arg(_input_type(record, records), len(names) - 1)
+                argument.location = record.location.attribute
+                float_input = record.dtype == "float32"
+                graph.values[record.name] = Float(argument) if float_input else Codes(argument, record.dtype == "uint8")
+            case Parameter():
+                graph.values[record.name] = Constant(record.array)
+            case Call():
+                _build_call(graph, record, OPERATORS.get(record.target))
+            case Output():
+                outputs = record
+    if graph.refused:
+        raise UnsupportedError(_report(graph.refused))
+    return _finish(graph, names, outputs)
+
+
+def _build_call(graph: Graph, call: Call, builder: Any) -> None:
+    graph.values[call.name] = None
+    if builder is not None and any(graph.broken(value) for value in (*call.args, *call.kwargs.values())):
+        return
+    graph.at(call.location)
+    try:
+        if builder is None:
+            raise Refusal(
+                "the operator is not supported",
+                "replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model",
+            )
+        args = tuple(graph.resolve(value) for value in call.args)
+        kwargs = {key: graph.resolve(value) for key, value in call.kwargs.items()}
+        value = builder(graph, *args, **kwargs)
+        _check_shape(call, value)
+    except Refusal as refusal:
+        graph.refused.append((call, refusal))
+        return
+    except (ValueError, VerifyException) as error:
+        graph.refused.append((call, Refusal(str(error), "change the layer so that it keeps this rule")))
+        return
+    graph.values[call.name] = value
+    if call.target.split(".")[1].endswith("_") and call.args and isinstance(call.args[0], Ref):
+        graph.values[call.args[0].name] = value  # in place: later users of the operand see the result
+
+
+def _check_shape(call: Call, value: Any) -> None:
+    if call.shape is None or not isinstance(value, (Codes, Quantized, Float)):
+        return
+    if shape_of(value.ssa) != call.shape:
+        raise Refusal(
+            f"shape {list(shape_of(value.ssa))} is not PyTorch's {list(call.shape)}",
+            "report this: it is a defect of the frontend",
+        )
+
+
+def _input_type(record: Input, records: Sequence[Record]) -> Attribute:
+    if record.dtype == "float32":
+        return float_tensor(record.shape)
+    for user in records:
+        if isinstance(user, Call) and user.target == DEQUANTIZE and user.args[0] == Ref(record.name):
+            _, scale, zero, low, high, dtype = user.args[:6]
+            return TensorType(codes_type(scale, zero, low, high, dtype)[0], record.shape)
+    raise UnsupportedError(
+        f"input {record.name}: dtype must be float32, or int8 followed by a dequantize, got {record.dtype}; "
+        "convert the input before the model"
+    )
+
+
+def _report(refused: Sequence[tuple[Call, Refusal]]) -> str:
+    lines = [f"{len(refused)} operator{'s' * (len(refused) > 1)} cannot be compiled as asked:"]
+    for i, (call, refusal) in enumerate(refused, 1):
+        place = call.location
+        where = ", ".join(filter(None, (f"node {call.name}", place.module and f"module {place.module}", place.source)))
+        lines += [f"{i}. {call.target} ({where})", f"   rule: {refusal.rule}", f"   do: {refusal.advice}"]
+    return "\n".join(lines)
+
+
+def _finish(graph: Graph, inputs: Sequence[str], outputs: Output) -> ModuleOp:
+    results: list[SSAValue] = []
+    for ref in outputs.values:
+        value = graph.values.get(ref.name)
+        if isinstance(value, Codes):
+            if value.unsigned:
+                raise UnsupportedError(
+                    f"output {ref.name} is uint8; return the dequantized tensor, or quantize it to int8"
+                )
+            results.append(value.ssa)
+        else:
+            results.append(_float_result(graph, ref, value))
+    if not results:
+        raise UnsupportedError("the graph returns no tensor; return at least one")
+    graph.block.add_op(ReturnOp(*results))
+    types = ([arg.type for arg in graph.block.args], [value.type for value in results])
+    main = FuncOp(
+        "main",
+        types,
+        Region(graph.block),
+        arg_attrs=_names(inputs),
+        res_attrs=_names([ref.name for ref in outputs.values]),
+    )
+    return ModuleOp([main])
+
+
+def _float_result(graph: Graph, ref: Ref, value: Any) -> SSAValue:
+    try:
+        return graph.float(value)
+    except Refusal as refusal:
+        raise UnsupportedError(f"output {ref.name}: {refusal.rule}; {refusal.advice}") from refusal
+
+
+def _names(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
+    return ArrayAttr([DictionaryAttr({NAME: StringAttr(name)}) for name in names])
+
+
+def elements(value: SSAValue) -> int:
+    """Number of elements of a tensor."""
+    return prod(shape_of(value))
