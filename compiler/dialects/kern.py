@@ -139,11 +139,8 @@ def _print_pair(printer: Printer, argument: SSAValue, operand: SSAValue) -> None
     printer.print_ssa_value(operand)
 
 
-@irdl_op_definition
-class KernelOp(BodyOp):
+class FusedOp(BodyOp):
     """A fused kernel: at most one anchor, the float chain that it swallows, one pool after a matrix anchor."""
-
-    name = "kern.kernel"
 
     @property
     def anchor(self) -> Operation | None:
@@ -186,6 +183,13 @@ class KernelOp(BodyOp):
             raise VerifyException(f"{first.name} must take the kernel's operands")
         if isinstance(first, COPIES) and len(self.members) > 1:
             raise VerifyException(f"{first.name} must be alone in its kernel")
+
+
+@irdl_op_definition
+class KernelOp(FusedOp):
+    """A fused kernel that has no schedule yet."""
+
+    name = "kern.kernel"
 
 
 def _may_follow(first: Operation, second: Operation) -> bool:
@@ -260,7 +264,7 @@ class YieldOp(IRDLOperation):
 
     name = "kern.yield"
     value = operand_def(TENSOR)
-    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(KernelOp, ViewOp)))
+    traits = lazy_traits_def(lambda: (IsTerminator(), HasParent(BodyOp)))
     assembly_format = "$value attr-dict `:` type($value)"
 
     def __init__(self, value: SSAValue) -> None:

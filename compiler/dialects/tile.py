@@ -30,11 +30,12 @@ from xdsl.irdl import (
     traits_def,
     var_operand_def,
 )
-from xdsl.parser import AttrParser
+from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
-from xdsl.traits import HasParent, IsolatedFromAbove, NoTerminator
+from xdsl.traits import NoTerminator
 from xdsl.utils.exceptions import VerifyException
 
+from compiler.dialects import kern
 from compiler.ir.place import Place
 from compiler.ir.schedule import KernelSchedule
 from isa.instructions import Region as DramRegion
@@ -77,7 +78,8 @@ def _parse_value(parser: AttrParser) -> Any:
         return text
     if (flag := parser.parse_optional_boolean()) is not None:
         return flag
-    if (items := parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)) is not None:
+    items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)
+    if items is not None:
         return tuple(items)
     return parser.parse_integer()
 
@@ -247,51 +249,72 @@ class StoreOp(IRDLOperation):
 
 
 @irdl_op_definition
-class KernelOp(IRDLOperation):
+class KernelOp(kern.FusedOp):
     """A fused kernel with its schedule: ``body`` says what is computed, ``steps`` where and when.
 
-    ``places`` holds the place of every operand, then of the result, once memory is planned.
+    ``places`` holds the place of every operand of the kernel's spec, then of the result, once memory is planned.
     """
 
     name = "tile.kernel"
-    kernel = prop_def(StringAttr)
     schedule = prop_def(ScheduleAttr)
     places = opt_prop_def(ArrayAttr[PlaceAttr])
-    inputs = var_operand_def()
-    result = result_def()
-    body = region_def("single_block")
     steps = region_def("single_block")
-    traits = traits_def(IsolatedFromAbove(), NoTerminator())
-    assembly_format = (
-        "$kernel `(` $inputs `)` `schedule` $schedule (`places` $places^)? attr-dict"
-        " `:` functional-type($inputs, $result) `body` $body `steps` $steps"
-    )
 
     def __init__(
         self,
         kernel: str,
-        schedule: KernelSchedule,
         inputs: Sequence[SSAValue],
-        result: Attribute,
         body: Region,
+        output: Attribute,
+        schedule: KernelSchedule,
         steps: Region,
+        places: Sequence[Place] | None = None,
     ):
-        super().__init__(
+        IRDLOperation.__init__(
+            self,
             operands=[list(inputs)],
-            result_types=[result],
-            properties={"kernel": StringAttr(kernel), "schedule": ScheduleAttr(schedule)},
+            result_types=[output],
+            properties={
+                "kernel": StringAttr(kernel),
+                "schedule": ScheduleAttr(schedule),
+                "places": None if places is None else ArrayAttr([PlaceAttr(p) for p in places]),
+            },
             regions=[body, steps],
         )
 
     def verify_(self) -> None:
-        if len(self.body.block.args) != len(self.inputs):
-            raise VerifyException("the body has one argument per input")
-        if self.places is not None and len(self.places.data) != len(self.inputs) + 1:
-            raise VerifyException(f"{len(self.inputs)} inputs and a result need {len(self.inputs) + 1} places")
+        super().verify_()
         for op in self.steps.walk():
             if not isinstance(op, STEP_OPS):
                 raise VerifyException(f"{op.name} cannot stand among the steps of a kernel")
-            HasParent(KernelOp, ForOp).verify(op)
+
+    def print(self, printer: Printer) -> None:
+        super().print(printer)
+        printer.print_string(" schedule ")
+        self.schedule.print_parameter(printer)
+        if self.places is not None:
+            printer.print_string(" places ")
+            printer.print_attribute(self.places)
+        printer.print_string(" steps ")
+        printer.print_region(self.steps)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> KernelOp:
+        base = kern.KernelOp.parse(parser)
+        parser.parse_keyword("schedule")
+        schedule = ScheduleAttr.parse_parameter(parser)
+        places: list[Place] | None = None
+        if parser.parse_optional_keyword("places"):
+            attribute = parser.parse_attribute()
+            if not isinstance(attribute, ArrayAttr):
+                parser.raise_error("places is an array of #tile.place")
+            places = [p.data for p in cast("ArrayAttr[PlaceAttr]", attribute)]
+        parser.parse_keyword("steps")
+        steps = parser.parse_region()
+        op = cls(base.kernel.data, base.inputs, base.detach_region(0), base.output.type, schedule, steps, places)
+        op.attributes |= base.attributes
+        base.erase()
+        return op
 
 
 STEP_OPS = (ChannelOp, ForOp, LoadOp, MmaOp, VectorOp, PoolOp, CopyOp, StoreOp)
