@@ -1,0 +1,64 @@
+"""The documents' Python runs, and what they print is what they show."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RUN = ("docs/guide/01-first-model.md", "docs/tutorials/how-a-convolution-becomes-instructions.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, text and the line that it starts on."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(path: Path) -> list[Block]:
+    """The fenced blocks of a document, in order."""
+    text = path.read_text(encoding="utf-8")
+    return [Block(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in BLOCK.finditer(text)]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks share one namespace; a ``text`` block holds exactly what the ``python`` block before it prints."""
+    path = ROOT / name
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = None
+    for block in blocks(path):
+        if block.language == "python":
+            # Blank lines keep the line numbers of the document in tracebacks and in FX locations.
+            source = "\n" * (block.line - 1) + block.text
+            with contextlib.redirect_stdout(io.StringIO()) as stream:
+                exec(compile(source, path.name, "exec"), namespace)
+            printed = stream.getvalue()
+        elif block.language == "text":
+            assert printed == block.text, f"{name}:{block.line} shows something else than its code prints"
+
+
+def documents() -> list[str]:
+    """Every Markdown file of the project, relative to its root."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
+
+
+@pytest.mark.parametrize("name", documents())
+def test_links_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    targets = LINK.findall(path.read_text(encoding="utf-8"))
+    broken = [target for target in targets if not (path.parent / target).exists()]
+    assert broken == []
