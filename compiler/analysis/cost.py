@@ -76,10 +76,15 @@ def acc_pixel_bytes(channels: int, machine: Machine) -> int:
 
 
 def activations(spec: KernelSpec) -> tuple[int, ...]:
-    """Operands that are read as boxes: all but constant weights."""
+    """Operands that are read as boxes: the anchor's and the streams', not constant weights or parameters."""
     anchor = spec.anchor
-    static = anchor.weight if isinstance(anchor, MatrixAnchor) and not anchor.dynamic_weight else -1
-    return tuple(i for i in range(len(spec.operands)) if i != static)
+    used: set[int] = set() if anchor is None else {anchor.act}
+    if isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight:
+        used.add(anchor.weight)
+    for program in (spec.program, spec.pool_program):
+        if program is not None:
+            used |= {s.operand for s in program.streams if s.operand is not None}
+    return tuple(sorted(used))
 
 
 def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[ChannelSize, ...]:

@@ -1,0 +1,179 @@
+"""The kern level as the planner sees it: kernels in program order, and the storage behind every value.
+
+Views and concatenations are names for bytes of other storage: each value is a (storage, byte offset, strides). A storage is alive
+from the kernel that first writes it to the last that reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from compiler.backend.kernel_spec import kernel_spec
+from compiler.dialects import kern, qnn
+from compiler.dialects.qnn_base import is_int, shape_of
+from compiler.ir.kernel import KernelSpec, Shape4
+from compiler.ir.layout import nhwc
+from compiler.ir.location import origins
+from compiler.ir.place import packed_strides, planar_strides
+from isa.instructions import DType, Region
+
+
+@dataclass(eq=False)
+class Storage:
+    """Bytes that one or more values share. ``region`` is fixed for graph inputs, outputs and constants."""
+
+    index: int
+    bytes: int
+    region: Region | None = None
+    argument: int = -1
+    """Index of the graph input or output, or of nothing."""
+    first: int = 1 << 30
+    last: int = -1
+    readers: int = 0
+
+    def touch(self, step: int) -> None:
+        """Record an access by kernel ``step``."""
+        self.first, self.last = min(self.first, step), max(self.last, step)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A value as bytes of a storage: offset and strides in bytes over (n, h, w, c)."""
+
+    storage: Storage
+    offset: int
+    strides: Shape4
+    shape: Shape4
+    element: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel in program order."""
+
+    index: int
+    op: kern.FusedOp
+    spec: KernelSpec
+    nodes: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class KernelGraph:
+    """All kernels, the storages, and where each SSA value lies."""
+
+    steps: list[Step] = field(default_factory=list[Step])
+    storages: list[Storage] = field(default_factory=list[Storage])
+    placed: dict[SSAValue, Placed] = field(default_factory=dict[SSAValue, Placed])
+    outputs: tuple[SSAValue, ...] = ()
+    inputs: tuple[SSAValue, ...] = ()
+
+    def storage(self, size: int, region: Region | None = None, argument: int = -1) -> Storage:
+        """A new storage of ``size`` bytes."""
+        self.storages.append(Storage(len(self.storages), size, region, argument))
+        return self.storages[-1]
+
+
+def element_bytes(value: SSAValue) -> int:
+    """Bytes of one element of a tensor value."""
+    return 1 if is_int(value) else 4
+
+
+def dtype_of(value: SSAValue) -> DType:
+    """Storage type of a tensor value."""
+    return DType.I8 if is_int(value) else DType.F32
+
+
+def main_function(module: ModuleOp) -> FuncOp:
+    """The function that is compiled."""
+    return next(op for op in module.ops if isinstance(op, FuncOp) and op.sym_name.data == "main")
+
+
+def concat_slice(op: kern.ConcatOp, index: int) -> tuple[int, int]:
+    """(axis over (n, h, w, c), first index) of operand ``index`` in the joined tensor."""
+    rank = len(shape_of(op.output))
+    axis = op.axis.value.data % rank
+    places = {4: (0, 3, 1, 2), 3: (0, 2, 3), 2: (2, 3), 1: (3,)}[rank]
+    return places[axis], sum(shape_of(v)[axis] for v in op.inputs[:index])
+
+
+def build_graph(module: ModuleOp) -> KernelGraph:
+    """Read a kern module whose views and concatenations alias (see ``materialize-copies``)."""
+    graph, function = KernelGraph(), main_function(module)
+    block = function.body.block
+    graph.inputs = tuple(block.args)
+    for i, argument in enumerate(block.args):
+        _root(graph, argument, Region.INPUT, i)
+    last = block.last_op
+    assert isinstance(last, ReturnOp)
+    graph.outputs = tuple(last.operands)
+    for i, value in enumerate(graph.outputs):
+        owner = value.owner
+        rooted = owner.inputs[0] if isinstance(owner, kern.ViewOp) else value
+        while isinstance(rooted.owner, kern.ViewOp):
+            rooted = rooted.owner.inputs[0]
+        _root(graph, rooted, Region.OUTPUT, i, planar=rooted is value)
+    for op in reversed(list(block.ops)):
+        if isinstance(op, kern.ConcatOp):
+            _place_concat(graph, op)
+    for op in block.ops:
+        _visit(graph, op)
+    return graph
+
+
+def _root(
+    graph: KernelGraph, value: SSAValue, region: Region | None, argument: int = -1, planar: bool = True
+) -> None:
+    shape, element = nhwc(shape_of(value)), element_bytes(value)
+    storage = graph.storage(prod(shape) * element, region, argument)
+    by_channel = planar and region in (Region.INPUT, Region.OUTPUT) and len(shape_of(value)) == 4
+    strides = (planar_strides if by_channel else packed_strides)(shape, element)
+    graph.placed[value] = Placed(storage, 0, strides, shape, element)
+
+
+def _place_concat(graph: KernelGraph, op: kern.ConcatOp) -> None:
+    """Operands become slices of the result."""
+    if op.output not in graph.placed:
+        _root(graph, op.output, None)
+    whole = graph.placed[op.output]
+    for i, value in enumerate(op.inputs):
+        axis, start = concat_slice(op, i)
+        offset = whole.offset + start * whole.strides[axis]
+        shape = nhwc(shape_of(value))
+        graph.placed[value] = Placed(whole.storage, offset, whole.strides, shape, whole.element)
+
+
+def _visit(graph: KernelGraph, op: Operation) -> None:
+    if isinstance(op, qnn.ConstantOp):
+        _root(graph, op.output, Region.CONSTANTS)
+    if isinstance(op, kern.ViewOp):
+        source = graph.placed[op.inputs[0]]
+        shape = nhwc(shape_of(op.output))
+        graph.placed[op.output] = Placed(
+            source.storage, source.offset, packed_strides(shape, source.element), shape, source.element
+        )
+    if isinstance(op, kern.FusedOp):
+        _visit_kernel(graph, op)
+
+
+def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
+    if op.output not in graph.placed:
+        _root(graph, op.output, None)
+    index = len(graph.steps)
+    for value in op.inputs:
+        graph.placed[value].storage.touch(index)
+        graph.placed[value].storage.readers += 1
+    graph.placed[op.output].storage.touch(index)
+    nodes = tuple(dict.fromkeys(o.node for o in origins(op)))
+    graph.steps.append(Step(index, op, kernel_spec(op), nodes))
+
+
+def is_argument(value: SSAValue) -> bool:
+    """Whether a value is a graph input."""
+    return isinstance(value, BlockArgument)
+
+

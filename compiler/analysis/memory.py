@@ -1,0 +1,245 @@
+"""Plan memory: which storages stay in SRAM, and the address of every storage and ring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from compiler.analysis.cost import ChannelSize, KernelCost, Residency, aligned, channels
+from compiler.analysis.graph import KernelGraph, Step, Storage
+from compiler.analysis.tile_search import check_schedule, choose_schedule
+from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
+from compiler.ir.kernel import KernelSpec
+from compiler.ir.place import Place
+from compiler.ir.schedule import KernelSchedule, Schedule
+from compiler.ir.tiling import Tiling
+from isa.errors import ScheduleError
+from isa.instructions import Region
+from isa.machine import Machine
+
+RingKey = tuple[int, str, int]
+"""(step, role, operand)"""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPlan:
+    """Addresses of storages (by index) and rings, and the sizes of the DRAM regions."""
+
+    resident: frozenset[int]
+    storages: Mapping[int, int]
+    rings: Mapping[RingKey, int]
+    input_bytes: int
+    output_bytes: int
+    arena_bytes: int
+    sram_peak_bytes: int
+
+    def place(self, storage: Storage, offset: int, strides: tuple[int, int, int, int], element: int) -> Place:
+        """Where a value of ``storage`` lies."""
+        region = None if storage.index in self.resident else storage.region or Region.ARENA
+        return Place(region, self.storages[storage.index] + offset, strides, element)
+
+
+def residency(graph: KernelGraph, step: Step, resident: frozenset[int]) -> Residency:
+    """Which operands and whether the result of ``step`` stay in SRAM."""
+    values = [graph.placed[v].storage.index in resident for v in step.op.inputs]
+    values += [False] * (len(step.spec.operands) - len(values))
+    return Residency(tuple(values), graph.placed[step.op.output].storage.index in resident)
+
+
+def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
+    """Storages whose every writer says ``keep``."""
+    rows = schedule.by_name()
+    keep: dict[int, bool] = {}
+    for step in graph.steps:
+        storage = graph.placed[step.op.output].storage
+        if storage.region is None:
+            keep[storage.index] = keep.get(storage.index, True) and rows[step.spec.name].keep
+    return frozenset(index for index, kept in keep.items() if kept)
+
+
+def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> MemoryPlan:
+    """Addresses for everything; raises ScheduleError (AllocationError) naming what is alive where it does not fit."""
+    resident = kept_by(graph, schedule)
+    rows = schedule.by_name()
+    rings = [
+        channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, resident), machine) for s in graph.steps
+    ]
+    sram = _sram(graph, rings, resident, machine)
+    acc = {
+        (i, r.role, r.operand): 0 for i, sizes in enumerate(rings) for r in sizes if r.role == "acc"
+    }
+    storages: dict[int, int] = {s: sram[s] for s in resident}
+    arena = allocate(
+        (
+            Interval(s.index, s.first, s.last + 1, aligned(s.bytes))
+            for s in graph.storages
+            if s.region is None and s.index not in resident and s.last >= 0
+        ),
+        align=64,
+    )
+    storages |= {s.index: arena[s.index] for s in graph.storages if s.index in arena}
+    sizes = {region: _pack_arguments(graph, region, storages) for region in (Region.INPUT, Region.OUTPUT)}
+    keyed = {k: sram[k] for k in sram if isinstance(k, tuple)}
+    return MemoryPlan(
+        resident, storages, {**keyed, **acc}, sizes[Region.INPUT], sizes[Region.OUTPUT], arena.used_bytes, sram.used_bytes
+    )
+
+
+def _pack_arguments(graph: KernelGraph, region: Region, storages: dict[int, int]) -> int:
+    offset = 0
+    for storage in sorted((s for s in graph.storages if s.region is region), key=lambda s: s.argument):
+        storages[storage.index] = offset
+        offset += aligned(storage.bytes)
+    return offset
+
+
+def _sram(
+    graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
+) -> Allocation:
+    """SRAM addresses; weights start a kernel early where there is room, so that they arrive behind other work."""
+    fixed = [
+        Interval(s.index, s.first, s.last + 1, aligned(s.bytes)) for s in graph.storages if s.index in resident
+    ]
+    early = _prefetch(graph, rings, resident, machine)
+    for prefetch in (early, frozenset[int]()):
+        requests = [*fixed]
+        for i, sizes in enumerate(rings):
+            for r in sizes:
+                start = i - 1 if i in prefetch and r.role in ("weight", "params") else i
+                if r.role != "acc":
+                    requests.append(Interval((i, r.role, r.operand), start, i + 1, r.bytes))
+        try:
+            return allocate(requests, machine.sram.bytes, align=64)
+        except AllocationError:
+            if not prefetch:
+                raise
+    raise AssertionError("the last try raises")
+
+
+def _prefetch(
+    graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
+) -> frozenset[int]:
+    """Kernels whose weights may arrive while the kernel before them runs."""
+    used = resident_bytes(graph, resident)
+    used = [u + sum(r.bytes for r in sizes if r.role != "acc") for u, sizes in zip(used, rings, strict=True)]
+    early: set[int] = set()
+    for i in range(1, len(rings)):
+        weights = sum(r.bytes for r in rings[i] if r.role in ("weight", "params"))
+        if used[i - 1] + weights <= machine.sram.bytes * 9 // 10:
+            used[i - 1] += weights
+            early.add(i)
+    return frozenset(early)
+
+
+def resident_bytes(graph: KernelGraph, resident: frozenset[int]) -> list[int]:
+    """SRAM bytes that storages take during each kernel."""
+    used = [0] * len(graph.steps)
+    for storage in graph.storages:
+        if storage.index in resident:
+            for i in range(storage.first, storage.last + 1):
+                used[i] += aligned(storage.bytes)
+    return used
+
+
+@dataclass
+class _Search:
+    """Greedy choice of what stays in SRAM: a storage stays if the kernels that it spans get cheaper together."""
+
+    graph: KernelGraph
+    machine: Machine
+    slots: int
+    capacity: int
+
+    def __post_init__(self) -> None:
+        self._memo: dict[object, tuple[KernelSchedule, KernelCost] | None] = {}
+
+    def choose(self, step: Step, resident: frozenset[int], used: int) -> tuple[KernelSchedule, KernelCost] | None:
+        """The best schedule of a kernel beside ``used`` bytes of resident storages."""
+        budget = self.capacity - used
+        stays = residency(self.graph, step, resident)
+        key = (step.index, stays, budget)
+        if key not in self._memo:
+            self._memo[key] = choose_schedule(step.spec, step.nodes, stays, self.machine, budget, self.slots)
+        return self._memo[key]
+
+    def run(self) -> Schedule:
+        """The schedule of the whole graph; raises ScheduleError when a kernel does not fit by itself."""
+        resident: frozenset[int] = frozenset()
+        used = [0] * len(self.graph.steps)
+        chosen = [self._must(step) for step in self.graph.steps]
+        for storage in self._candidates():
+            trial = resident | {storage.index}
+            span = range(storage.first, storage.last + 1)
+            after = {
+                i: self.choose(self.graph.steps[i], trial, used[i] + aligned(storage.bytes)) for i in span
+            }
+            if any(choice is None for choice in after.values()):
+                continue
+            gain = sum(_weight(chosen[i][1]) for i in span) - sum(_weight(c[1]) for c in after.values() if c)
+            if gain > 0:
+                resident = trial
+                for i, choice in after.items():
+                    assert choice is not None
+                    used[i] += aligned(storage.bytes)
+                    chosen[i] = choice
+        return self._schedule(resident, chosen)
+
+    def _candidates(self) -> list[Storage]:
+        """Intermediate storages, those that save most traffic per byte and kernel first."""
+        found = [s for s in self.graph.storages if s.region is None and s.last >= 0 and s.bytes < self.capacity]
+        return sorted(found, key=lambda s: (-(1 + s.readers) / (s.last - s.first + 1), s.bytes, s.index))
+
+    def _must(self, step: Step) -> tuple[KernelSchedule, KernelCost]:
+        choice = self.choose(step, frozenset(), 0)
+        if choice is None:
+            raise ScheduleError(_too_large(step.spec, self.machine))
+        return choice
+
+    def _schedule(self, resident: frozenset[int], chosen: list[tuple[KernelSchedule, KernelCost]]) -> Schedule:
+        rows: list[KernelSchedule] = []
+        for step, (schedule, _) in zip(self.graph.steps, chosen, strict=True):
+            keep = self.graph.placed[step.op.output].storage.index in resident
+            rows.append(replace(schedule, keep=keep))
+        return Schedule(self.machine.name, tuple(rows))
+
+
+def _weight(cost: KernelCost) -> float:
+    """Cycles, and a little for traffic: what is free in time still costs energy."""
+    return cost.cycles + 0.02 * cost.dma
+
+
+def _too_large(spec: KernelSpec, machine: Machine) -> str:
+    return (
+        f"kernel {spec.name!r} with output {spec.output} does not fit {machine.name} "
+        f"({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that was tried: "
+        "use a larger machine or split the operator"
+    )
+
+
+def choose(graph: KernelGraph, machine: Machine, slots: int = 2) -> Schedule:
+    """A schedule for the whole graph that is known to fit: retried with less SRAM if packing fragments it."""
+    for percent in (94, 85, 75, 60, 45):
+        schedule = _Search(graph, machine, slots, machine.sram.bytes * percent // 100).run()
+        try:
+            plan_memory(graph, schedule, machine)
+        except AllocationError:
+            continue
+        return schedule
+    raise ScheduleError(f"no packing of the SRAM of {machine.name} was found: use a larger machine")
+
+
+def check(graph: KernelGraph, schedule: Schedule, machine: Machine) -> None:
+    """Raise ScheduleError unless ``schedule`` covers exactly the graph's kernels and each is legal."""
+    if schedule.machine != machine.name:
+        raise ScheduleError(f"the schedule is for machine {schedule.machine!r}, not {machine.name!r}")
+    rows = schedule.by_name()
+    names = {s.spec.name for s in graph.steps}
+    if missing := sorted(names - set(rows)):
+        raise ScheduleError(f"the schedule lacks kernel {missing[0]!r}")
+    if extra := sorted(set(rows) - names):
+        raise ScheduleError(f"the schedule has kernel {extra[0]!r}, which the model does not")
+    resident = kept_by(graph, schedule)
+    used = resident_bytes(graph, resident)
+    for step in graph.steps:
+        budget = machine.sram.bytes - used[step.index]
+        check_schedule(step.spec, rows[step.spec.name], residency(graph, step, resident), machine, budget)

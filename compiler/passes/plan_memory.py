@@ -1,0 +1,66 @@
+"""Pass ``plan-memory``: addresses for every tensor and ring of a tiled module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, i64
+from xdsl.passes import ModulePass
+
+from compiler.analysis.cost import activations
+from compiler.analysis.graph import KernelGraph, Step, build_graph
+from compiler.analysis.memory import MemoryPlan, plan_memory
+from compiler.backend.pack import ConstantPool
+from compiler.dialects.tile import ChannelOp, KernelOp, PlaceAttr
+from compiler.ir.place import ELEMENT_BYTES, Place, packed_strides
+from compiler.ir.schedule import Schedule
+from isa.instructions import Region
+from isa.machine import Machine
+
+
+@dataclass(frozen=True)
+class PlanMemoryPass(ModulePass):
+    """Place tensors in SRAM or DRAM as the schedules say, and rings in SRAM and accumulators."""
+
+    name = "plan-memory"
+
+    machine: str = "edge28"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        plan_module(op, Machine.load(self.machine))
+
+
+def plan_module(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, MemoryPlan]:
+    """Set ``places`` of every tile.kernel and ``address`` of every ring. Raises ScheduleError."""
+    graph = build_graph(module)
+    kernels = [k for k in (s.op for s in graph.steps) if isinstance(k, KernelOp)]
+    schedule = Schedule(machine.name, tuple(k.schedule.data for k in kernels))
+    plan = plan_memory(graph, schedule, machine)
+    pool = ConstantPool()
+    for step, kernel in zip(graph.steps, kernels, strict=True):
+        kernel.places = ArrayAttr([PlaceAttr(p) for p in _places(graph, step, plan, pool)])
+        for op in kernel.steps.block.ops:
+            if isinstance(op, ChannelOp):
+                key = (step.index, op.role.data, op.operand.value.data)
+                op.address = IntegerAttr(plan.rings[key], i64)
+    return graph, plan
+
+
+def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool) -> list[Place]:
+    """Places of the spec's operands, then of the result. Operands that no box is read of need no real one."""
+    spec = step.spec
+    boxes = set(activations(spec))
+    places: list[Place] = []
+    for i, dtype in enumerate(spec.dtypes):
+        strides = packed_strides(spec.operands[i], ELEMENT_BYTES[dtype])
+        if i in boxes and i in spec.constants:
+            offset = pool.add(spec.constants[i].tobytes())
+            places.append(Place(Region.CONSTANTS, offset, strides, ELEMENT_BYTES[dtype]))
+        elif i in boxes:
+            value = graph.placed[step.op.inputs[i]]
+            places.append(plan.place(value.storage, value.offset, value.strides, value.element))
+        else:
+            places.append(Place(Region.CONSTANTS, 0, strides, ELEMENT_BYTES[dtype]))
+    result = graph.placed[step.op.output]
+    return [*places, plan.place(result.storage, result.offset, result.strides, result.element)]

@@ -1,0 +1,155 @@
+"""Pass ``tile-kernels``: give every kernel its schedule, rings and loops (kern -> tile)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import LocationAttr, ModuleOp
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.passes import ModulePass
+
+from compiler.analysis.cost import Residency, channels
+from compiler.analysis.graph import KernelGraph, Step, build_graph
+from compiler.analysis.memory import check, choose, kept_by, residency
+from compiler.dialects.tile import ChannelOp, CopyOp, ForOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor
+from compiler.ir.location import origins
+from compiler.ir.schedule import Schedule
+from compiler.ir.tiling import Tiling
+from isa.machine import Machine
+
+
+@dataclass(frozen=True)
+class TileKernelsPass(ModulePass):
+    """Choose a schedule for ``machine`` (or take the file ``schedule``) and write it out as rings and loops.
+
+    ``slots`` is the depth of rings: 2 double-buffers, 1 does not.
+    """
+
+    name = "tile-kernels"
+
+    machine: str = "edge28"
+    schedule: str = ""
+    slots: int = 2
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine = Machine.load(self.machine)
+        given = Schedule.from_toml(Path(self.schedule).read_text(), self.schedule) if self.schedule else None
+        tile_kernels(op, machine, given, self.slots)
+
+
+def tile_kernels(module: ModuleOp, machine: Machine, given: Schedule | None = None, slots: int = 2) -> Schedule:
+    """Replace every kern.kernel by a tile.kernel; returns the schedule. Raises ScheduleError."""
+    graph = build_graph(module)
+    schedule = given if given is not None else choose(graph, machine, slots)
+    check(graph, schedule, machine)
+    resident = kept_by(graph, schedule)
+    for step in graph.steps:
+        _replace(graph, step, schedule, residency(graph, step, resident), machine)
+    return schedule
+
+
+def _replace(
+    graph: KernelGraph, step: Step, schedule: Schedule, stays: Residency, machine: Machine
+) -> None:
+    row = schedule.kernel(step.spec.name)
+    assert row is not None
+    old = step.op
+    steps = _Steps(step, Tiling(step.spec, row), stays, machine).build()
+    new = KernelOp(old.kernel.data, old.inputs, old.detach_region(old.body), old.output.type, row, steps)
+    new.location = old.location
+    new.output.name_hint = old.output.name_hint
+    block = old.parent
+    assert block is not None
+    block.insert_op_before(new, old)
+    old.output.replace_all_uses_with(new.output)
+    old.detach()
+    old.erase()
+
+
+@dataclass
+class _Steps:
+    """Builds the steps region of one kernel."""
+
+    step: Step
+    tiling: Tiling
+    stays: Residency
+    machine: Machine
+
+    def build(self) -> Region:
+        """Rings, then the loop nest in schedule order with the reduction innermost."""
+        spec = self.tiling.spec
+        rings = {
+            (c.role, c.operand): ChannelOp(c.role, c.operand, c.slots, c.slot_bytes)
+            for c in channels(self.tiling, self.stays, self.machine)
+        }
+        self._first, self._last = self._locations()
+        outer, inner = self._bodies(rings)
+        body = [*(self._reduction(inner) if inner else ()), *outer]
+        sizes = dict(zip("nhwc", spec.output, strict=True))
+        for dim in reversed(self.tiling.schedule.order):
+            ranges = self.tiling.ranges[dim]
+            if len(ranges) > 1:
+                body = [self._at_anchor(ForOp(dim, sizes[dim], ranges[0].size, Region(Block(body))))]
+        for (role, operand), ring in rings.items():
+            ring.location = self._operand_location(operand) if role == "operand" else self._first
+        return Region(Block([*rings.values(), *body]))
+
+    def _bodies(self, rings: dict[tuple[str, int], ChannelOp]) -> tuple[list[Operation], list[Operation]]:
+        """(steps once per output tile, steps once per reduction chunk)."""
+        spec = self.tiling.spec
+        anchor = spec.anchor
+        reduced = {anchor.act, anchor.weight} if isinstance(anchor, MatrixAnchor) else set[int]()
+        inner: list[Operation] = []
+        outer: list[Operation] = []
+        for (role, operand), ring in rings.items():
+            if role not in ("operand", "weight", "params"):
+                continue
+            load = LoadOp(ring)
+            load.location = self._operand_location(operand) if role == "operand" else self._first
+            (inner if operand in reduced and role != "params" else outer).append(load)
+        used = [r for (role, _), r in rings.items() if role in ("operand", "weight", "acc")]
+        if isinstance(anchor, MatrixAnchor):
+            inner.append(self._at_anchor(MmaOp([r for r in used if r.operand.value.data in {*reduced, -1}])))
+        run = CopyOp if isinstance(anchor, CopyAnchor) else VectorOp
+        names = ("operand", "params", "acc", "inner", "output") if spec.pool is None else ("operand", "params", "acc", "inner")
+        vector = run([r for (role, operand), r in rings.items() if role in names and operand not in reduced])
+        vector.location = self._last
+        outer.append(vector)
+        if spec.pool is not None:
+            pool = PoolOp([r for (role, _), r in rings.items() if role in ("params", "inner", "output")])
+            pool.location = self._last
+            outer.append(pool)
+        if ("output", -1) in rings:
+            store = StoreOp(rings["output", -1])
+            store.location = self._last
+            outer.append(store)
+        return outer, inner
+
+    def _reduction(self, inner: list[Operation]) -> list[Operation]:
+        chunks = self.tiling.reduction
+        if len(chunks) == 1:
+            return inner
+        return [self._at_anchor(ForOp("k", chunks[-1].stop, chunks[0].size, Region(Block(inner))))]
+
+    def _at_anchor(self, op: Operation) -> Operation:
+        op.location = self._first
+        return op
+
+    def _locations(self) -> tuple[LocationAttr, LocationAttr]:
+        found = origins(self.step.op)
+        if not found:
+            return self.step.op.location, self.step.op.location
+        return found[0].attribute, found[-1].attribute
+
+    def _operand_location(self, operand: int) -> LocationAttr:
+        """Of the first op in the body that reads the operand: a residual's load belongs to the add."""
+        args: tuple[BlockArgument, ...] = tuple(self.step.op.body.block.args)
+        if not 0 <= operand < len(args):
+            return self._first
+        value: SSAValue = args[operand]
+        first = next(iter(value.uses), None)
+        found = origins(first.operation) if first is not None else ()
+        return found[0].attribute if found else self._first
