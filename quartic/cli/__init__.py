@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -52,6 +53,9 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, or 2 with one message on standard error for anything that a user can cause."""
+    for name in ("torchao", "torch.utils._pytree"):
+        # They log about their own optional parts on import, which is no message of ours.
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app(arguments, prog_name="quartic")
     except QuarticError as error:
