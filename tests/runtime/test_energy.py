@@ -1,0 +1,69 @@
+"""Energy: event counts times the table, with parts that add up to the total exactly."""
+
+import numpy as np
+from hypothesis import given, settings
+
+from isa.energy import Component, EnergyModel, EnergyTable, Event
+from isa.instructions import Halt, LoadCopy, MmuInput, MmuOutput, MmuRun, VcuSync
+from isa.machine import Machine
+from runtime.energy import COMPONENTS, account_energy
+from runtime.timing import simulate_time
+from tests.runtime.programs import programs
+
+TINY, EDGE = Machine.load("tiny"), Machine.load("edge28")
+MODEL = EnergyModel.of(EDGE)
+
+
+def test_one_sync_costs_one_instruction():
+    energy = account_energy(simulate_time([VcuSync()], EDGE), MODEL)
+    row = energy.instruction_fj[0]
+    assert row[COMPONENTS.index(Component.INSTRUCTION)] == 8_000
+    assert row[COMPONENTS.index(Component.CLOCK)] == 2_000
+    assert row.sum() == 10_000
+
+
+def test_load_pays_for_whole_bursts():
+    energy = account_energy(simulate_time([LoadCopy(bytes=65)], EDGE), MODEL)
+    assert energy.instruction_fj[0, COMPONENTS.index(Component.DRAM)] == 2 * 64 * 64_000
+    assert energy.instruction_fj[0, COMPONENTS.index(Component.SRAM)] == 3 * 19_699
+    # The program itself is one burst.
+    assert energy.overhead_fj["fetch"] == {Component.DRAM: 64 * 64_000}
+
+
+def test_padded_lanes_cost_the_idle_factor():
+    setup = [MmuInput(channels=16), MmuOutput(height=1, width=64)]
+    energy = account_energy(simulate_time([*setup, MmuRun(n=32)], EDGE), MODEL)
+    assert energy.events[Event.MAC_W8A8] == 64 * 16 * 32
+    assert energy.events[Event.MAC_IDLE] == 64 * 16 * 32
+
+
+def test_leakage_is_per_cycle():
+    timeline = simulate_time([LoadCopy(bytes=6400), Halt()], EDGE)
+    energy = account_energy(timeline, MODEL)
+    assert energy.component_fj(Component.LEAKAGE) == 58_931 * timeline.cycles
+    assert energy.overhead_fj["dram_background"] == {Component.DRAM_BACKGROUND: 40_000 * timeline.cycles}
+
+
+@settings(max_examples=40, deadline=None)
+@given(program=programs())
+def test_parts_add_up_to_the_total(program):
+    for table in EnergyTable.shipped():
+        model = EnergyModel.of(TINY, EnergyTable.load(table))
+        energy = account_energy(simulate_time(program, TINY), model)
+        overhead = sum(sum(row.values()) for row in energy.overhead_fj.values())
+        assert int(energy.instruction_fj.sum()) + overhead == energy.total_fj.nominal
+        assert sum(band.nominal for band in energy.band_fj.values()) == energy.total_fj.nominal
+        assert energy.total_fj.low <= energy.total_fj.nominal <= energy.total_fj.high
+
+
+@settings(max_examples=20, deadline=None)
+@given(program=programs())
+def test_energy_is_what_the_events_say(program):
+    model = EnergyModel.of(TINY)
+    energy = account_energy(simulate_time(program, TINY), model)
+    dynamic = sum(
+        count * (model.event[event].nominal + model.clock[event].nominal) for event, count in energy.events.items()
+    )
+    static = sum(sum(energy.overhead_fj[name].values()) for name in ("leakage", "dram_background"))
+    assert dynamic + static == energy.total_fj.nominal
+    assert np.all(energy.instruction_fj >= 0)
