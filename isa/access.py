@@ -43,6 +43,8 @@ from isa.instructions.vcu import STREAM_OUTPUT
 from isa.state import SETTERS, State
 
 ELEMENT_BYTES = {DType.I8: 1, DType.I32: 4, DType.F32: 4}
+SPLIT_TAPS = 8
+"""Taps along one axis that get a box each when the rows that they visit leave gaps of several sizes."""
 BINARY_FUNCS = frozenset({Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX})
 
 
@@ -147,9 +149,7 @@ def _interleaved(a: Box, b: Box) -> bool:
     modulo g, no byte is shared.
     """
     return any(
-        _apart(a.start, run_a, b.start, run_b, gcd(g_a, g_b))
-        for run_a, g_a in _levels(a)
-        for run_b, g_b in _levels(b)
+        _apart(a.start, run_a, b.start, run_b, gcd(g_a, g_b)) for run_a, g_a in _levels(a) for run_b, g_b in _levels(b)
     )
 
 
@@ -185,9 +185,7 @@ def _none(_instruction: Instruction, _state: State) -> Accesses:
 
 def _load_copy(inst: Instruction, _state: State) -> Accesses:
     assert isinstance(inst, LoadCopy)
-    return Accesses(
-        make_box(DRAM[inst.region], inst.offset, inst.bytes), make_box(Memory.SRAM, inst.sram, inst.bytes)
-    )
+    return Accesses(make_box(DRAM[inst.region], inst.offset, inst.bytes), make_box(Memory.SRAM, inst.sram, inst.bytes))
 
 
 def _load_tile(inst: Instruction, state: State) -> Accesses:
@@ -202,9 +200,7 @@ def _load_tile(inst: Instruction, state: State) -> Accesses:
 
 def _store_copy(inst: Instruction, _state: State) -> Accesses:
     assert isinstance(inst, StoreCopy)
-    return Accesses(
-        make_box(Memory.SRAM, inst.sram, inst.bytes), make_box(DRAM[inst.region], inst.offset, inst.bytes)
-    )
+    return Accesses(make_box(Memory.SRAM, inst.sram, inst.bytes), make_box(DRAM[inst.region], inst.offset, inst.bytes))
 
 
 def _store_tile(inst: Instruction, state: State) -> Accesses:
@@ -218,47 +214,63 @@ def _store_tile(inst: Instruction, state: State) -> Accesses:
 
 
 @lru_cache(maxsize=4096)
-def taps(out: int, kernel: int, stride: int, dilation: int, pad: int, size: int) -> tuple[int, int, int]:
-    """(first, count, step) of the rows inside a tile of ``size`` that a window's taps visit.
+def taps(out: int, kernel: int, stride: int, dilation: int, pad: int, size: int) -> tuple[tuple[int, int, int], ...]:
+    """Progressions (first, count, step) of the rows inside a tile of ``size`` that a window's taps visit.
 
-    Exact when they are an arithmetic progression, else every row from the first to the last.
+    One if they form one, else one per tap; beyond ``SPLIT_TAPS`` taps every row from the first to the last.
     """
     seen = np.zeros(size, dtype=bool)
+    parts: list[tuple[int, int, int]] = []
     for offset in range(-pad, kernel * dilation - pad, dilation) if dilation else (-pad,) * min(kernel, 1):
-        if stride == 0:
-            if out and 0 <= offset < size:
-                seen[offset] = True
+        low, high = max(0, -(offset // stride)) if stride else 0, out - 1
+        if stride:
+            high = min(high, (size - 1 - offset) // stride)
+        elif not 0 <= offset < size:
             continue
-        low = max(0, -(offset // stride))
-        high = min(out - 1, (size - 1 - offset) // stride)
         if low <= high:
-            seen[offset + low * stride : offset + high * stride + 1 : stride] = True
+            first, last = offset + low * stride, offset + high * stride
+            seen[first : last + 1 : max(stride, 1)] = True
+            parts.append((first, 1, 1) if first == last else (first, high - low + 1, stride))
     rows = np.flatnonzero(seen)
     if rows.size == 0:
-        return 0, 0, 1
+        return ()
     first, last = int(rows[0]), int(rows[-1])
     step = int(rows[1]) - first if rows.size > 1 else 1
     if last - first == step * (rows.size - 1) and bool((np.diff(rows) == step).all()):
-        return first, int(rows.size), step
-    return first, last - first + 1, 1
+        return ((first, int(rows.size), step),)
+    return tuple(parts) if len(parts) <= SPLIT_TAPS else ((first, last - first + 1, 1),)
 
 
-def _activation(
-    act: int, channels: int, tile: MmuInput, window: MmuWindow, out: MmuOutput
+def reach(out: int, kernel: int, stride: int, dilation: int, pad: int, size: int) -> range:
+    """The rows of a tile from the first to the last that some tap visits."""
+    parts = taps(out, kernel, stride, dilation, pad, size)
+    if not parts:
+        return range(0)
+    return range(min(first for first, _, _ in parts), max(first + (n - 1) * step for first, n, step in parts) + 1)
+
+
+def _activation(act: int, channels: int, tile: MmuInput, window: MmuWindow, out: MmuOutput) -> tuple[Box, ...]:
+    rows = taps(out.height, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, tile.height)
+    cols = taps(out.width, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, tile.width)
+    return _pixels(Memory.SRAM, act, channels, rows, tile.row_stride, cols, tile.pixel_stride)
+
+
+def _pixels(
+    space: Memory,
+    start: int,
+    run: int,
+    rows: tuple[tuple[int, int, int], ...],
+    row_stride: int,
+    cols: tuple[tuple[int, int, int], ...],
+    col_stride: int,
+    *loops: tuple[int, int],
 ) -> tuple[Box, ...]:
-    row, rows, row_step = taps(
-        out.height, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, tile.height
-    )
-    col, cols, col_step = taps(
-        out.width, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, tile.width
-    )
-    return make_box(
-        Memory.SRAM,
-        act + row * tile.row_stride + col * tile.pixel_stride,
-        channels,
-        (rows, row_step * tile.row_stride),
-        (cols, col_step * tile.pixel_stride),
-    )
+    boxes: list[Box] = []
+    for row, height, row_step in rows:
+        for col, width, col_step in cols:
+            at = start + row * row_stride + col * col_stride
+            boxes += make_box(space, at, run, (height, row_step * row_stride), (width, col_step * col_stride), *loops)
+    return tuple(boxes)
 
 
 def _mmu_run(inst: Instruction, state: State) -> Accesses:
@@ -290,20 +302,10 @@ def _stream(stream: VcuStream, start: int, n0: int, n1: int, n2: int) -> tuple[B
 
 
 def _windowed(stream: VcuStream, window: VcuWindow, start: int, n0: int, n1: int, n2: int) -> tuple[Box, ...]:
-    row, rows, row_step = taps(
-        n0, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, window.height
-    )
-    col, cols, col_step = taps(
-        n1, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, window.width
-    )
-    return make_box(
-        ON_CHIP[stream.space],
-        start + row * stream.stride0 + col * stream.stride1,
-        1,
-        (rows, row_step * stream.stride0),
-        (cols, col_step * stream.stride1),
-        (n2, stream.stride2),
-    )
+    rows = taps(n0, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, window.height)
+    cols = taps(n1, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, window.width)
+    space, loop = ON_CHIP[stream.space], (n2, stream.stride2)
+    return _pixels(space, start, 1, rows, stream.stride0, cols, stream.stride1, loop)
 
 
 def _vcu_run(inst: Instruction, state: State) -> Accesses:

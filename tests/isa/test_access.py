@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isa.access import ACCESSES, NOTHING, Accesses, Box, Memory, accesses, make_box, taps
+from isa.access import ACCESSES, NOTHING, Accesses, Box, Memory, accesses, make_box, reach, taps
 from isa.encoding import INSTRUCTIONS
 from isa.instructions import (
     DType,
@@ -132,11 +132,11 @@ def test_setup_and_empty_runs_touch_nothing():
 @given(*(st.integers(low, high) for low, high in [(0, 6), (0, 4), (0, 4), (0, 3), (0, 4), (0, 9)]))
 def test_taps_cover_what_a_window_visits(out, kernel, stride, dilation, pad, size):
     rows = {y * stride + i * dilation - pad for y in range(out) for i in range(kernel)} & set(range(size))
-    first, count, step = taps(out, kernel, stride, dilation, pad, size)
-    found = {first + i * step for i in range(count)}
-    assert found >= rows
-    if rows:
-        assert (min(found), max(found)) == (min(rows), max(rows))
+    parts = taps(out, kernel, stride, dilation, pad, size)
+    assert {first + i * step for first, count, step in parts for i in range(count)} == rows
+    assert set(reach(out, kernel, stride, dilation, pad, size)) == (
+        set(range(min(rows), max(rows) + 1)) if rows else set()
+    )
 
 
 def test_a_strided_pointwise_convolution_reads_only_its_pixels():
