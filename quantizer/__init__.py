@@ -1,0 +1,7 @@
+"""Float model to quantized FX graph, and that graph in the machine's arithmetic."""
+
+from quantizer.annotate import QuarticQuantizer
+from quantizer.flow import calibrate, convert, prepare, quantize
+from quantizer.reference import Reference, reference
+
+__all__ = ["QuarticQuantizer", "Reference", "calibrate", "convert", "prepare", "quantize", "reference"]

@@ -81,5 +81,3 @@ def sum_to_mean(total: Array, scale: float, count: int) -> Array:
     y = cast(total, "float32")
     y = xp.multiply(y, fp32(scale), out=y)
     return xp.multiply(y, fp32(1.0 / count), out=y)
-
-

@@ -52,9 +52,7 @@ def test_error_is_below_the_stated_ulp(name: str) -> None:
 def test_numpy_and_torch_agree_bit_for_bit(name: str) -> None:
     x = sweep()
     function = getattr(numerics, name)
-    assert np.array_equal(
-        function(x).view(np.int32), function(torch.from_numpy(x.copy())).numpy().view(np.int32)
-    )
+    assert np.array_equal(function(x).view(np.int32), function(torch.from_numpy(x.copy())).numpy().view(np.int32))
 
 
 class Counting(np.ndarray):

@@ -1,0 +1,120 @@
+"""The PT2E verbs: prepare, calibrate, convert, and quantize for all three."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed
+from torch import nn
+from torch.fx import GraphModule
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from isa.errors import QuantizationError
+from quantizer.annotate import QuarticQuantizer
+
+Batch = torch.Tensor | Sequence[torch.Tensor]
+
+
+def prepare(model: nn.Module, example_inputs: Batch, recipe: str = "w8a8") -> GraphModule:
+    """Export ``model`` for inputs of these shapes, fold batch norms and insert observers.
+
+    Raises QuantizationError for a model in training mode, one that torch.export cannot capture, or an unknown recipe.
+    """
+    quantizer = QuarticQuantizer(recipe)
+    graph = capture(model, example_inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao warns of its own deprecations
+        return prepare_pt2e(graph, quantizer)
+
+
+def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
+    """``model`` as an aten graph by torch.export; raises QuantizationError with advice where that fails."""
+    if any(module.training for module in model.modules()) and not isinstance(model, GraphModule):
+        name = next(name or "(root)" for name, module in model.named_modules() if module.training)
+        raise QuantizationError(f"module {name} is in training mode: call model.eval() before quantizing")
+    inputs = as_tuple(example_inputs)
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, inputs).module(check_guards=False)  # type: ignore[return-value]
+    except Exception as error:
+        raise QuantizationError(
+            f"torch.export cannot capture {type(model).__name__} for inputs of shapes {_shapes(inputs)}: "
+            f"{_first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
+            "or torch.cond, or quantize the part of the model that has none"
+        ) from error
+
+
+def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
+    """Run ``batches`` through the observers of ``prepared`` and return it.
+
+    A batch is a tensor or a sequence of tensors, one per input; a batch larger than the example inputs is split
+    into pieces of their size. Raises QuantizationError for no batches or shapes that do not fit.
+    """
+    expected = [node.meta["val"].shape for node in prepared.graph.nodes if node.op == "placeholder"]
+    count = 0
+    with torch.no_grad():
+        for count, batch in enumerate(batches, 1):
+            for piece in _pieces(as_tuple(batch), expected, count):
+                prepared(*piece)
+    if count == 0:
+        raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
+    return prepared
+
+
+def convert(prepared: GraphModule) -> GraphModule:
+    """The calibrated graph with q/dq ops (``quantized_decomposed``) and int8 weights.
+
+    Raises QuantizationError if an observer has seen no data.
+    """
+    for module in prepared.modules():
+        low = getattr(module, "min_val", None) if isinstance(module, UniformQuantizationObserverBase) else None
+        if type(module).__name__ == "AverageMinMaxObserver" and low is not None and torch.isinf(low).any():
+            raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return convert_pt2e(prepared)
+
+
+def quantize(
+    model: nn.Module, example_inputs: Batch, calibration_batches: Iterable[Batch], recipe: str = "w8a8"
+) -> GraphModule:
+    """prepare, calibrate and convert ``model``: an FX graph with q/dq ops; deterministic for equal inputs."""
+    return convert(calibrate(prepare(model, example_inputs, recipe), calibration_batches))
+
+
+def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
+    """A batch as the tuple of the model's inputs; raises QuantizationError for anything but tensors."""
+    values: tuple[Any, ...] = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
+    for i, value in enumerate(values):
+        if not isinstance(value, torch.Tensor):
+            raise QuantizationError(f"input {i} is a {type(value).__name__}, not a torch.Tensor")
+    return values
+
+
+def _pieces(
+    inputs: tuple[torch.Tensor, ...], expected: list[torch.Size], number: int
+) -> Iterable[tuple[torch.Tensor, ...]]:
+    if [x.shape for x in inputs] == expected:
+        return [inputs]
+    fits = len(inputs) == len(expected) and all(
+        x.shape[1:] == e[1:] and len(x.shape) == len(e) > 0 and x.shape[0] % e[0] == 0 and x.shape[0] > 0
+        for x, e in zip(inputs, expected, strict=True)
+    )
+    if not fits or len({x.shape[0] // e[0] for x, e in zip(inputs, expected, strict=True)}) != 1:
+        raise QuantizationError(
+            f"calibration batch {number} has shapes {_shapes(inputs)}, but the model was prepared for "
+            f"{[tuple(e) for e in expected]} (or whole multiples of the first dimension)"
+        )
+    return list(zip(*(x.split(e[0]) for x, e in zip(inputs, expected, strict=True)), strict=True))
+
+
+def _shapes(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(x.shape) for x in inputs]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,142 @@
+"""conv2d, linear and matmul: exact integer sums, then one scale and one bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from isa import numerics
+from isa.errors import UnsupportedError
+from quantizer.reference.values import Lazy, Weight, as_float, as_lazy, as_weight
+
+FLOAT32_EXACT = 2.0**24
+"""Integers up to here are binary32, so sums that stay below are exact in any order."""
+
+ACTIVATION_SPAN = 255
+"""Largest |q - zero| of int8 codes."""
+
+
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """(h, w) of an aten argument that may hold one number for both."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return (values[0], values[-1])
+
+
+def conv2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """x int8 [N, C, H, W] (*) w int8 [O, C/groups, kh, kw] -> binary32 [N, O, H', W'], channels last in memory."""
+    x, w = as_lazy(x, "conv2d"), as_weight(weight, "conv2d")
+    kernel, step, spread = w.codes.shape[2:], pair(stride), pair(dilation)
+    pads = _paddings(padding, kernel, spread)
+    batched = x if x.codes.dim() == 4 else x.moved(x.codes[None])
+    if groups == 1 and w.symmetric:
+        acc = _integer_conv(batched, w, step, pads, spread)
+    else:
+        acc = _float_conv(batched, w, step, pads, spread, groups)
+    y = numerics.accumulate_to_float(acc, w.product_scale(x.scale), None if bias is None else as_float(bias))
+    y = y.permute(0, 3, 1, 2)
+    return y if x.codes.dim() == 4 else y[0]
+
+
+def convolution(
+    x: object,
+    weight: object,
+    bias: object,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """aten.convolution: conv2d, unless transposed."""
+    if transposed:
+        raise UnsupportedError("transposed convolution: the machine has none; resize and convolve instead")
+    return conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def linear(x: object, weight: object, bias: object = None) -> torch.Tensor:
+    """x int8 [..., K], w int8 [O, K] -> binary32 [..., O]."""
+    x, w = as_lazy(x, "linear"), as_weight(weight, "linear")
+    rows = x.codes.reshape(-1, x.codes.shape[-1])
+    if w.symmetric:
+        acc = numerics.matmul_i8(rows, w.rows)
+        acc = acc.sub_(x.zero * w.sums) if x.zero else acc
+    else:
+        acc = ((rows.double() - x.zero) @ w.centred.t()).to(torch.int32)
+    y = numerics.accumulate_to_float(acc, w.product_scale(x.scale), None if bias is None else as_float(bias))
+    return y.view(*x.codes.shape[:-1], -1)
+
+
+def matmul(a: object, b: object) -> torch.Tensor:
+    """a int8 [..., M, K], b int8 [..., K, N] -> binary32 [..., M, N]; float64 holds every partial sum exactly."""
+    a, b = as_lazy(a, "matmul"), as_lazy(b, "matmul")
+    acc = torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero).to(torch.int32)
+    return numerics.accumulate_to_float(acc, numerics.product_scale(a.scale, b.scale))
+
+
+def _paddings(
+    padding: int | str | Sequence[int], kernel: Sequence[int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom), as torch.nn.functional.pad takes them."""
+    if padding == "same":
+        (top, bottom), (left, right) = (
+            ((d * (k - 1)) // 2, d * (k - 1) - (d * (k - 1)) // 2) for d, k in zip(dilation, kernel, strict=True)
+        )
+        return left, right, top, bottom
+    h, w = (0, 0) if padding == "valid" else pair(padding)  # type: ignore[arg-type]
+    return w, w, h, h
+
+
+def _integer_conv(
+    x: Lazy, w: Weight, step: tuple[int, int], pads: tuple[int, int, int, int], spread: tuple[int, int]
+) -> torch.Tensor:
+    """int32 [N, H', W', O]: patches as rows of an int8 product; padding reads the zero point."""
+    image = x.codes.permute(0, 2, 3, 1)
+    if any(pads):
+        image = _padded(image, pads, x.zero)
+    n, h, width, c = image.shape
+    kh, kw = w.codes.shape[2:]
+    oh = (h - spread[0] * (kh - 1) - 1) // step[0] + 1
+    ow = (width - spread[1] * (kw - 1) - 1) // step[1] + 1
+    image = image.contiguous()
+    sn, sh, sw, sc = image.stride()
+    size = (n, oh, ow, kh, kw, c)
+    patches = image.as_strided(size, (sn, sh * step[0], sw * step[1], sh * spread[0], sw * spread[1], sc))
+    acc = numerics.matmul_i8(patches.reshape(n * oh * ow, kh * kw * c), w.rows)
+    if x.zero:
+        acc.sub_(x.zero * w.sums)
+    return acc.view(n, oh, ow, -1)
+
+
+def _padded(image: torch.Tensor, pads: tuple[int, int, int, int], value: int) -> torch.Tensor:
+    """NHWC ``image`` within a frame of ``value``, contiguous."""
+    left, right, top, bottom = pads
+    n, h, w, c = image.shape
+    out = torch.full((n, h + top + bottom, w + left + right, c), value, dtype=image.dtype)
+    out[:, top : top + h, left : left + w] = image
+    return out
+
+
+def _float_conv(
+    x: Lazy, w: Weight, step: tuple[int, int], pads: tuple[int, int, int, int], spread: tuple[int, int], groups: int
+) -> torch.Tensor:
+    """Grouped convolution of the exact integers in the narrowest float that holds every partial sum; NHWC."""
+    fits = w.magnitude * ACTIVATION_SPAN < FLOAT32_EXACT
+    dtype, kernel = (torch.float32, w.centred32) if fits else (torch.float64, w.centred)
+    image = x.codes.to(dtype).sub_(x.zero)
+    frame = (0, 0) if pads[0] != pads[1] or pads[2] != pads[3] else (pads[2], pads[0])
+    if frame == (0, 0) and any(pads):
+        image = functional.pad(image, pads)
+    acc = functional.conv2d(image, kernel, None, step, frame, spread, groups)
+    acc = acc if fits else acc.to(torch.int32)
+    return acc.permute(0, 2, 3, 1)

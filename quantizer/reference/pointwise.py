@@ -1,0 +1,183 @@
+"""Conversions, elementwise ops and ops that move values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from isa import numerics
+from isa.errors import UnsupportedError
+from quantizer.reference.values import UNSIGNED_OFFSET, Codes, Lazy, Weight, as_float
+
+Value = Any
+"""torch.Tensor | Codes | Lazy | Weight."""
+
+
+def _offset(dtype: torch.dtype) -> int:
+    if dtype not in (torch.int8, torch.uint8):
+        raise UnsupportedError(f"activations of type {dtype}: this machine stores int8 (or uint8) codes")
+    return UNSIGNED_OFFSET if dtype is torch.uint8 else 0
+
+
+def quantize_per_tensor(x: Value, scale: Value, zero: Value, lo: int, hi: int, dtype: torch.dtype, **_: Any) -> Codes:
+    """clamp(rne(x * fp32(1/scale)) + zero, lo, hi)."""
+    offset, scale, zero = _offset(dtype), float(scale), int(zero)
+    shifted = (zero - offset, int(lo) - offset, int(hi) - offset)
+    if isinstance(x, Lazy) and (x.scale, x.zero) == (scale, shifted[0]):
+        return Codes(x.codes if shifted[1:] == (-128, 127) else x.codes.clamp(*shifted[1:]), offset)
+    y = as_float(x)
+    return Codes(numerics.quantize(y, numerics.inverse_scale(scale), *shifted), offset)
+
+
+def dequantize_per_tensor(q: Value, scale: Value, zero: Value, lo: int, hi: int, dtype: torch.dtype, **_: Any) -> Value:
+    """A lazy tensor; wide constants (an int32 bias) become binary32 at once."""
+    if dtype not in (torch.int8, torch.uint8):
+        return numerics.dequantize(q, float(scale), int(zero))
+    offset = _offset(dtype)
+    codes = q.values if isinstance(q, Codes) else (q.to(torch.int16) - offset).to(torch.int8)
+    return Lazy(codes, float(scale), int(zero) - offset)
+
+
+def dequantize_per_channel(
+    q: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    axis: int,
+    lo: int,
+    hi: int,
+    dtype: torch.dtype,
+    **_: Any,
+) -> Value:
+    """A weight with one scale per channel of axis 0; wide constants become binary32 at once."""
+    zeros = torch.zeros_like(scales, dtype=torch.int64) if zeros is None else zeros
+    if axis != 0:
+        raise UnsupportedError(
+            f"weights quantized per channel of axis {axis}: the machine scales output channels, axis 0"
+        )
+    if dtype not in (torch.int8, torch.uint8):
+        shape = (-1, *[1] * (q.dim() - 1))
+        return (q - zeros.view(shape)).float() * scales.float().view(shape)
+    offset = _offset(dtype)
+    return Weight((q.to(torch.int16) - offset).to(torch.int8), scales.double(), zeros.long() - offset)
+
+
+def quantize_per_channel(
+    x: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor,
+    axis: int,
+    lo: int,
+    hi: int,
+    dtype: torch.dtype,
+    **_: Any,
+) -> torch.Tensor:
+    """Codes of a constant that convert left unfolded."""
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    inverse = (1.0 / scales.double()).float().view(shape)
+    y = (x * inverse).round() + zeros.float().view(shape)
+    return y.clamp(lo, hi).to(dtype)
+
+
+def _binary(function: Callable[[Value, Value], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def operation(a: Value, b: Value, *, alpha: float = 1) -> torch.Tensor:
+        if alpha != 1:
+            raise UnsupportedError(f"alpha={alpha} of add or sub: multiply the operand first")
+        a, b = (numerics.fp32(v) if isinstance(v, (int, float)) else as_float(v) for v in (a, b))
+        return function(a, b)
+
+    return operation
+
+
+add, sub, mul = _binary(torch.add), _binary(torch.sub), _binary(torch.mul)
+
+
+def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Value], torch.Tensor]:
+    def operation(x: Value) -> torch.Tensor:
+        return function(as_float(x))
+
+    return operation
+
+
+def _table(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Value], torch.Tensor]:
+    """A function of many steps: 256 evaluations where the operand is int8, the same bits."""
+
+    def operation(x: Value) -> torch.Tensor:
+        if not isinstance(x, Lazy) or x.codes.numel() <= 256:
+            return function(as_float(x))
+        entries = function(x.moved(torch.arange(-128, 128, dtype=torch.int8)).float())
+        return entries[x.codes.int() + 128]
+
+    return operation
+
+
+relu = _unary(numerics.relu)
+hardswish = _unary(numerics.hardswish)
+hardsigmoid = _unary(numerics.hardsigmoid)
+sigmoid = _table(numerics.sigmoid)
+tanh = _table(numerics.tanh)
+silu = _table(lambda x: x * numerics.sigmoid(x))
+
+
+def relu6(x: Value) -> torch.Tensor:
+    """clamp(x, 0, 6)."""
+    return numerics.clamp(as_float(x), 0.0, 6.0)
+
+
+def hardtanh(x: Value, min_val: float = -1.0, max_val: float = 1.0) -> torch.Tensor:
+    """clamp(x, min_val, max_val)."""
+    return numerics.clamp(as_float(x), min_val, max_val)
+
+
+def clamp(x: Value, min: float | None = None, max: float | None = None) -> torch.Tensor:
+    """max with the lower bound, then min with the upper; a missing bound is infinite."""
+    for bound in (min, max):
+        if isinstance(bound, torch.Tensor):
+            raise UnsupportedError("clamp with tensors as bounds: give numbers")
+    return numerics.clamp(as_float(x), -torch.inf if min is None else min, torch.inf if max is None else max)
+
+
+def _move(function: Callable[..., torch.Tensor]) -> Callable[..., Value]:
+    def operation(x: Value, *args: Any, **kwargs: Any) -> Value:
+        if isinstance(x, Lazy):
+            return x.moved(function(x.codes, *args, **kwargs))
+        return function(as_float(x), *args, **kwargs)
+
+    return operation
+
+
+reshape = _move(lambda x, shape: x.reshape(shape))
+flatten = _move(torch.flatten)
+permute = _move(torch.permute)
+transpose = _move(torch.transpose)
+squeeze = _move(torch.squeeze)
+unsqueeze = _move(torch.unsqueeze)
+matrix_transpose = _move(torch.t)
+same = _move(lambda x, *_, **__: x)
+
+
+def pad(x: Value, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
+    """Constant padding; codes stay codes if ``value`` is one of theirs."""
+    if mode != "constant":
+        raise UnsupportedError(f"pad in mode {mode!r}: the machine pads with a constant")
+    value = numerics.fp32(value or 0.0)
+    if isinstance(x, Lazy):
+        code = numerics.quantize(torch.tensor([value]), numerics.inverse_scale(x.scale), x.zero)
+        if x.moved(code).float().item() == value:
+            return x.moved(torch.nn.functional.pad(x.codes, list(padding), value=int(code)))
+    return torch.nn.functional.pad(as_float(x), list(padding), value=value)
+
+
+def constant_pad_nd(x: Value, padding: Sequence[int], value: float = 0) -> Value:
+    """``pad`` under its other name."""
+    return pad(x, padding, "constant", value)
+
+
+def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Codes if all operands share scale and zero point, else binary32."""
+    first = tensors[0]
+    if isinstance(first, Lazy) and all(first.same_grid(t) for t in tensors):
+        return first.moved(torch.cat([t.codes for t in tensors], dim))
+    return torch.cat([as_float(t) for t in tensors], dim)

@@ -1,0 +1,97 @@
+"""Pools and means: maxima of codes, and exact integer sums times two rounded factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch.nn import functional
+
+from isa import numerics
+from quantizer.reference.matrix import ACTIVATION_SPAN, FLOAT32_EXACT, pair
+from quantizer.reference.values import Lazy, as_lazy
+
+
+def max_pool2d(
+    x: Lazy | torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = 0,  # type: ignore[assignment]
+    dilation: Sequence[int] = 1,  # type: ignore[assignment]
+    ceil_mode: bool = False,
+) -> Lazy | torch.Tensor:
+    """Maximum over windows; taps outside are left out. Codes are pooled as codes."""
+    step = pair(stride) if stride != () and stride != [] else pair(kernel)
+    values = x.codes.float() if isinstance(x, Lazy) else x
+    y = functional.max_pool2d(values, pair(kernel), step, pair(padding), pair(dilation), ceil_mode)
+    return x.moved(y.to(torch.int8)) if isinstance(x, Lazy) else y
+
+
+def avg_pool2d(
+    x: object,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = 0,  # type: ignore[assignment]
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> torch.Tensor:
+    """(fp32(sum(q - z)) * fp32(s)) * fp32(1/count), with PyTorch's count for every window."""
+    x = as_lazy(x, "avg_pool2d")
+    window, frame = pair(kernel), pair(padding)
+    step = pair(stride) if stride != () and stride != [] else window
+    total = functional.avg_pool2d(_centred(x, prod(window)), window, step, frame, ceil_mode, True, divisor_override=1)
+    if divisor_override is not None:
+        return numerics.sum_to_mean(total, x.scale, divisor_override)
+    heights, widths = (
+        _counts(total.shape[i], x.codes.shape[i], window[i], step[i], frame[i], count_include_pad) for i in (-2, -1)
+    )
+    return _scaled(total, x.scale, heights, widths)
+
+
+def adaptive_avg_pool2d(x: object, output_size: int | Sequence[int | None]) -> torch.Tensor:
+    """Mean over windows [floor(i*H/h), ceil((i+1)*H/h)) of exact integers."""
+    x = as_lazy(x, "adaptive_avg_pool2d")
+    sizes = (output_size, output_size) if isinstance(output_size, int) else output_size
+    height, width = x.codes.shape[-2:]
+    rows, columns = _windows(height, sizes[0] or height), _windows(width, sizes[1] or width)
+    values = _centred(x, height * width)
+    sums = torch.stack([values[..., a:b, :].sum(-2) for a, b in rows], -2)
+    total = torch.stack([sums[..., a:b].sum(-1) for a, b in columns], -1)
+    return _scaled(total, x.scale, [b - a for a, b in rows], [b - a for a, b in columns])
+
+
+def mean(
+    x: object, dim: int | Sequence[int] | None = None, keepdim: bool = False, dtype: object = None
+) -> torch.Tensor:
+    """Mean over ``dim`` (all, if None or empty) from the exact integer sum."""
+    x = as_lazy(x, "mean")
+    axes = [dim] if isinstance(dim, int) else list(dim or range(x.codes.dim()))
+    count = prod(x.codes.shape[a] for a in axes)
+    return numerics.sum_to_mean(_centred(x, count).sum(axes, keepdim=keepdim), x.scale, count)
+
+
+def _centred(x: Lazy, taps: int) -> torch.Tensor:
+    """q - z in the narrowest float whose sums of ``taps`` values are exact."""
+    dtype = torch.float32 if taps * ACTIVATION_SPAN < FLOAT32_EXACT else torch.float64
+    return x.codes.to(dtype).sub_(x.zero)
+
+
+def _windows(size: int, pieces: int) -> list[tuple[int, int]]:
+    return [(i * size // pieces, -(-(i + 1) * size // pieces)) for i in range(pieces)]
+
+
+def _counts(outputs: int, size: int, kernel: int, step: int, pad: int, include_pad: bool) -> list[int]:
+    """Taps of each window along one axis that count towards the divisor (aten's pool_size rule)."""
+    low, high = (-pad, size + pad) if include_pad else (0, size)
+    starts = [i * step - pad for i in range(outputs)]
+    return [min(s + kernel, high) - max(s, low) for s in starts]
+
+
+def _scaled(total: torch.Tensor, scale: float, heights: list[int], widths: list[int]) -> torch.Tensor:
+    """(total * fp32(scale)) * fp32(1/(h*w)) for windows of ``heights`` x ``widths`` taps."""
+    if len({*heights}) == len({*widths}) == 1:
+        return numerics.sum_to_mean(total, scale, heights[0] * widths[0])
+    inverse = torch.tensor([[1.0 / (h * w) for w in widths] for h in heights], dtype=torch.float64).float()
+    return total.float().mul_(numerics.fp32(scale)).mul_(inverse)

@@ -1,0 +1,73 @@
+"""aten and quantized_decomposed operators to the functions that compute them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed
+
+from quantizer.reference import matrix, pointwise, pooling
+
+aten = torch.ops.aten
+decomposed = torch.ops.quantized_decomposed
+
+
+def _rows(packet: Any, function: Callable[..., Any]) -> dict[Any, Callable[..., Any]]:
+    return {getattr(packet, overload): function for overload in packet.overloads()}
+
+
+def _named(function: Callable[..., Any], *names: str) -> dict[Any, Callable[..., Any]]:
+    packets = [getattr(aten, name) for name in names if hasattr(aten, name)]
+    return {target: f for packet in packets for target, f in _rows(packet, function).items()}
+
+
+def addmm(bias: Any, x: Any, weight: Any) -> torch.Tensor:
+    """bias + x @ weight, where weight is the transpose of a constant [O, K]."""
+    return pointwise.add(matrix.matmul(x, weight), bias)
+
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    **_rows(decomposed.quantize_per_tensor, pointwise.quantize_per_tensor),
+    **_rows(decomposed.dequantize_per_tensor, pointwise.dequantize_per_tensor),
+    **_rows(decomposed.quantize_per_channel, pointwise.quantize_per_channel),
+    **_rows(decomposed.dequantize_per_channel, pointwise.dequantize_per_channel),
+    **_named(matrix.conv2d, "conv2d"),
+    **_named(matrix.convolution, "convolution"),
+    **_named(matrix.linear, "linear"),
+    **_named(matrix.matmul, "matmul", "bmm", "mm"),
+    **_named(addmm, "addmm"),
+    **_named(pointwise.add, "add", "add_"),
+    **_named(pointwise.sub, "sub", "sub_"),
+    **_named(pointwise.mul, "mul", "mul_"),
+    **_named(pointwise.relu, "relu", "relu_"),
+    **_named(pointwise.relu6, "relu6", "relu6_"),
+    **_named(pointwise.hardtanh, "hardtanh", "hardtanh_"),
+    **_named(pointwise.clamp, "clamp", "clamp_"),
+    **_named(lambda x, min: pointwise.clamp(x, min), "clamp_min", "clamp_min_"),
+    **_named(lambda x, max: pointwise.clamp(x, None, max), "clamp_max", "clamp_max_"),
+    **_named(pointwise.hardswish, "hardswish", "hardswish_"),
+    **_named(pointwise.hardsigmoid, "hardsigmoid", "hardsigmoid_"),
+    **_named(pointwise.sigmoid, "sigmoid", "sigmoid_"),
+    **_named(pointwise.silu, "silu", "silu_"),
+    **_named(pointwise.tanh, "tanh", "tanh_"),
+    **_named(pooling.max_pool2d, "max_pool2d"),
+    **_named(pooling.avg_pool2d, "avg_pool2d"),
+    **_named(pooling.adaptive_avg_pool2d, "adaptive_avg_pool2d"),
+    **_named(pooling.mean, "mean"),
+    **_named(pointwise.pad, "pad"),
+    **_named(pointwise.constant_pad_nd, "constant_pad_nd"),
+    **_named(pointwise.cat, "cat"),
+    **_named(pointwise.flatten, "flatten"),
+    **_named(pointwise.reshape, "reshape", "view", "_unsafe_view"),
+    **_named(pointwise.squeeze, "squeeze"),
+    **_named(pointwise.unsqueeze, "unsqueeze"),
+    **_named(pointwise.permute, "permute"),
+    **_named(pointwise.transpose, "transpose"),
+    **_named(pointwise.matrix_transpose, "t"),
+    **_named(pointwise.same, "contiguous", "clone", "detach", "alias", "dropout", "dropout_"),
+    operator.getitem: operator.getitem,
+}
+"""Every operator that the reference computes; others are reported together before anything runs."""

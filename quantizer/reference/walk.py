@@ -1,0 +1,164 @@
+"""Walk a quantized graph once into a list of steps; the module runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from isa.errors import InputError, UnsupportedError
+from quantizer.location import describe
+from quantizer.reference.table import FUNCTIONS
+from quantizer.reference.values import Codes, as_float
+from quantizer.spec import Kind, kind_of
+
+Resolver = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: where its result goes, what computes it, and which values nobody needs afterwards."""
+
+    slot: int
+    call: Resolver
+    dead: tuple[int, ...]
+    where: str
+
+
+def reference(q: GraphModule) -> Reference:
+    """``q``, a graph with q/dq ops, in the machine's arithmetic: its outputs are those of the compiled binary, bit for bit.
+
+    Raises UnsupportedError with every node that the machine cannot compute.
+    """
+    problems = list(_problems(q))
+    if problems:
+        lines = "\n".join(f"  {describe(node)}: {rule}" for node, rule in problems)
+        raise UnsupportedError(f"{len(problems)} node(s) cannot run on the machine:\n{lines}")
+    return Reference(q)
+
+
+class Reference(nn.Module):
+    """Runs a quantized graph in device numerics; takes the graph's tensors, returns a tuple of tensors."""
+
+    def __init__(self, q: GraphModule) -> None:
+        super().__init__()
+        nodes = [n for n in q.graph.nodes if n.op != "call_module" or n.users]
+        self._slots = {node: i for i, node in enumerate(nodes)}
+        self._initial: list[Any] = [None] * len(nodes)
+        self.inputs = [n for n in nodes if n.op == "placeholder"]
+        self._shapes = [getattr(n.meta.get("val"), "shape", None) for n in self.inputs]
+        self._output = next(n for n in nodes if n.op == "output")
+        self._results = [n for n in torch.utils._pytree.tree_leaves(self._output.args[0]) if isinstance(n, Node)]
+        self._steps = self._compile(q, nodes)
+
+    def _compile(self, q: GraphModule, nodes: list[Node]) -> list[Step]:
+        """Constants are computed now; the rest becomes steps that drop their operands after the last use."""
+        constant: set[Node] = set()
+        calls: list[Node] = []
+        for node in nodes:
+            if node.op == "get_attr":
+                self._initial[self._slots[node]] = _attribute(q, str(node.target))
+                constant.add(node)
+            elif node.op == "call_function" and all(n in constant for n in node.all_input_nodes):
+                self._initial[self._slots[node]] = self._call(node)(self._initial)
+                constant.add(node)
+            elif node.op == "call_function":
+                calls.append(node)
+        last = {operand: node for node in calls for operand in node.all_input_nodes}
+        keep = constant | set(self._results)
+        dead: dict[Node, list[int]] = {}
+        for operand, node in last.items():
+            if operand not in keep:
+                dead.setdefault(node, []).append(self._slots[operand])
+        return [Step(self._slots[node], self._call(node), tuple(dead.get(node, ())), describe(node)) for node in calls]
+
+    def _call(self, node: Node) -> Resolver:
+        function = FUNCTIONS[node.target]
+        args = [self._resolver(a) for a in node.args]
+        kwargs = {k: self._resolver(v) for k, v in node.kwargs.items()}
+        if not kwargs:
+            return lambda env: function(*[a(env) for a in args])
+        return lambda env: function(*[a(env) for a in args], **{k: v(env) for k, v in kwargs.items()})
+
+    def _resolver(self, arg: Any) -> Resolver:
+        if isinstance(arg, Node):
+            slot = self._slots[arg]
+            return lambda env: env[slot]
+        if isinstance(arg, (list, tuple)) and any(isinstance(a, Node) for a in arg):
+            items = [self._resolver(a) for a in arg]
+            return lambda env: [item(env) for item in items]
+        return lambda _: arg
+
+    @torch.no_grad()
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The graph's outputs for ``inputs`` of the shapes that it was exported for; raises InputError otherwise."""
+        self._check(inputs)
+        env = list(self._initial)
+        for node, x in zip(self.inputs, inputs, strict=True):
+            env[self._slots[node]] = x
+        for step in self._steps:
+            try:
+                env[step.slot] = step.call(env)
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{step.where}: {error}") from None
+            for slot in step.dead:
+                env[slot] = None
+        return tuple(_plain(env[self._slots[n]]) for n in self._results)
+
+    def _check(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"{len(inputs)} inputs given, the graph takes {len(self.inputs)}")
+        for node, x, shape in zip(self.inputs, inputs, self._shapes, strict=True):
+            if shape is not None and x.shape != shape:
+                raise InputError(
+                    f"input {node.name} has shape {tuple(x.shape)}, the graph was exported for {tuple(shape)}"
+                )
+
+
+def _plain(value: Any) -> torch.Tensor:
+    return (value.plain() if isinstance(value, Codes) else as_float(value)).contiguous()
+
+
+def _attribute(q: GraphModule, target: str) -> Any:
+    value: Any = q
+    for part in target.split("."):
+        value = getattr(value, part)
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
+    """Every node that breaks a rule, with the rule."""
+    for node in q.graph.nodes:
+        if node.op == "call_module" and node.users:
+            yield node, "calls of submodules are not supported: export the model with torch.export"
+        if node.op != "call_function":
+            continue
+        if node.target not in FUNCTIONS:
+            yield node, "the machine has no such operator"
+            continue
+        for operand in _integer_operands(node):
+            if not is_quantized(operand):
+                yield node, f"works on int8, but operand {operand.name} is float: quantize it"
+
+
+def _integer_operands(node: Node) -> list[Node]:
+    match kind_of(node):
+        case Kind.WEIGHTED | Kind.PRODUCT:
+            return [a for a in node.args[:2] if isinstance(a, Node)]
+        case Kind.POOL:
+            return [a for a in node.args[:1] if isinstance(a, Node)]
+        case _:
+            return []
+
+
+def is_quantized(node: Node) -> bool:
+    """Whether ``node`` is a dequantize, or moves values of one."""
+    if node.op == "call_function" and "dequantize_per" in str(node.target):
+        return True
+    if kind_of(node) in (Kind.MOVE, Kind.MAX_POOL):
+        return all(is_quantized(operand) for operand in node.all_input_nodes)
+    return False
