@@ -118,10 +118,10 @@ def lower_kernel(op: kern.KernelOp) -> Lowered:
     leaves = Leaves({a: i for i, a in enumerate(arguments)}, constant_of)
     anchor, pool, output = op.anchor, op.pool, nhwc(shape_of(op.output))
     if isinstance(anchor, kern.COPIES):
-        spec = KernelSpec(
-            op.kernel.data, (), (), output, _copy(op, anchor), _identity(operands.dtypes[0])
-        )
-        return _compact(spec, operands)
+        copy, program = _copy(op, anchor), _identity(operands.dtypes[0])
+        if isinstance(anchor, qnn.PadOp):
+            copy, program = _pad(anchor, program)
+        return _compact(KernelSpec(op.kernel.data, (), (), output, copy, program), operands)
     members = [m for m in op.members if m is not anchor]
     stage = _stage(anchor, operands, leaves) if anchor is not None else _Stage()
     if pool is None:
@@ -170,22 +170,36 @@ def _program(
 def _align(
     index: int, result: tuple[int, ...], leaves: Leaves, operands: _Operands, folded: Shape4 | None
 ) -> None:
-    """Show a stream's operand with the result's rank, as (n, h, w, c) that broadcasts against it."""
+    """Give a stream's operand the shape that broadcasts against the result."""
     argument = next(a for a, i in leaves.operands.items() if i == index)
     shape, array = shape_of(argument), leaves.constant(argument)
-    full = (1,) * (len(result) - len(shape)) + shape
+    seen = stream_shape(shape, result, folded, array is not None)
     if array is not None:
-        array = stored(array.reshape(full))
-    elif (walk := Walk.stored(shape).reshaped(full)) is None or not walk.is_view:
-        raise ProgramError(f"{argument.type} does not broadcast against {result} as it lies; reshape it first")
+        array = stored(array.reshape((1,) * (len(result) - len(shape)) + shape)).reshape(seen)
+    operands.set(index, seen, array)
+
+
+def stream_shape(
+    shape: tuple[int, ...], result: tuple[int, ...], folded: Shape4 | None = None, movable: bool = False
+) -> Shape4:
+    """A stored tensor as the (n, h, w, c) that broadcasts against ``result``; ProgramError when its layout forbids.
+
+    ``folded`` is the result's own view when that differs from the layout's; ``movable`` says that the elements
+    may be rearranged (constants).
+    """
+    full = (1,) * (len(result) - len(shape)) + shape
+    if not movable:
+        walk = Walk.stored(shape).reshaped(full)
+        if walk is None or not walk.is_view:
+            raise ProgramError(f"shape {shape} does not broadcast against {result} as it lies; reshape it first")
     seen = nhwc(full)
     if len(result) > 4 and full != result and prod(full[:-1]) != 1:
-        raise ProgramError(f"{argument.type} broadcasts inside a tensor of rank {len(result)}")
-    if folded is not None and seen[1:3] != (1, 1):
-        seen = (seen[0], folded[1], folded[2], seen[3])
-        if prod(seen) != prod(full):
-            raise ProgramError(f"{argument.type} broadcasts along rows or columns only")
-    operands.set(index, seen, None if array is None else array.reshape(seen))
+        raise ProgramError(f"shape {shape} broadcasts inside a tensor of rank {len(result)}")
+    if folded is None or seen[1:3] == (1, 1):
+        return seen
+    if full != result:
+        raise ProgramError(f"shape {shape} broadcasts along rows or columns only")
+    return folded
 
 
 def _compact(spec: KernelSpec, operands: _Operands) -> Lowered:
@@ -258,6 +272,30 @@ def _scaled(op: qnn.Conv2dOp | qnn.LinearOp, leaves: Leaves) -> Seed:
     return Seed(op.output, ACCUMULATORS, scale, bias)
 
 
+def anchor_seed(op: Operation, leaves: Leaves) -> Seed | None:
+    """How an anchor's result enters a program, as far as the program's size goes; None for a movement."""
+    result = op.results[0]
+    match op:
+        case qnn.Conv2dOp() | qnn.LinearOp():
+            return _scaled(op, leaves)
+        case qnn.MatmulOp():
+            return Seed(result, ACCUMULATORS, np.ones(1, np.float32))
+        case qnn.MaxPool2dOp():
+            return Seed(result, Stream(None, DType.I8))
+        case qnn.AvgPool2dOp() | qnn.AdaptiveAvgPool2dOp():
+            return Seed(result, ACCUMULATORS, np.ones(1, np.float32), factor=Stream(-1, DType.F32))
+        case _:
+            return None
+
+
+def folded_shape(op: Operation | None) -> Shape4 | None:
+    """The (n, h, w, c) of an anchor's result where it is not that of the layout."""
+    if not isinstance(op, qnn.AdaptiveAvgPool2dOp):
+        return None
+    n, h, w, c = nhwc(shape_of(op.output))
+    return (n, 1, h * w, c)
+
+
 def _conv2d(op: qnn.Conv2dOp, operands: _Operands, leaves: Leaves) -> _Stage:
     weight = _required(op.w, leaves, "weight of qnn.conv2d")
     o, c, kh, kw = weight.shape
@@ -287,22 +325,23 @@ def _linear(op: qnn.LinearOp, operands: _Operands, leaves: Leaves) -> _Stage:
 def _matmul(op: qnn.MatmulOp, operands: _Operands, leaves: Leaves) -> _Stage:
     a, b = int_type(op.a), int_type(op.b)
     lhs, rhs = leaves.operands[op.a], leaves.operands[op.b]
-    rows, columns, result = (matrix_shape(shape_of(v)) for v in (op.a, op.b, op.output))
+    rows, columns = matrix_shape(shape_of(op.a)), matrix_shape(shape_of(op.b))
+    if rows[0] != columns[0]:
+        raise UnsupportedError(f"qnn.matmul of {rows[0]} by {columns[0]} matrices; repeat the smaller batch")
     for value, index, shape in ((op.a, lhs, rows), (op.b, rhs, columns)):
         array = leaves.constant(value)
         operands.set(index, shape, None if array is None else array.reshape(shape))
     anchor = MatrixAnchor(lhs, rhs, Window(), 1, a.zero.data, b.zero.data, dynamic_weight=True)
     scale = np.array([numerics.product_scale(a.scale.data, b.scale.data)], np.float32)
-    macs = prod(shape_of(op.output)) * rows[3]
-    return _Stage(anchor, Seed(op.output, ACCUMULATORS, scale), macs, result)
+    return _Stage(anchor, Seed(op.output, ACCUMULATORS, scale), prod(shape_of(op.output)) * rows[3])
 
 
 def matrix_shape(shape: tuple[int, ...]) -> Shape4:
     """A batch of matrices of rank 2 or 3 as (batch, 1, rows, columns)."""
     if len(shape) > 3:
         raise UnsupportedError(f"a matrix product of rank {len(shape)} must be reshaped to rank 3 first")
-    batch = shape[0] if len(shape) == 3 else 1
-    return (batch, 1, shape[-2], shape[-1])
+    batch, rows, columns = (1,) * (3 - len(shape)) + shape
+    return (batch, 1, rows, columns)
 
 
 def _max_pool(op: qnn.MaxPool2dOp, leaves: Leaves) -> _Stage:
@@ -348,7 +387,7 @@ def _adaptive(op: qnn.AdaptiveAvgPool2dOp, operands: _Operands, leaves: Leaves) 
     anchor = MatrixAnchor(matrix, act, Window(), 1, 0, codes.zero.data, dynamic_weight=True)
     scale = np.array([codes.scale.data], np.float32)
     seed = Seed(op.output, ACCUMULATORS, scale, factor=factor)
-    return _Stage(anchor, seed, n * c * int(counts.sum()), (n, 1, oh * ow, c))
+    return _Stage(anchor, seed, n * c * int(counts.sum()), folded_shape(op))
 
 
 def _membership(size: int, count: int) -> NDArray[np.int8]:
@@ -362,16 +401,29 @@ def _pair(data: tuple[int, ...]) -> tuple[int, int]:
     return data[0], data[1]
 
 
-def _copy(op: kern.KernelOp, first: Operation) -> CopyAnchor:
+def _copy(op: kern.FusedOp, first: Operation) -> CopyAnchor | None:
     if isinstance(first, qnn.PadOp):
-        return _pad(first)
+        return None
     walk = kern.movement(op)
     assert walk is not None, "the verifier has seen to this"
     sizes, source, target = zip(*walk.loops(), strict=True)
     return CopyAnchor(0, sizes, source, target)
 
 
-def _pad(op: qnn.PadOp) -> CopyAnchor:
+def _pad(op: qnn.PadOp, identity: VectorProgram) -> tuple[Anchor, VectorProgram]:
+    """No padding is a plain copy; codes padded in rows and columns are a window of one tap; else a fill and a copy."""
+    low, high = op.padding.data[::2], op.padding.data[1::2]
+    if not any((*low, *high)):
+        return None, replace(identity, streams=(replace(identity.streams[0], operand=0),))
+    if is_int(op.input) and len(low) == 4 and not any((*low[:2], *high[:2])) and max(low) < 256:
+        # Taps outside the tile add 0 to the sum of (q - code): stored plus code, they become the padding.
+        window = Window(pad=(low[2], low[3]))
+        seed = Stream(None, DType.I8, op.code)
+        return PoolAnchor(0, window, Reduce.SUM, op.code, 0.0), VectorProgram((seed,), (), DType.I8, op.code)
+    return _fill(op), identity
+
+
+def _fill(op: qnn.PadOp) -> CopyAnchor:
     shape, low = shape_of(op.input), op.padding.data[::2]
     source, target = storage_strides(shape), storage_strides(shape_of(op.output))
     order = storage_order(len(shape))

@@ -29,6 +29,7 @@ from xdsl.traits import HasParent, IsolatedFromAbove, IsTerminator, Pure
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import qnn
+from compiler.dialects.qnn_base import INDEX
 from compiler.ir.layout import Walk
 
 MATRIX = (qnn.Conv2dOp, qnn.LinearOp, qnn.MatmulOp)
@@ -101,7 +102,7 @@ class BodyOp(IRDLOperation):
             lambda pair: _print_pair(printer, *pair),
         )
         printer.print_string(") : ")
-        printer.print_operation_type(self)
+        printer.print_function_type(self.operand_types, self.result_types)
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
         if self.attributes:
@@ -237,7 +238,7 @@ class ConcatOp(IRDLOperation):
     name = "kern.concat"
     kernel = prop_def(StringAttr)
     inputs = var_operand_def(TENSOR)
-    axis = prop_def(IntegerAttr)
+    axis = prop_def(INDEX)
     output = result_def(TENSOR)
     traits = traits_def(Pure())
     assembly_format = "$kernel $inputs `axis` $axis attr-dict `:` functional-type(operands, results)"

@@ -1,0 +1,308 @@
+"""Form kernels: every anchor swallows the float chain behind it for as long as one vector program can hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.passes import ModulePass
+
+from compiler.backend.kernel_spec import anchor_seed, constant_of, folded_shape, stream_shape
+from compiler.backend.vectorize import Leaves, ProgramError, Seed, vectorize
+from compiler.dialects import kern, qnn
+from compiler.dialects.qnn_base import shape_of
+from compiler.ir import location
+from compiler.passes.prepare_kernels import prepare
+from isa.errors import ScheduleError
+
+LONGEST_CHAIN = 64
+"""Ops that one kernel considers; far above what a program's slots hold."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be fused: nothing, chains, trailing pools; ``groups`` fixes kernels by the FX nodes of their ops."""
+
+    fuse: bool = True
+    pool: bool = False
+    groups: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class FuseKernelsPass(ModulePass):
+    """Rewrite qnn functions into kernels, views and joins; a group is FX node names joined by ``+``."""
+
+    name = "fuse-kernels"
+
+    fuse: bool = True
+    pool: bool = False
+    groups: tuple[str, ...] = ()
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        groups = tuple(tuple(group.split("+")) for group in self.groups)
+        fuse_kernels(op, Options(self.fuse, self.pool, groups))
+
+
+def fuse_kernels(module: ModuleOp, options: Options | None = None) -> None:
+    """Form the kernels of every function; UnsupportedError where no kernel computes an op, ScheduleError for groups."""
+    for function in module.ops:
+        if isinstance(function, FuncOp) and function.body.blocks:
+            _fuse_function(function.body.block, options or Options())
+
+
+def _fuse_function(block: Block, options: Options) -> None:
+    prepare(block)
+    planner = _Planner(block, options)
+    _emit(block, planner.plan())
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Ops that become one kernel, view or join, in order, and the value that they give to the rest."""
+
+    members: tuple[Operation, ...]
+    result: SSAValue
+
+
+@dataclass(eq=False)
+class _Planner:
+    block: Block
+    options: Options
+    order: dict[Operation, int] = field(init=False)
+    group_of: dict[str, tuple[str, ...]] = field(init=False)
+    done: set[Operation] = field(default_factory=set[Operation])
+    groups: list[Group] = field(default_factory=list[Group])
+
+    def __post_init__(self) -> None:
+        self.order = {op: i for i, op in enumerate(self.block.ops)}
+        self.group_of = {node: group for group in self.options.groups for node in group}
+
+    def plan(self) -> tuple[Group, ...]:
+        """Groups in an order in which each one's operands are there."""
+        for op in self.order:
+            if op in self.done or isinstance(op, (qnn.ConstantOp, qnn.DequantizeOp)):
+                continue
+            if isinstance(op, (ReturnOp, qnn.ConcatOp, qnn.PadOp, *kern.MOVES)):
+                self._store_operands(op)
+            if isinstance(op, ReturnOp) or not op.results[0].uses.get_length():
+                continue
+            self._add(self._grow(op))
+        return tuple(self.groups)
+
+    def _add(self, group: Group) -> None:
+        self.groups.append(group)
+        self.done |= set(group.members)
+
+    def _store_operands(self, op: Operation) -> None:
+        """A dequantized value that is moved or returned as binary32 is computed by a kernel of its own."""
+        for value in op.operands:
+            if isinstance(value.owner, qnn.DequantizeOp) and value.owner not in self.done:
+                self._add(Group((value.owner,), value))
+
+    def _grow(self, root: Operation) -> Group:
+        if isinstance(root, kern.MOVES):
+            group = self._grow_movement(root)
+        elif isinstance(root, (qnn.PadOp, qnn.ConcatOp)):
+            group = Group((root,), root.results[0])
+        else:
+            group = self._grow_chain(root)
+        self._check_group(root, group)
+        return group
+
+    def _grow_movement(self, root: Operation) -> Group:
+        members = [root]
+        while (last := _only_user(members[-1].results[0])) is not None and isinstance(last, kern.MOVES):
+            if not self._may_join(root, last) or kern.moved([*members, last]) is None:
+                break
+            members.append(last)
+        return Group(tuple(members), members[-1].results[0])
+
+    def _grow_chain(self, root: Operation) -> Group:
+        """The longest set of ops from ``root`` on that gives one value and fits one program."""
+        members, best = [root], Group((root,), root.results[0])
+        _check(best)
+        while len(members) < LONGEST_CHAIN and (following := self._next(root, members)) is not None:
+            members = sorted([*members, following], key=self.order.__getitem__)
+            live = _live_out(members)
+            if len(live) != 1 or isinstance(live[0].owner, qnn.DequantizeOp):
+                continue
+            group = Group(tuple(members), live[0])
+            try:
+                _check(group)
+            except ProgramError:
+                break
+            best = group
+        return best
+
+    def _next(self, root: Operation, members: Sequence[Operation]) -> Operation | None:
+        """The first op behind the members that may join them."""
+        users = {u for m in members for u in _users(m.results[0])} - set(members)
+        ready = [u for u in users if u in self.order and u not in self.done and self._joins(root, members, u)]
+        return min(ready, key=self.order.__getitem__, default=None)
+
+    def _joins(self, root: Operation, members: Sequence[Operation], op: Operation) -> bool:
+        if not self._may_join(root, op):
+            return False
+        pool = next((m for m in members[1:] if isinstance(m, kern.POOLS)), None)
+        inside = set(members)
+        if isinstance(op, kern.POOLS):
+            return pool is None and self._pool_joins(root, op)
+        if not isinstance(op, kern.CHAIN) or shape_of(op.results[0]) != shape_of((pool or root).results[0]):
+            return False
+        if pool is not None:
+            inside = {m for m in members if self.order[m] >= self.order[pool]}
+        return all(v.owner in inside or self._is_ready(v, set(members)) for v in op.operands)
+
+    def _pool_joins(self, root: Operation, op: Operation) -> bool:
+        value = op.operands[0]
+        return (
+            self.options.pool
+            and isinstance(root, kern.MATRIX)
+            and isinstance(op, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
+            and isinstance(value.owner, qnn.QuantizeOp)
+            and value.uses.get_length() == 1
+        )
+
+    def _is_ready(self, value: SSAValue, members: set[Operation]) -> bool:
+        owner = value.owner
+        if owner in members:
+            return False
+        if isinstance(owner, qnn.DequantizeOp) and owner not in self.done:
+            return self._is_ready(owner.input, members)
+        return not isinstance(owner, Operation) or owner in self.done or isinstance(owner, qnn.ConstantOp)
+
+    def _may_join(self, root: Operation, op: Operation) -> bool:
+        if not self.options.fuse and not self.options.groups:
+            return False
+        first, second = _node(root), _node(op)
+        if first in self.group_of or second in self.group_of:
+            return self.group_of.get(first) == self.group_of.get(second)
+        return self.options.fuse
+
+    def _check_group(self, root: Operation, group: Group) -> None:
+        wanted = self.group_of.get(_node(root))
+        if wanted is None:
+            return
+        nodes = {_node(op) for op in self.order if not isinstance(op, (qnn.ConstantOp, qnn.DequantizeOp))}
+        missing = [n for n in wanted if n in nodes and n not in {_node(m) for m in group.members}]
+        if missing:
+            raise ScheduleError(
+                f"kernel of nodes {', '.join(wanted)}: {missing[0]} cannot be fused behind {_node(root)}; a kernel is "
+                "one anchor and the elementwise ops that only it feeds: split the group there"
+            )
+
+
+def _node(op: Operation) -> str:
+    origin = location.origin(op)
+    return origin.node if origin is not None else ""
+
+
+def _users(value: SSAValue) -> Iterator[Operation]:
+    return (use.operation for use in value.uses)
+
+
+def _only_user(value: SSAValue) -> Operation | None:
+    users = list(_users(value))
+    return users[0] if len(users) == 1 else None
+
+
+def _live_out(members: Sequence[Operation]) -> list[SSAValue]:
+    inside = set(members)
+    return [m.results[0] for m in members if any(u not in inside for u in _users(m.results[0]))]
+
+
+def _inputs(members: Sequence[Operation]) -> list[SSAValue]:
+    """What members read from outside, once each, with the codes behind outside dequantizes."""
+    inside = set(members)
+    values = [v for m in members for v in m.operands if v.owner not in inside]
+    return list(dict.fromkeys(v.owner.input if isinstance(v.owner, qnn.DequantizeOp) else v for v in values))
+
+
+def _check(group: Group) -> None:
+    """ProgramError when the chain of a group does not fit its vector programs."""
+    members = group.members
+    leaves = Leaves({v: i for i, v in enumerate(_inputs(members))}, constant_of)
+    anchor = members[0] if isinstance(members[0], kern.ANCHORS) else None
+    chain = list(members[1:] if anchor is not None else members)
+    pool = next((m for m in chain if isinstance(m, kern.POOLS)), None)
+    seed = None if anchor is None else anchor_seed(anchor, leaves)
+    if pool is not None:
+        cut = chain.index(pool)
+        _check_chain(chain[:cut], pool.operands[0], leaves, anchor, seed)
+        chain, anchor, seed = chain[cut + 1 :], pool, anchor_seed(pool, leaves)
+    _check_chain(chain, group.result, leaves, anchor, seed)
+
+
+def _check_chain(
+    ops: Sequence[Operation], result: SSAValue, leaves: Leaves, anchor: Operation | None, seed: Seed | None
+) -> None:
+    program = vectorize(ops, result, leaves, seed)
+    values = list(leaves.operands)
+    for stream in program.streams:
+        if stream.operand is not None and stream.operand >= 0:
+            value = values[stream.operand]
+            known = constant_of(value) is not None
+            stream_shape(shape_of(value), shape_of(result), folded_shape(anchor), known)
+
+
+def _emit(block: Block, groups: Sequence[Group]) -> None:
+    """Replace the qnn ops of ``block``, constants aside, by the ops of ``groups``."""
+    old = [op for op in block.ops if not isinstance(op, (qnn.ConstantOp, ReturnOp))]
+    end = block.last_op
+    assert isinstance(end, ReturnOp), "a function ends in func.return"
+    stored: dict[SSAValue, SSAValue] = {}
+    names = _Names()
+    for group in groups:
+        op = _build(group, stored, names(group))
+        op.location = location.fuse(group.members)
+        block.insert_op_before(op, end)
+        stored[group.result] = op.results[0]
+    for i, value in enumerate(end.operands):
+        end.operands[i] = stored.get(value, value)
+    for op in reversed(old):
+        op.detach()
+        op.erase()
+
+
+def _build(group: Group, stored: dict[SSAValue, SSAValue], name: str) -> Operation:
+    first = group.members[0]
+    if isinstance(first, qnn.ConcatOp):
+        inputs = [stored.get(v, v) for v in first.inputs]
+        return kern.ConcatOp(name, inputs, first.axis.value.data, first.output.type)
+    inputs = _inputs(group.members)
+    body = Block(arg_types=[v.type for v in inputs])
+    inner: dict[SSAValue, SSAValue] = dict(zip(inputs, body.args, strict=True))
+    for op in group.members:
+        for value in op.operands:
+            if value not in inner and isinstance(value.owner, qnn.DequantizeOp):
+                inner[value] = _clone(value.owner, inner, body)
+        inner[op.results[0]] = _clone(op, inner, body)
+    body.add_op(kern.YieldOp(inner[group.result]))
+    moves = all(isinstance(op, kern.MOVES) for op in group.members)
+    walk = kern.moved(group.members) if moves else None
+    kind = kern.ViewOp if walk is not None and walk.is_view else kern.KernelOp
+    return kind(name, [stored.get(v, v) for v in inputs], body, group.result.type)
+
+
+def _clone(op: Operation, values: dict[SSAValue, SSAValue], body: Block) -> SSAValue:
+    copy = op.clone(value_mapper=dict(values))
+    body.add_op(copy)
+    return copy.results[0]
+
+
+class _Names:
+    """The FX node of a group's first op, or the op's name; numbered where it was used before."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def __call__(self, group: Group) -> str:
+        first = group.members[0]
+        name = _node(first) or first.name.removeprefix("qnn.")
+        count = self._taken.get(name, 0)
+        self._taken[name] = count + 1
+        return name if not count else f"{name}.{count}"

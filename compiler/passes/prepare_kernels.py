@@ -1,0 +1,94 @@
+"""Explicit reshapes where a kernel could not read a tensor as it lies, before kernels are formed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from xdsl.ir import Block, Operation, SSAValue
+
+from compiler.dialects import kern, qnn
+from compiler.dialects.qnn_base import shape_of, tensor
+from compiler.ir.layout import Walk
+from compiler.ir.location import copy_location
+
+BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
+
+
+def prepare(block: Block) -> None:
+    """Bring matrix products to rank 2 or 3, align broadcast operands, and split reshapes that no copy can do."""
+    for op in list(block.ops):
+        if isinstance(op, qnn.LinearOp):
+            _flatten_linear(op)
+        elif isinstance(op, qnn.MatmulOp):
+            _flatten_matmul(op)
+        elif isinstance(op, BINARY):
+            _align(op)
+        elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
+            _split(op)
+
+
+def _insert(op: Operation, *new: Operation) -> None:
+    assert op.parent is not None
+    op.parent.insert_ops_before(new, op)
+    copy_location(op, *new)
+
+
+def _reshaped(op: Operation, value: SSAValue, shape: Sequence[int]) -> SSAValue:
+    """``value`` as ``shape`` in front of ``op``, also behind a dequantize."""
+    if shape_of(value) == tuple(shape):
+        return value
+    if isinstance(value.owner, qnn.DequantizeOp):
+        moved = _reshaped(op, value.owner.input, shape)
+        again = qnn.DequantizeOp(moved)
+        _insert(op, again)
+        return again.output
+    reshape = qnn.ReshapeOp(value, shape)
+    _insert(op, reshape)
+    return reshape.output
+
+
+def _replace(op: Operation, new: Operation, shape: Sequence[int]) -> None:
+    _insert(op, new)
+    op.results[0].replace_all_uses_with(_reshaped(op, new.results[0], shape))
+    op.detach()
+    op.erase()
+
+
+def _flatten_linear(op: qnn.LinearOp) -> None:
+    shape = shape_of(op.x)
+    if len(shape) < 4:
+        return
+    flat = _reshaped(op, op.x, (prod(shape[:-1]), shape[-1]))
+    _replace(op, qnn.LinearOp(flat, op.w, op.scale, op.bias), shape_of(op.output))
+
+
+def _flatten_matmul(op: qnn.MatmulOp) -> None:
+    a, b, result = shape_of(op.a), shape_of(op.b), shape_of(op.output)
+    if len(result) == 2:
+        return
+    if prod(b[:-2]) == 1:  # one right factor: the batch joins the rows
+        left = _reshaped(op, op.a, (prod(a[:-1]), a[-1]))
+        right = _reshaped(op, op.b, b[-2:])
+    elif len(a) == len(b) == 3:
+        return
+    else:
+        left = _reshaped(op, op.a, (prod(a[:-2]), *a[-2:]))
+        right = _reshaped(op, op.b, (prod(b[:-2]), *b[-2:]))
+    _replace(op, qnn.MatmulOp(left, right), result)
+
+
+def _align(op: Operation) -> None:
+    result = shape_of(op.results[0])
+    for i, value in enumerate(op.operands):
+        shape = shape_of(value)
+        full = (1,) * (len(result) - len(shape)) + shape
+        walk = Walk.stored(shape).reshaped(full)
+        if walk is None or not walk.is_view:
+            op.operands[i] = _reshaped(op, value, full)
+
+
+def _split(op: qnn.ReshapeOp) -> None:
+    """Through a tensor of rank 1: out of one layout, then into the other."""
+    count = prod(tensor(op.input).get_shape())
+    op.operands[0] = _reshaped(op, op.input, (count,))
