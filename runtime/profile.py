@@ -1,0 +1,289 @@
+"""Profiles: cycles, energy, traffic and MACs per instruction, kernel, FX node and module, adding up exactly.
+
+Every quantity is first split over instructions and named overheads (timing and energy do that), then summed by
+where the binary says that an instruction comes from. So at each level the rows add up to the run's totals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isa.container import Binary, Location
+from isa.encoding import Instruction
+from isa.energy import EnergyTable, Event
+from isa.instructions import Region
+from runtime.energy import COMPONENTS, Energy
+from runtime.timing import DISPATCH, ENGINES, Timeline
+
+LEVELS = ("kernel", "node", "module")
+OVERHEAD = "overhead:"
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a run. ``cycles`` is its share of the critical path; ``busy_cycles`` may overlap others."""
+
+    name: str
+    instructions: int
+    cycles: int
+    busy_cycles: Mapping[str, int]
+    energy_fj: Mapping[str, int]
+    dram_read_bytes: Mapping[str, int]
+    dram_write_bytes: Mapping[str, int]
+    macs: int
+    utilization: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; zero entries of the splits are left out, units are in the key names."""
+        return {
+            "name": self.name,
+            "instructions": self.instructions,
+            "critical_cycles": self.cycles,
+            "busy_cycles": _nonzero(self.busy_cycles),
+            "energy_fj": _nonzero(self.energy_fj),
+            "dram_read_bytes": _nonzero(self.dram_read_bytes),
+            "dram_write_bytes": _nonzero(self.dram_write_bytes),
+            "macs": self.macs,
+            "utilization": self.utilization,
+        }
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one run cost and where. Build it with :func:`make_profile`."""
+
+    binary: Binary
+    timeline: Timeline
+    energy: Energy
+    table: EnergyTable
+    _columns: Ints
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the whole program."""
+        return self.timeline.cycles
+
+    @property
+    def seconds(self) -> float:
+        """Cycles at the machine's clock."""
+        return self.cycles / self.binary.machine.clock_hz
+
+    @property
+    def joules(self) -> float:
+        """Nominal energy."""
+        return self.energy.joules
+
+    @cached_property
+    def total(self) -> Row:
+        """Everything in one row."""
+        return self._group(lambda _location: "total", lambda _overhead: "total")[0]
+
+    @property
+    def utilization(self) -> float:
+        """Useful MACs / (peak MACs per cycle x cycles)."""
+        return self.total.utilization
+
+    def rows(self, level: str) -> tuple[Row, ...]:
+        """Rows of a level (kernel, node or module) in program order, overheads last."""
+        if level not in LEVELS:
+            raise ValueError(f"level {level!r}: must be one of {', '.join(LEVELS)}")
+        return self._group(lambda location: _key(location, level), lambda overhead: OVERHEAD + overhead)
+
+    def instruction_rows(self) -> tuple[Row, ...]:
+        """One row per instruction (its index and mnemonic), overheads last. MACs belong to nodes, not here."""
+        names = [f"{i} {inst.mnemonic}" for i, inst in enumerate(self.binary.instructions)]
+        return self._rows(names, np.arange(len(names)), lambda overhead: OVERHEAD + overhead, {})
+
+    def _group(self, key: Callable[[Location], str], overhead: Callable[[str], str]) -> tuple[Row, ...]:
+        numbers: dict[str, int] = {}
+        macs: dict[str, int] = {}
+        of_location: dict[int, int] = {}
+        for _, index in self.binary.spans:
+            if index not in of_location:
+                location = self.binary.locations[index]
+                name = key(location)
+                of_location[index] = numbers.setdefault(name, len(numbers))
+                macs[name] = macs.get(name, 0) + location.macs
+        spans = self.binary.spans
+        groups = np.repeat([of_location[index] for _, index in spans], [count for count, _ in spans])
+        return self._rows(list(numbers), groups.astype(np.int64), overhead, macs)
+
+    def _rows(
+        self, names: list[str], groups: Ints, overhead: Callable[[str], str], macs: Mapping[str, int]
+    ) -> tuple[Row, ...]:
+        extra = _overhead_columns(self.timeline, self.energy)
+        numbers = {name: i for i, name in enumerate(names)}
+        of_extra = [numbers.setdefault(overhead(name), len(numbers)) for name in extra]
+        sums = np.zeros((len(numbers), self._columns.shape[1]), dtype=np.int64)
+        np.add.at(sums, groups, self._columns)
+        for number, column in zip(of_extra, extra.values(), strict=True):
+            sums[number] += column
+        peak = self.binary.machine.mmu.macs_per_cycle
+        return tuple(
+            _row(name, sums[i].tolist(), macs.get(name, 0), peak) for name, i in numbers.items() if sums[i].any()
+        )
+
+    def idle_cycles(self) -> dict[str, dict[str, int]]:
+        """Engine -> cause -> cycles; with the engine's busy cycles they add up to the total."""
+        idle = self.timeline.idle
+        return {engine.value: {cause: n for cause, n in idle[engine].items() if n} for engine in ENGINES}
+
+    def provenance(self) -> dict[str, str]:
+        """What made these numbers: machine, energy table, their hashes, and the binary's own record."""
+        machine = self.binary.machine
+        return {
+            **{f"binary.{key}": value for key, value in self.binary.provenance.items()},
+            "machine": machine.name,
+            "machine_sha256": machine.digest,
+            "energy_table": self.table.name,
+            "energy_table_sha256": self.table.digest,
+        }
+
+    def to_json(self, instructions: bool = False) -> dict[str, Any]:
+        """Plain values for JSON; deterministic. ``instructions`` adds a row for every instruction."""
+        band = self.energy.total_fj
+        found: dict[str, Any] = {
+            "cycles": self.cycles,
+            "seconds": self.seconds,
+            "energy_fj": band.nominal,
+            "energy_low_fj": band.low,
+            "energy_high_fj": band.high,
+            "utilization": self.utilization,
+            "provenance": self.provenance(),
+            "idle_cycles": self.idle_cycles(),
+            "dram_busy_cycles": dict(self.timeline.dram_busy),
+            "energy_bands_fj": {
+                component.value: {"low": b.low, "nominal": b.nominal, "high": b.high}
+                for component, b in self.energy.band_fj.items()
+            },
+            "events": {event.name.lower(): n for event, n in self.energy.events.items() if n},
+            "total": self.total.to_json(),
+            **{f"{level}s": [row.to_json() for row in self.rows(level)] for level in LEVELS},
+        }
+        if instructions:
+            found["instructions"] = [row.to_json() for row in self.instruction_rows()]
+        return found
+
+    def to_text(self, level: str = "kernel", top: int | None = None) -> str:
+        """A plain table, the rows with most cycles first; ``top`` limits them, the rest becomes one row."""
+        rows = sorted(self.rows(level), key=lambda row: (-row.cycles, row.name))
+        lines = [_line(row, self.cycles) for row in rows[:top]]
+        if top is not None and len(rows) > top:
+            left = rows[top:]
+            lines.append(_rest(left, self.cycles))
+        lines.append(_line(self.total, self.cycles))
+        return format_table(HEADINGS, lines)
+
+
+HEADINGS = ("", "cycles", "%", "MMU busy", "VCU busy", "DRAM KiB", "uJ", "util %")
+
+
+def _line(row: Row, total: int) -> tuple[str, ...]:
+    moved = sum(row.dram_read_bytes.values()) + sum(row.dram_write_bytes.values())
+    return (
+        row.name,
+        f"{row.cycles}",
+        f"{100 * row.cycles / max(1, total):.1f}",
+        f"{row.busy_cycles['mmu']}",
+        f"{row.busy_cycles['vcu']}",
+        f"{moved / 1024:.1f}",
+        f"{sum(row.energy_fj.values()) / 1e9:.2f}",
+        f"{100 * row.utilization:.1f}" if row.macs else "",
+    )
+
+
+def _rest(rows: Sequence[Row], total: int) -> tuple[str, ...]:
+    cycles = sum(row.cycles for row in rows)
+    energy = sum(sum(row.energy_fj.values()) for row in rows)
+    share = f"{100 * cycles / max(1, total):.1f}"
+    return f"({len(rows)} more)", str(cycles), share, "", "", "", f"{energy / 1e9:.2f}", ""
+
+
+def format_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first is flush left, the others flush right."""
+    widths = [max(len(row[i]) for row in (headings, *lines)) for i in range(len(headings))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (headings, *lines)
+    )
+
+
+def _key(location: Location, level: str) -> str:
+    found = {"kernel": location.kernel, "node": location.node, "module": location.module}[level]
+    return found or location.node or OVERHEAD + "unknown"
+
+
+def _nonzero(split: Mapping[str, int]) -> dict[str, int]:
+    return {key: value for key, value in split.items() if value}
+
+
+# Columns of the per-instruction matrix: 1, critical cycles, busy per engine, energy per component, DRAM bytes
+# read per region, DRAM bytes written per region.
+BUSY, ENERGY = 2, 2 + len(ENGINES)
+READ = ENERGY + len(COMPONENTS)
+WRITE = READ + len(Region)
+WIDTH = WRITE + len(Region)
+
+
+def _row(name: str, sums: list[int], macs: int, peak: int) -> Row:
+    cycles = sums[1]
+    regions = [region.name.lower() for region in Region]
+    return Row(
+        name,
+        sums[0],
+        cycles,
+        dict(zip((engine.value for engine in ENGINES), sums[BUSY:ENERGY], strict=True)),
+        dict(zip((component.value for component in COMPONENTS), sums[ENERGY:READ], strict=True)),
+        dict(zip(regions, sums[READ:WRITE], strict=True)),
+        dict(zip(regions, sums[WRITE:WIDTH], strict=True)),
+        macs,
+        macs / (peak * cycles) if cycles else 0.0,
+    )
+
+
+def make_profile(binary: Binary, timeline: Timeline, energy: Energy, table: EnergyTable) -> Profile:
+    """The profile of a run of ``binary`` whose times and energy are given; ``table`` priced the energy."""
+    return Profile(binary, timeline, energy, table, _columns(binary.instructions, timeline, energy))
+
+
+def _columns(program: Sequence[Instruction], timeline: Timeline, energy: Energy) -> Ints:
+    n = len(program)
+    columns = np.zeros((n, WIDTH), dtype=np.int64)
+    if n == 0:
+        return columns
+    which = np.array(timeline.prices.which)
+    counts = np.array([cost.counts for cost in timeline.prices.costs], dtype=np.int64)[which]
+    cycles = np.array([cost.cycles for cost in timeline.prices.costs], dtype=np.int64)[which]
+    columns[:, 0] = 1
+    columns[:, 1] = timeline.critical
+    columns[np.arange(n), BUSY + timeline.engine] = cycles
+    columns[:, BUSY + DISPATCH] = 1  # dispatching takes a cycle for every instruction
+    columns[:, ENERGY:READ] = energy.instruction_fj
+    moving = np.flatnonzero(counts[:, Event.DRAM_READ_BYTE] + counts[:, Event.DRAM_WRITE_BYTE])
+    regions = np.array([int(getattr(program[i], "region", 0)) for i in moving.tolist()], dtype=np.int64)
+    columns[moving, READ + regions] = counts[moving, Event.DRAM_READ_BYTE]
+    columns[moving, WRITE + regions] = counts[moving, Event.DRAM_WRITE_BYTE]
+    return columns
+
+
+def _overhead_columns(timeline: Timeline, energy: Energy) -> dict[str, Ints]:
+    """What belongs to no instruction, by name: cycles on the critical path, energy, fetched bytes."""
+    names = dict.fromkeys((*timeline.overhead, *energy.overhead_fj))
+    columns = {name: np.zeros(WIDTH, dtype=np.int64) for name in names}
+    for name, cycles in timeline.overhead.items():
+        columns[name][1] += cycles
+    for name, split in energy.overhead_fj.items():
+        for component, femtojoules in split.items():
+            columns[name][ENERGY + COMPONENTS.index(component)] += femtojoules
+    columns["fetch"][READ + Region.CODE] += timeline.fetch_bytes
+    return columns
