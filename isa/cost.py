@@ -183,15 +183,20 @@ def bursts(start: int, run: int, n0: int, s0: int, n1: int, s1: int, burst: int)
     return sum(count * ((first + run - 1) // burst + 1) for first, count in residues.items())
 
 
-def _runs_words(run: int, n0: int, s0: int, n1: int, s1: int, word: int) -> int:
-    """SRAM words of n0 x n1 runs; runs that meet are one run."""
-    loops = sorted(((s, n) for n, s in ((n0, s0), (n1, s1)) if n > 1), reverse=True)
-    while loops and loops[-1][0] == run:
-        run *= loops.pop()[1]
-    total = ceil_div(run, word)
-    for _, n in loops:
-        total *= n
-    return total
+def _moved_words(run: int, loops: tuple[int, ...], word: int) -> int:
+    """SRAM words of a box: pieces that lie together on both sides move whole words, the rest one piece each.
+
+    So a transposing tile, contiguous on each side but not in the same order, takes a word per element.
+    """
+    n0, n1, dram0, dram1, sram0, sram1 = loops
+    both = sorted(((dram, sram, n) for n, dram, sram in ((n0, dram0, sram0), (n1, dram1, sram1)) if n > 1))
+    pieces = n0 * n1
+    for dram, sram, n in both:
+        if dram != run or sram != run:
+            break
+        run *= n
+        pieces //= n
+    return pieces * ceil_div(run, word)
 
 
 @lru_cache(maxsize=65536)
@@ -199,7 +204,7 @@ def _dma(start: int, run: int, loops: tuple[int, ...], store: bool, machine: Mac
     n0, n1, dram0, dram1, sram0, sram1 = loops
     burst = machine.dram.burst_bytes
     transferred = bursts(start % burst, run, n0, dram0, n1, dram1, burst) * burst
-    words = _runs_words(run, n0, sram0, n1, sram1, machine.sram.word_bytes) if n0 and n1 else 0
+    words = _moved_words(run, loops, machine.sram.word_bytes)
     service = dram_cycles(transferred, machine)
     if store:
         counts = _counts(DRAM_WRITE_BYTE=transferred, SRAM_READ_WORD=words)
