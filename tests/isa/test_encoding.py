@@ -53,10 +53,9 @@ def test_from_word_inverts_word(instruction):
 def test_every_word_is_rejected_or_encodes_to_itself(word):
     try:
         instruction = decode_word(word)
-    except EncodingError as error:
-        assert str(error)
-    else:
-        assert instruction.word() == word
+    except EncodingError:
+        return
+    assert instruction.word() == word
 
 
 @ALL
@@ -114,7 +113,7 @@ def test_values_of_a_wrong_kind_name_field_and_rule(kwargs, message):
 
 @pytest.mark.parametrize("value", [1e39, "one", None])
 def test_float_fields_hold_binary32_only(value):
-    with pytest.raises(EncodingError, match="vcu.convert: scale=.* must be a number in binary32's range"):
+    with pytest.raises(EncodingError, match=r"vcu.convert: scale=.* must be a number in binary32's range"):
         VcuConvert(scale=value)
 
 
@@ -187,7 +186,7 @@ def test_with_sync_replaces_only_the_given_semaphores(instruction, values):
 
 @pytest.mark.parametrize("bad", [64, -1, "x"])
 def test_with_sync_checks_its_values(bad):
-    with pytest.raises(EncodingError, match="halt: signal_a=.* must be an integer in 0..63"):
+    with pytest.raises(EncodingError, match=r"halt: signal_a=.* must be an integer in 0..63"):
         Halt().with_sync(signal_a=bad)
 
 
