@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
-from compiler.backend.kernel_spec import kernel_spec
+from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.ir.kernel import KernelSpec, Shape4
@@ -51,6 +51,12 @@ class Placed:
     shape: Shape4
     element: int
 
+    def seen_as(self, shape: Shape4) -> Placed:
+        """The same bytes, without gaps, as another shape of (n, h, w, c)."""
+        if shape == self.shape:
+            return self
+        return Placed(self.storage, self.offset, packed_strides(shape, self.element), shape, self.element)
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -59,6 +65,8 @@ class Step:
     index: int
     op: kern.FusedOp
     spec: KernelSpec
+    values: tuple[SSAValue | None, ...]
+    """What each operand of the spec stands for; None for constants that the kernel makes itself."""
     nodes: tuple[str, ...]
 
 
@@ -163,13 +171,14 @@ def _visit(graph: KernelGraph, op: Operation) -> None:
 def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
     if op.output not in graph.placed:
         _root(graph, op.output, None)
-    index = len(graph.steps)
-    for value in op.inputs:
-        graph.placed[value].storage.touch(index)
-        graph.placed[value].storage.readers += 1
+    index, lowered = len(graph.steps), lower_kernel(op)
+    for value in lowered.values:
+        if value is not None:
+            graph.placed[value].storage.touch(index)
+            graph.placed[value].storage.readers += 1
     graph.placed[op.output].storage.touch(index)
     nodes = tuple(dict.fromkeys(o.node for o in origins(op)))
-    graph.steps.append(Step(index, op, kernel_spec(op), nodes))
+    graph.steps.append(Step(index, op, lowered.spec, lowered.values, nodes))
 
 
 def is_argument(value: SSAValue) -> bool:

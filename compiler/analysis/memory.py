@@ -41,8 +41,7 @@ class MemoryPlan:
 
 def residency(graph: KernelGraph, step: Step, resident: frozenset[int]) -> Residency:
     """Which operands and whether the result of ``step`` stay in SRAM."""
-    values = [graph.placed[v].storage.index in resident for v in step.op.inputs]
-    values += [False] * (len(step.spec.operands) - len(values))
+    values = [v is not None and graph.placed[v].storage.index in resident for v in step.values]
     return Residency(tuple(values), graph.placed[step.op.output].storage.index in resident)
 
 

@@ -19,6 +19,7 @@ from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, pack
 from compiler.ir.tiling import Box, Range, Tile, Tiling
 from isa.instructions import (
     DType,
+    Func,
     LoadCopy,
     LoadShape,
     LoadStrides,
@@ -28,6 +29,7 @@ from isa.instructions import (
     MmuRun,
     MmuWeight,
     MmuWindow,
+    Operand,
     Reduce,
     Region,
     Space,
@@ -344,6 +346,8 @@ class KernelEmitter:
         _, source = self._view(anchor.act, tile)
         target = self._output(tile.out)
         self._window(None, tile.out, tile)
+        if anchor.fill is not None:
+            self._fill(anchor.fill, source, target)
         loops = list(zip(anchor.sizes, anchor.input_strides, anchor.output_strides, strict=True))
         loops = [(1, 0, 0)] * (3 - len(loops)) + loops
         outer, inner = loops[:-3], loops[-3:]
@@ -355,6 +359,21 @@ class KernelEmitter:
         for a, b in _offsets(outer):
             read = source.address + (anchor.input_offset + a) * element
             self.out.run(VcuRun(streams=1, a=read, dst=target.address + (anchor.output_offset + b) * element))
+
+    def _fill(self, value: float, source: View, target: View) -> None:
+        """Write ``value`` everywhere: the first byte of the operand, clamped to it from both sides."""
+        dtype, element = self.tiling.spec.program.output, self.places[-1].element
+        self._set_stream(0, DType.I8, (0, 0, 0, 0), 0, 0.0)
+        for slot, func in enumerate((Func.MAX, Func.MIN)):
+            self.out.setup(VcuOp, slot, func, 0, 0, Operand.IMMEDIATE, 0, value)
+        _, h, w, c = self.tiling.spec.output
+        self.out.setup(VcuShape, h, w, c)
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, w * c * element, c * element, element)
+        if dtype is DType.I8:
+            self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
+        for n in range(self.tiling.spec.output[0]):
+            dst = target.address + n * h * w * c * element
+            self.out.run(VcuRun(count=2, streams=1, a=source.address, dst=dst))
 
     # -- stores --------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from xdsl.irdl import (
 )
 from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
-from xdsl.traits import NoTerminator
+from xdsl.traits import IsolatedFromAbove, NoTerminator, Pure
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import kern
@@ -259,6 +259,7 @@ class KernelOp(kern.FusedOp):
     schedule = prop_def(ScheduleAttr)
     places = opt_prop_def(ArrayAttr[PlaceAttr])
     steps = region_def("single_block")
+    traits = traits_def(IsolatedFromAbove(), Pure(), NoTerminator())
 
     def __init__(
         self,
@@ -279,7 +280,7 @@ class KernelOp(kern.FusedOp):
                 "schedule": ScheduleAttr(schedule),
                 "places": None if places is None else ArrayAttr([PlaceAttr(p) for p in places]),
             },
-            regions=[body, steps],
+            regions=[steps, body],
         )
 
     def verify_(self) -> None:

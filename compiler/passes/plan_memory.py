@@ -58,9 +58,11 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
             offset = pool.add(spec.constants[i].tobytes())
             places.append(Place(Region.CONSTANTS, offset, strides, ELEMENT_BYTES[dtype]))
         elif i in boxes:
-            value = graph.placed[step.op.inputs[i]]
+            operand = step.values[i]
+            assert operand is not None
+            value = graph.placed[operand].seen_as(spec.operands[i])
             places.append(plan.place(value.storage, value.offset, value.strides, value.element))
         else:
             places.append(Place(Region.CONSTANTS, 0, strides, ELEMENT_BYTES[dtype]))
-    result = graph.placed[step.op.output]
+    result = graph.placed[step.op.output].seen_as(spec.output)
     return [*places, plan.place(result.storage, result.offset, result.strides, result.element)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import LocationAttr, ModuleOp
-from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from compiler.analysis.cost import Residency, channels
@@ -146,10 +146,8 @@ class _Steps:
 
     def _operand_location(self, operand: int) -> LocationAttr:
         """Of the first op in the body that reads the operand: a residual's load belongs to the add."""
-        args: tuple[BlockArgument, ...] = tuple(self.step.op.body.block.args)
-        if not 0 <= operand < len(args):
-            return self._first
-        value: SSAValue = args[operand]
-        first = next(iter(value.uses), None)
+        op, value = self.step.op, self.step.values[operand]
+        argument = next((a for a, v in zip(op.body.block.args, op.inputs, strict=True) if v is value), None)
+        first = next(iter(argument.uses), None) if argument is not None else None
         found = origins(first.operation) if first is not None else ()
         return found[0].attribute if found else self._first

@@ -1,0 +1,126 @@
+"""A planned module to a binary: instructions, semaphores, constants, locations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation, SSAValue
+
+from compiler.analysis.cost import activations
+from compiler.analysis.graph import KernelGraph, Step, element_bytes
+from compiler.analysis.memory import MemoryPlan
+from compiler.backend.emit_kernel import KernelEmitter
+from compiler.backend.emitter import Emitter
+from compiler.backend.pack import ConstantPool
+from compiler.backend.synchronize import synchronize
+from compiler.dialects.qnn_base import shape_of
+from compiler.dialects.tile import KernelOp
+from compiler.ir.location import origin
+from compiler.ir.tiling import Tiling
+from isa.container import Binary, Location, TensorInfo
+from isa.instructions import DType, Halt, Region
+from isa.machine import Machine
+from isa.program import encode
+
+END = Location("", "overhead:end of program", "", "")
+
+
+@dataclass
+class _Locations:
+    """Each distinct (kernel, node) once; the anchor's carries the kernel's multiply-accumulates."""
+
+    rows: list[Location] = field(default_factory=list[Location])
+    _index: dict[tuple[str, str, str, str], int] = field(default_factory=dict[tuple[str, str, str, str], int])
+
+    def of(self, kernel: str, op: Operation) -> int:
+        """Index of the location of a step."""
+        found = origin(op)
+        key = (kernel, f"overhead:{kernel}", "", "") if found is None else (kernel, found.node, found.module, found.source)
+        if key not in self._index:
+            self._index[key] = len(self.rows)
+            self.rows.append(Location(*key))
+        return self._index[key]
+
+    def credit(self, kernel: str, op: Operation, macs: int) -> None:
+        """Add useful multiply-accumulates to the location of ``op``."""
+        index = self.of(kernel, op)
+        self.rows[index] = replace(self.rows[index], macs=self.rows[index].macs + macs)
+
+
+def emit(
+    module: ModuleOp,
+    graph: KernelGraph,
+    plan: MemoryPlan,
+    machine: Machine,
+    names: tuple[Sequence[str], Sequence[str]],
+    provenance: Mapping[str, str],
+) -> Binary:
+    """The binary of a module whose memory is planned; ``names`` are those of inputs and outputs."""
+    emitter, pool, locations = Emitter(), ConstantPool(), _Locations()
+    kernels = [(s, s.op) for s in graph.steps if isinstance(s.op, KernelOp)]
+    for step, kernel in kernels:
+        _stream_constants(step, kernel, pool)
+    for step, kernel in kernels:
+        _emit_kernel(step, kernel, machine, pool, emitter, locations)
+    synchronized = synchronize(emitter.instructions, machine)
+    spans = _spans([emitter.locations[i] for i in synchronized.origin])
+    end = len(locations.rows)
+    return Binary(
+        machine=machine,
+        code=encode([*synchronized.instructions, Halt()]),
+        constants=bytes(pool.data),
+        inputs=_tensors(graph, plan, graph.inputs, names[0], Region.INPUT),
+        outputs=_tensors(graph, plan, graph.outputs, names[1], Region.OUTPUT),
+        input_bytes=plan.input_bytes,
+        output_bytes=plan.output_bytes,
+        arena_bytes=plan.arena_bytes,
+        locations=(*locations.rows, END),
+        spans=(*spans, (1, end)),
+        provenance=provenance,
+    )
+
+
+def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
+    """Constants that ``plan-memory`` gave an offset come first, in the same order."""
+    assert kernel.places is not None
+    for i in activations(step.spec):
+        if i in step.spec.constants:
+            offset = pool.add(step.spec.constants[i].tobytes())
+            assert offset == kernel.places.data[i].data.offset
+
+
+def _emit_kernel(
+    step: Step, kernel: KernelOp, machine: Machine, pool: ConstantPool, emitter: Emitter, locations: _Locations
+) -> None:
+    assert kernel.places is not None
+    name = step.spec.name
+    places = tuple(p.data for p in kernel.places.data)
+    tiling = Tiling(step.spec, kernel.schedule.data)
+    KernelEmitter(kernel, tiling, places, machine, pool, emitter, lambda op: locations.of(name, op)).emit()
+    if step.spec.macs:
+        locations.credit(name, kernel, step.spec.macs)
+
+
+def _spans(indices: list[int]) -> tuple[tuple[int, int], ...]:
+    """Run-length code."""
+    spans: list[tuple[int, int]] = []
+    for index in indices:
+        if spans and spans[-1][1] == index:
+            spans[-1] = (spans[-1][0] + 1, index)
+        else:
+            spans.append((1, index))
+    return tuple(spans)
+
+
+def _tensors(
+    graph: KernelGraph, plan: MemoryPlan, values: Sequence[SSAValue], names: Sequence[str], region: Region
+) -> tuple[TensorInfo, ...]:
+    infos: list[TensorInfo] = []
+    for name, value in zip(names, values, strict=True):
+        placed = graph.placed[value]
+        assert placed.storage.region is region
+        dtype = DType.I8 if element_bytes(value) == 1 else DType.F32
+        infos.append(TensorInfo(name, shape_of(value), dtype, plan.storages[placed.storage.index] + placed.offset))
+    return tuple(infos)

@@ -1,0 +1,106 @@
+"""The stages, in order: FX graph -> qnn -> kern -> tile -> binary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+
+from compiler.analysis.memory import MemoryPlan
+from compiler.backend.emit import emit
+from compiler.ir.schedule import Schedule
+from compiler.ir.signature import input_names, main_function, output_names
+from compiler.passes.canonicalize_qnn import CanonicalizeQnnPass
+from compiler.passes.fold_constants import FoldConstantsPass
+from compiler.passes.fuse_kernels import Options as FuseOptions
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.legalize_linear import LegalizeLinearPass
+from compiler.passes.materialize_copies import materialize_copies
+from compiler.passes.plan_memory import plan_module
+from compiler.passes.tile_kernels import tile_kernels
+from isa.container import Binary
+from isa.machine import Machine
+
+
+LEGALIZE = (FoldConstantsPass(), LegalizeLinearPass(), CanonicalizeQnnPass())
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the compiler may do. Bits never depend on it.
+
+    ``schedule`` fixes fusion, tilings, ring depths and placement; without it the cost model decides.
+    """
+
+    fuse: bool = True
+    double_buffer: bool = True
+    schedule: Schedule | None = None
+    validate: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A binary, the schedule that made it, seconds per stage and the memory plan."""
+
+    binary: Binary
+    schedule: Schedule
+    seconds: dict[str, float]
+    memory: MemoryPlan
+
+
+@dataclass
+class Stopwatch:
+    """Seconds per stage, and what watches the module after each."""
+
+    after: Callable[[str, ModuleOp], None] | None = None
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    @contextmanager
+    def stage(self, name: str, module: ModuleOp | None = None) -> Iterator[None]:
+        """Time a stage; afterwards show the module to the observer."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        if self.after is not None and module is not None:
+            self.after(name, module)
+
+
+def compile_graph(graph: Any, machine: Machine, options: Options | None = None) -> Compiled:
+    """Compile a quantized ``torch.fx.GraphModule`` or ``ExportedProgram``.
+
+    Raises UnsupportedError naming every operator that cannot be compiled, and ScheduleError.
+    """
+    from compiler.frontend.export import import_graph  # torch is imported only when there is a graph
+
+    watch = Stopwatch()
+    with watch.stage("frontend"):
+        module = import_graph(graph)
+    return compile_module(module, machine, options or Options(), watch)
+
+
+def compile_module(
+    module: ModuleOp, machine: Machine, options: Options, watch: Stopwatch | None = None
+) -> Compiled:
+    """Compile a qnn module; the module is rewritten in place."""
+    watch = watch or Stopwatch()
+    with watch.stage("legalize", module):
+        for step in LEGALIZE:
+            step.apply(Context(), module)
+    groups = options.schedule.groups() if options.schedule else ()
+    with watch.stage("fuse", module):
+        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups))
+        materialize_copies(module)
+    with watch.stage("tile", module):
+        schedule = tile_kernels(module, machine, options.schedule, 2 if options.double_buffer else 1)
+    with watch.stage("plan", module):
+        layout, plan = plan_module(module, machine)
+    with watch.stage("emit"):
+        main = main_function(module)
+        names = (input_names(main), output_names(main))
+        binary = emit(module, layout, plan, machine, names, {})
+    return Compiled(binary, schedule, watch.seconds, plan)
