@@ -117,11 +117,11 @@ class QuantizeOp(QnnOp):
     assembly_format = "$input (`range` $range^)? attr-dict `:` type($input) `->` type($output)"
 
     def __init__(self, value: Value, codes: IntType, bounds: tuple[int, int] | None = None):
-        full = bounds is None or bounds == (codes.low, codes.high)
+        limits = bounds if bounds != (codes.low, codes.high) else None
         super().__init__(
             operands=[value],
             result_types=[TensorType(codes, shape_of(value))],
-            properties={"range": None if full else IntsAttr(bounds)},
+            properties={"range": None if limits is None else IntsAttr(limits)},
         )
 
     @property

@@ -145,11 +145,11 @@ def _move(g: Graph, x: Value, op: Callable[[Any], Any], constant: Callable[[Any]
     """Apply a movement to the codes of a quantized tensor, to floats otherwise; to constants at once."""
     match x:
         case Constant(array):
-            return Constant(np.ascontiguousarray(constant(array)))
+            return Constant(np.asarray(constant(array), order="C"))
         case Weight() if x.axis is None:
-            return Weight(np.ascontiguousarray(constant(x.codes)), x.scale, x.zero, None)
+            return Weight(np.asarray(constant(x.codes), order="C"), x.scale, x.zero, None)
         case Weight():
-            return Constant(np.ascontiguousarray(constant(x.dequantized())))
+            return Constant(np.asarray(constant(x.dequantized()), order="C"))
         case Quantized(ssa):
             return Quantized(g.add(op(ssa)))
         case Codes(ssa, unsigned):

@@ -20,7 +20,7 @@ from isa import numerics
 Array = NDArray[Any]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  (a finding that is collected, not an error that is raised to users)
     """One operator breaks ``rule``; ``advice`` says what to do. Collected into one UnsupportedError."""
 
     def __init__(self, rule: str, advice: str):

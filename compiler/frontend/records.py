@@ -48,7 +48,7 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
-    location: Origin = Origin("")
+    location: Origin = field(default_factory=lambda: Origin(""))
 
 
 @dataclass(frozen=True)

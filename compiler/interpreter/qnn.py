@@ -96,6 +96,22 @@ def _dequantize(op: qnn.DequantizeOp, x: Array) -> Array:
     return numerics.dequantize(x, codes.scale.data, codes.zero.data)
 
 
+def _clamp(op: qnn.ClampOp, x: Array) -> Array:
+    return numerics.clamp(x, op.min.data, op.max.data)
+
+
+def _concat(op: qnn.ConcatOp, *xs: Array) -> Array:
+    return np.concatenate(xs, op.axis.value.data)
+
+
+def _reshape(op: qnn.ReshapeOp, x: Array) -> Array:
+    return x.reshape(shape_of(op.output))
+
+
+def _permute(op: qnn.PermuteOp, x: Array) -> Array:
+    return x.transpose(op.order.data)
+
+
 def _unary(function: Callable[[Array], Array]) -> Callable[[Operation, Array], Array]:
     return lambda op, x: function(x)
 
@@ -119,7 +135,7 @@ SEMANTICS: dict[type[Operation], Callable[..., Array]] = {
     qnn.SubOp: _binary(np.subtract),
     qnn.MulOp: _binary(np.multiply),
     qnn.ReluOp: _unary(numerics.relu),
-    qnn.ClampOp: lambda op, x: numerics.clamp(x, op.min.data, op.max.data),
+    qnn.ClampOp: _clamp,
     qnn.HardswishOp: _unary(numerics.hardswish),
     qnn.HardsigmoidOp: _unary(numerics.hardsigmoid),
     qnn.SigmoidOp: _unary(numerics.sigmoid),
@@ -128,9 +144,9 @@ SEMANTICS: dict[type[Operation], Callable[..., Array]] = {
     qnn.AvgPool2dOp: _avg_pool,
     qnn.AdaptiveAvgPool2dOp: _adaptive_avg_pool,
     qnn.PadOp: _pad,
-    qnn.ConcatOp: lambda op, *xs: np.concatenate(xs, op.axis.value.data),
-    qnn.ReshapeOp: lambda op, x: x.reshape(shape_of(op.output)),
-    qnn.PermuteOp: lambda op, x: x.transpose(op.order.data),
+    qnn.ConcatOp: _concat,
+    qnn.ReshapeOp: _reshape,
+    qnn.PermuteOp: _permute,
 }
 """What each operation computes: ``f(op, *operands) -> result``."""
 

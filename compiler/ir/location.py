@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from xdsl.dialects.builtin import (
     UNKNOWN_LOC,
+    ArrayAttr,
     FileLineColLoc,
     FusedLoc,
     IntAttr,
@@ -55,8 +57,7 @@ def origins(operation: Operation) -> tuple[Origin, ...]:
 
 def _origins(location: Attribute) -> Iterable[Origin]:
     if isinstance(location, FusedLoc):
-        parts = location.locations
-        for part in parts if isinstance(parts, Iterable) else ():
+        for part in cast(ArrayAttr[Attribute], location.locations):
             yield from _origins(part)
     if isinstance(location, NameLoc):
         node, _, module = location.desc.data.partition(SEPARATOR)
@@ -80,7 +81,7 @@ def fuse(operations: Iterable[Operation]) -> LocationAttr:
         return UNKNOWN_LOC
     if len(unique) == 1:
         return next(iter(unique)).attribute
-    return FusedLoc([one.attribute for one in unique], NoneAttr())
+    return FusedLoc(ArrayAttr[Attribute](one.attribute for one in unique), NoneAttr())
 
 
 def copy_location(source: Operation, *targets: Operation) -> None:

@@ -1,0 +1,80 @@
+"""``quartic opt``: run any passes on ``.mlir`` text. xDSL's driver with our dialects, passes and a table of times."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass, PassPipeline
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import DiagnosticException, ParseError
+from xdsl.xdsl_opt_main import xDSLOptMain
+
+from compiler.universe import UNIVERSE
+from isa.errors import QuarticError
+
+
+class QuarticOpt(xDSLOptMain):
+    """The driver; ``QuarticOpt(args=[...]).run()`` reads a file or stdin and writes stdout."""
+
+    version_format = "quartic opt (xdsl {xdsl_version})"
+
+    def register_all_dialects(self) -> None:
+        """xDSL's dialects and ours, also where the package is not installed and has no entry point."""
+        super().register_all_dialects()
+        known = {dialect for dialect in self.ctx.registered_dialect_names}
+        for name, factory in UNIVERSE.all_dialects.items():
+            if name not in known:
+                self.ctx.register_dialect(name, factory)
+
+    def register_all_passes(self) -> None:
+        """xDSL's passes and ours."""
+        super().register_all_passes()
+        self.available_passes |= UNIVERSE.all_passes
+
+    def setup_pipeline(self) -> None:
+        """Verify and print between passes, and keep the seconds of each."""
+        self.seconds: list[tuple[str, float]] = []
+        self._started = time.perf_counter()
+        self.pipeline = PassPipeline.parse_spec(self.available_passes, self.args.passes, self._between)
+
+    def _between(self, previous: ModulePass | None, module: ModuleOp, following: ModulePass | None) -> None:
+        if previous is not None:
+            self.seconds.append((previous.name, time.perf_counter() - self._started))
+        if not self.args.disable_verify:
+            module.verify()
+        if previous and following and self.args.print_between_passes:
+            print(f"// after {previous.name}")
+            Printer(sys.stdout, print_debuginfo=self.args.print_debuginfo).print_op(module)
+            print("\n")
+        self._started = time.perf_counter()
+
+    def run(self) -> None:
+        """Read, transform, write; with ``--time-passes``, a table on stderr."""
+        super().run()
+        if self.args.time_passes:
+            print(time_table(self.seconds), file=sys.stderr)
+
+
+def time_table(seconds: Sequence[tuple[str, float]]) -> str:
+    """Passes in order with their seconds and share, and the total."""
+    total = sum(value for _, value in seconds)
+    width = max([len("total"), *(len(name) for name, _ in seconds)])
+    rows = [f"{name:<{width}} {value:9.4f} s {value / total:6.1%}" for name, value in seconds]
+    return "\n".join([*rows, f"{'total':<{width}} {total:9.4f} s"])
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the driver; errors in the input are printed, not raised. 0 on success."""
+    try:
+        QuarticOpt("Run compiler passes on .mlir text", args).run()
+    except (QuarticError, DiagnosticException, ParseError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

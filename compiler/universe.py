@@ -1,0 +1,39 @@
+"""Our dialects and passes, by name, for ``quartic opt`` and xDSL's own tools. Nothing is imported before its use.
+
+To add a dialect or a pass, add a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from xdsl.universe import Universe
+
+DIALECTS = {
+    "qnn": "compiler.dialects.qnn:Qnn",
+    "kern": "compiler.dialects.kern:Kern",
+    "tile": "compiler.dialects.tile:Tile",
+}
+"""Dialect name -> ``module:object``."""
+
+PASSES = {
+    "canonicalize-qnn": "compiler.passes.canonicalize_qnn:CanonicalizeQnnPass",
+    "fuse-kernels": "compiler.passes.fuse_kernels:FuseKernelsPass",
+    "fold-constants": "compiler.passes.fold_constants:FoldConstantsPass",
+    "legalize-linear": "compiler.passes.legalize_linear:LegalizeLinearPass",
+}
+"""Pass name -> ``module:class``."""
+
+
+def lazily(path: str) -> Callable[[], Any]:
+    """A function that imports ``module:object`` when called."""
+    module, _, name = path.partition(":")
+    return lambda: getattr(import_module(module), name)
+
+
+UNIVERSE = Universe(
+    all_dialects={name: lazily(path) for name, path in DIALECTS.items()},
+    all_passes={name: lazily(path) for name, path in PASSES.items()},
+)
