@@ -1,0 +1,99 @@
+"""Reference semantics of a kernel spec: what the back end must compute, on whole (n, h, w, c) arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compiler.interpreter.vector import evaluate
+from compiler.interpreter.windows import Windows, conv2d_i32, reduce_taps
+from compiler.ir.kernel import (
+    CopyAnchor,
+    KernelSpec,
+    MatrixAnchor,
+    PoolAnchor,
+    Shape4,
+    VectorProgram,
+    Window,
+)
+from isa.instructions import DType, Reduce
+
+Array = NDArray[Any]
+
+
+def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
+    """The kernel's result (n, h, w, c), int8 or float32; operands that are None come from the spec's constants."""
+    arrays = [
+        spec.constants[i] if a is None else np.asarray(a).reshape(spec.operands[i])
+        for i, a in enumerate(operands)
+    ]
+    if isinstance(spec.anchor, CopyAnchor):
+        return _copy(spec, spec.anchor, arrays[0])
+    shape = spec.inner or spec.output
+    start = None if spec.anchor is None else _anchor(spec.anchor, arrays, shape)
+    result = _program(spec.program, start, arrays, shape)
+    if spec.pool is not None and spec.pool_program is not None:
+        total = _pool(spec.pool, result, spec.output)
+        result = _program(spec.pool_program, total, arrays, spec.output)
+    return result
+
+
+def _program(program: VectorProgram, start: Array | None, arrays: Sequence[Array], shape: Shape4) -> Array:
+    streams = [start if s.operand is None else arrays[s.operand] for s in program.streams]
+    full = [np.broadcast_to(s, shape) for s in streams if s is not None]
+    return evaluate(program, full)
+
+
+def _anchor(anchor: MatrixAnchor | PoolAnchor | CopyAnchor, arrays: Sequence[Array], shape: Shape4) -> Array:
+    if isinstance(anchor, PoolAnchor):
+        return _pool(anchor, arrays[anchor.act], shape)
+    assert isinstance(anchor, MatrixAnchor)
+    x, w = arrays[anchor.act], arrays[anchor.weight]
+    if anchor.dynamic_weight:
+        left, right = x.astype(np.int64) - anchor.zero_act, w.astype(np.int64) - anchor.zero_weight
+        return (left @ right).astype(np.int32)
+    weight = w.transpose(2, 0, 1)[:, None] if anchor.depthwise else w.transpose(0, 3, 1, 2)
+    planes = x.transpose(0, 3, 1, 2)
+    windows = _windows(anchor.window, planes.shape[2:], shape)
+    acc = conv2d_i32(planes, anchor.zero_act, weight, windows, anchor.groups)
+    return acc[:, : shape[1], : shape[2]]
+
+
+def _pool(anchor: PoolAnchor, x: Array, shape: Shape4) -> Array:
+    planes = x.transpose(0, 3, 1, 2).astype(np.int32) - anchor.zero
+    windows = _windows(anchor.window, planes.shape[2:], shape)
+    if anchor.reduce is Reduce.MAX:
+        result = reduce_taps(planes, windows, -(1 << 20), np.maximum)
+    else:
+        result = reduce_taps(planes, windows, 0, np.add)
+    return result[:, :, : shape[1], : shape[2]].transpose(0, 2, 3, 1)
+
+
+def _windows(window: Window, size: Sequence[int], shape: Shape4) -> Windows:
+    """The window with paddings after the end that give at least the output's size."""
+    after = [
+        max(0, (shape[1 + i] - 1) * window.stride[i] + window.extent(i) - size[i] - window.pad[i])
+        for i in (0, 1)
+    ]
+    return Windows(window.kernel, window.stride, (*window.pad, *after), window.dilation)
+
+
+def _copy(spec: KernelSpec, anchor: CopyAnchor, source: Array) -> Array:
+    dtype = np.float32 if spec.program.output is DType.F32 else np.int8
+    result = np.zeros(int(np.prod(spec.output)), dtype)
+    if anchor.fill is not None:
+        result[:] = anchor.fill
+    read = _offsets(anchor.sizes, anchor.input_strides) + anchor.input_offset
+    write = _offsets(anchor.sizes, anchor.output_strides) + anchor.output_offset
+    result[write] = source.reshape(-1)[read]
+    return result.reshape(spec.output)
+
+
+def _offsets(sizes: Sequence[int], strides: Sequence[int]) -> NDArray[np.int64]:
+    offsets = np.zeros(1, np.int64)
+    for size, stride in zip(sizes, strides, strict=True):
+        offsets = (offsets[:, None] + np.arange(size) * stride).reshape(-1)
+    return offsets

@@ -1,0 +1,105 @@
+"""The kern level gives the bits of the qnn level, kernel by kernel and as specs."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import SSAValue
+
+from compiler.backend.kernel_spec import lower_kernel
+from compiler.dialects import kern, qnn
+from compiler.dialects.qnn_base import shape_of
+from compiler.interpreter.kern import run_kern
+from compiler.interpreter.qnn import evaluate, run_qnn
+from compiler.interpreter.spec import run_spec
+from compiler.ir.layout import storage_order
+from compiler.passes.fuse_kernels import Options, fuse_kernels
+from isa.errors import InputError
+from tests.compiler.kern_graphs import GRAPHS, graph, inputs
+
+OPTIONS = {
+    "fused": Options(),
+    "alone": Options(fuse=False),
+    "pools": Options(pool=True),
+}
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    return array.view(np.int32) if array.dtype == np.float32 else array
+
+
+def lower(name: str, options: Options) -> tuple[ModuleOp, ModuleOp]:
+    module = graph(*GRAPHS[name])
+    fused = module.clone()
+    fuse_kernels(fused, options)
+    fused.verify()
+    return module, fused
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_kernels_give_the_bits_of_their_ops(name: str, options: str):
+    module, fused = lower(name, OPTIONS[options])
+    for scale in (1.0, 1e4):
+        arrays = inputs(module, scale)
+        for a, b in zip(run_qnn(module, arrays), run_kern(fused, arrays), strict=True):
+            assert np.array_equal(bits(a), bits(b))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_specs_give_the_bits_of_their_kernels(name: str, options: str):
+    _, fused = lower(name, OPTIONS[options])
+    for op, got, want in _kernels(fused):
+        assert np.array_equal(got, want), op.kernel.data
+
+
+def to_storage(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.transpose(storage_order(array.ndim)))
+
+
+def _kernels(module: ModuleOp) -> Iterator[tuple[kern.KernelOp, np.ndarray, np.ndarray]]:
+    """Run by specs over stored bytes what the interpreter runs over logical arrays."""
+    main = next(op for op in module.ops if isinstance(op, FuncOp))
+    values: dict[SSAValue, np.ndarray] = dict(zip(main.body.block.args, inputs(module), strict=True))
+    for op in main.body.block.ops:
+        if isinstance(op, qnn.ConstantOp):
+            values[op.output] = qnn.constant_array(op)
+        if isinstance(op, kern.ConcatOp):
+            values[op.output] = np.concatenate([values[v] for v in op.inputs], op.axis.value.data)
+        if isinstance(op, kern.BodyOp):
+            values[op.output] = _body(op, [values[v] for v in op.inputs])
+        if isinstance(op, kern.ViewOp):  # a view really leaves every byte where it is
+            stored = to_storage(values[op.inputs[0]]).reshape(-1)
+            assert np.array_equal(stored, to_storage(values[op.output]).reshape(-1))
+        if isinstance(op, kern.KernelOp):
+            lowered = lower_kernel(op)
+            constants = lowered.spec.constants
+            operands = [
+                None if v is None or i in constants else to_storage(values[v])
+                for i, v in enumerate(lowered.values)
+            ]
+            want = to_storage(values[op.output]).reshape(lowered.spec.output)
+            yield op, run_spec(lowered.spec, operands), want
+
+
+def _body(op: kern.BodyOp, arguments: list[np.ndarray]) -> np.ndarray:
+    values = dict(zip(op.body.block.args, arguments, strict=True))
+    for member in op.members:
+        values[member.results[0]] = evaluate(member, *(values[v] for v in member.operands))
+    return values[op.result_value]
+
+
+def test_wrong_inputs_are_refused():
+    _, fused = lower("residual", Options())
+    with pytest.raises(InputError, match=r"input 0 must be float32\[2, 3, 9, 8\], got float32\[1\]"):
+        run_kern(fused, [np.zeros(1, np.float32)])
+
+
+def test_macs_are_those_of_the_convolutions():
+    module, fused = lower("residual", Options())
+    total = sum(lower_kernel(op).spec.macs for op in fused.walk() if isinstance(op, kern.KernelOp))
+    convs = [op for op in module.walk() if isinstance(op, qnn.Conv2dOp)]
+    assert total == sum(int(np.prod(shape_of(c.output)) * np.prod(shape_of(c.w)[1:])) for c in convs)
