@@ -201,7 +201,7 @@ def _moved_words(run: int, loops: tuple[int, ...], word: int) -> int:
 
 @lru_cache(maxsize=65536)
 def _dma(start: int, run: int, loops: tuple[int, ...], store: bool, machine: Machine) -> Cost:
-    n0, n1, dram0, dram1, sram0, sram1 = loops
+    n0, n1, dram0, dram1 = loops[:4]
     burst = machine.dram.burst_bytes
     transferred = bursts(start % burst, run, n0, dram0, n1, dram1, burst) * burst
     words = _moved_words(run, loops, machine.sram.word_bytes)
