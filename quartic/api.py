@@ -62,7 +62,7 @@ def compile(
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
     options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
     compiled = compile_graph(quantized_graph(q), target, options)
-    return Executable(compiled.binary, compiled.schedule, compiled.timings)
+    return Executable(compiled.binary, compiled.schedule, compiled.seconds, compiled.memory.sram_peak_bytes)
 
 
 def load(path: str | Path) -> Executable:

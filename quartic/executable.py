@@ -23,6 +23,8 @@ class Executable:
     schedule: Schedule | None = None
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
     """Seconds per stage of the compiler, in order."""
+    sram_peak_bytes: int | None = None
+    """SRAM that the memory plan takes at its peak; None for one that was loaded."""
 
     @property
     def machine(self) -> str:

@@ -69,9 +69,7 @@ def load_model(source: str) -> nn.Module:
         return load_program(Path(source)).module()
     file, colon, name = source.rpartition(":")
     if not colon or not file:
-        raise InputError(
-            f"{source!r} names no model: give model.pt2, file.py:function or package.module:function"
-        )
+        raise InputError(f"{source!r} names no model: give model.pt2, file.py:function or package.module:function")
     build = getattr(_module(file), name, None)
     if not callable(build):
         raise InputError(f"{file} has no function {name!r} that builds a model")

@@ -13,9 +13,7 @@ class Plain(nn.Sequential):
     """Two convolutions and a linear layer; images [N, 3, 12, 12]."""
 
     def __init__(self) -> None:
-        super().__init__(
-            ConvNorm(3, 8, 3), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 5 * 5, 10)
-        )
+        super().__init__(ConvNorm(3, 8, 3), nn.Conv2d(8, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 5 * 5, 10))
 
 
 class Odd(nn.Module):

@@ -21,6 +21,7 @@ def command(
 ) -> None:
     """Compile a model once per schedule and compare cycles, energy, traffic and peak SRAM."""
     from quartic.models import load_program, load_schedule
+    from quartic.results import headline
 
     choices = [("(the compiler's own)", None), *((str(path), load_schedule(path)) for path in schedule or ())]
     with progress(f"loading {model.name}"):
@@ -32,7 +33,9 @@ def command(
 
             exe = quartic.compile(program, machine, schedule=value)
             run = quartic.timing(exe)
-        rows.append({"schedule": name, "instructions": exe.instructions, **run.headline()})
+        figures = headline(run.profile)
+        peak = (exe.sram_peak_bytes or 0) / 1024
+        rows.append({"schedule": name, **figures, "peak SRAM KiB": peak, "instructions": exe.instructions})
     if as_json:
         print(json.dumps(rows, indent=2))
     else:

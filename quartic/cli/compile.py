@@ -45,6 +45,7 @@ def command(
             "code bytes": len(exe.binary.code),
             "constant bytes": len(exe.binary.constants),
             "instructions": exe.instructions,
+            "peak SRAM bytes": exe.sram_peak_bytes,
             "seconds": dict(exe.timings),
         },
         as_json,

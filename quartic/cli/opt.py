@@ -11,4 +11,4 @@ def command(context: typer.Context) -> None:
     """Run passes on .mlir text (`quartic opt --help` lists them)."""
     from compiler.opt import main
 
-    main(context.args)
+    raise typer.Exit(main(context.args))

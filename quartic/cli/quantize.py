@@ -30,9 +30,7 @@ def command(
     count = min((len(array) if array.ndim else 0 for array in arrays), default=0)
     if count < batch:
         raise InputError(f"{calibration}: holds {count} samples; calibration needs at least one batch of {batch}")
-    batches = [
-        tuple(array[start : start + batch] for array in arrays) for start in range(0, count - batch + 1, batch)
-    ]
+    batches = [tuple(array[start : start + batch] for array in arrays) for start in range(0, count - batch + 1, batch)]
     with progress(f"calibrating on {len(batches)} batches"):
         import quartic
 
@@ -40,6 +38,4 @@ def command(
     with progress("saving"):
         save_program(q, batches[0], output)
     size = output.stat().st_size
-    show(
-        {"output": str(output), "bytes": size, "recipe": recipe, "batch": batch, "batches": len(batches)}, as_json
-    )
+    show({"output": str(output), "bytes": size, "recipe": recipe, "batch": batch, "batches": len(batches)}, as_json)

@@ -25,6 +25,7 @@ def command(
     """Run a binary on the simulator: outputs, cycles, energy."""
     from isa.errors import InputError
     from quartic.executable import Executable
+    from quartic.results import summary
 
     if inputs is None and not timing_only:
         raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
@@ -46,4 +47,4 @@ def command(
 
         with replacing(trace) as temporary:
             run.trace(temporary)
-    show({"binary": str(binary), **run.summary()}, as_json)
+    show({"binary": str(binary), **summary(run.profile)}, as_json)

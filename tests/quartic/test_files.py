@@ -13,9 +13,14 @@ from quartic.files import existing, read_text, replacing, write_bytes
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     target = tmp_path / "m.qbin"
     target.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), replacing(target) as temporary:
-        temporary.write_bytes(b"half")
-        raise ZeroDivisionError
+
+    def interrupted() -> None:
+        with replacing(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 

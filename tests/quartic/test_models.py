@@ -82,7 +82,7 @@ def test_outputs_round_trip(tmp_path: Path) -> None:
 
 
 def test_two_outputs_do_not_fit_one_npy(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a .npy holds one array and there are 2 outputs; name it .npz"):
+    with pytest.raises(InputError, match=r"a \.npy holds one array and there are 2 outputs; name it \.npz"):
         save_arrays(tmp_path / "y.npy", ["a", "b"], (torch.ones(1), torch.ones(1)))
 
 

@@ -1,0 +1,208 @@
+"""``make bench``: measure the reference networks and write ``benchmarks/results/bench.{json,md}``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+QUICK = ("digits", "mobilenet_v1", "mobilenet_v2", "resnet18", "resnet50", "inception_v3")
+Row = dict[str, Any]
+
+
+def provenance(rows: Sequence[Row]) -> Row:
+    """What the numbers depend on: machines and energy tables with digests, versions, seed, host."""
+    from benchmarks.measure import SEED
+    from isa.energy import EnergyTable
+    from isa.machine import Machine
+
+    machines = [Machine.load(name) for name in dict.fromkeys(row["machine"] for row in rows)]
+    tables = {machine.energy: EnergyTable.load(machine.energy).digest for machine in machines}
+    return {
+        "machines": {machine.name: machine.digest for machine in machines},
+        "energy tables": tables,
+        "versions": {name: version(name) for name in ("quartic-npu", "torch", "torchao", "xdsl", "numpy")},
+        "python": platform.python_version(),
+        "seed": SEED,
+        "cores": os.cpu_count(),
+    }
+
+
+def measured(network: str, machine: str, repeat: int) -> Row:
+    """Measure one network in a process of its own, so that memory and caches are its own."""
+    command = [sys.executable, "-m", "benchmarks.measure", network, "--machine", machine, "--repeat", str(repeat)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; the first column to the left."""
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def chip_table(rows: Sequence[Row]) -> str:
+    """What the simulated machine does, against the bounds."""
+    head = ("network", "machine", "MMAC", "bits equal", "cycles", "ms", "utilization", "bound ms", "ratio", "mJ")
+    return markdown(
+        head,
+        (
+            (
+                row["network"],
+                row["machine"],
+                f"{row['macs'] / 1e6:,.1f}",
+                "yes" if row["exact"] else "**no**",
+                f"{row['cycles']:,}",
+                f"{row['seconds'] * 1e3:.3f}",
+                f"{row['utilization']:.1%}",
+                f"{row['bound seconds'] * 1e3:.3f}",
+                f"{row['seconds'] / row['bound seconds']:.2f}",
+                f"{row['joules']['total'] * 1e3:.3f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def energy_table(rows: Sequence[Row]) -> str:
+    """Millijoules by component."""
+    parts = [name for name in rows[0]["joules"]]
+    return markdown(
+        ("network", *parts),
+        ((row["network"], *(f"{row['joules'][part] * 1e3:.4f}" for part in parts)) for row in rows),
+    )
+
+
+def bounds_table(rows: Sequence[Row]) -> str:
+    """Every bound, in milliseconds, and how far the simulated time is above it."""
+    kinds = list(rows[0]["bounds"])
+    return markdown(
+        ("network", *(f"{kind}: ms (ratio)" for kind in kinds)),
+        (
+            (
+                row["network"],
+                *(f"{row['bounds'][kind] * 1e3:.3f} ({row['seconds'] / row['bounds'][kind]:.2f})" for kind in kinds),
+            )
+            for row in rows
+        ),
+    )
+
+
+def compile_table(rows: Sequence[Row]) -> str:
+    """Compile time by stage, and what came out."""
+    stages = list(rows[0]["stages"])
+    head = ("network", "compile s", *stages, "instructions", "binary bytes", "constants / weights", "code share", "MiB")
+    return markdown(
+        head,
+        (
+            (
+                row["network"],
+                f"{row['compile seconds']:.2f}",
+                *(f"{row['stages'].get(stage, 0.0):.2f}" for stage in stages),
+                f"{row['instructions']:,}",
+                f"{row['binary bytes']:,}",
+                f"{row['constant bytes'] / row['params']:.3f}",
+                f"{row['code bytes'] / row['binary bytes']:.1%}",
+                f"{row['peak bytes'] / 2**20:,.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def wall_table(rows: Sequence[Row]) -> str:
+    """Wall time of the simulation against PyTorch in the same process."""
+    head = (
+        "network", "float32 ms", "Q/DQ graph ms", "reference ms", "simulation ms", "/ float32", "/ Q/DQ",
+        "timing only ms", "/ Q/DQ",
+    )  # fmt: skip
+
+    def cells(row: Row) -> tuple[str, ...]:
+        wall = row["walls"]
+        simulate, timing = wall["simulate"], wall["timing only"]
+        return (
+            row["network"],
+            *(f"{wall[name] * 1e3:.1f}" for name in ("float", "qdq", "reference", "simulate")),
+            f"{simulate / wall['float']:.2f}",
+            f"{simulate / wall['qdq']:.2f}",
+            f"{timing * 1e3:.1f}",
+            f"{timing / wall['qdq']:.2f}",
+        )
+
+    return markdown(head, map(cells, rows))
+
+
+def targets(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
+    """(what, measured, at most) of every target that the measured networks have."""
+    found: list[tuple[str, float, float]] = []
+    for row in rows:
+        name = row["network"]
+        if row["machine"] != "edge28" or name not in ("resnet50", "mobilenet_v2"):
+            continue
+        deep = name == "resnet50"
+        wall = row["walls"]
+        found += [
+            (f"{name}: compile seconds", row["compile seconds"], 5.0 if deep else 2.0),
+            (f"{name}: latency / bound", row["seconds"] / row["bound seconds"], 1.5 if deep else 3.0),
+            (f"{name}: code share of the binary", row["code bytes"] / row["binary bytes"], 0.05),
+            (f"{name}: constants / packed weights", row["constant bytes"] / row["params"], 1.02),
+            (f"{name}: peak GiB of compile and run", row["peak bytes"] / 2**30, 2.0),
+        ]
+        if deep:
+            found += [
+                ("resnet50: simulation / eager Q/DQ graph", wall["simulate"] / wall["qdq"], 1.0),
+                ("resnet50: timing only / simulation target", wall["timing only"] / wall["qdq"], 0.1),
+            ]
+    return found
+
+
+def report(rows: Sequence[Row], source: Row) -> str:
+    """The results as Markdown."""
+    met = (
+        (what, f"{value:.3f}", f"{most:g}", "yes" if value <= most else "**no**") for what, value, most in targets(rows)
+    )
+    checks = markdown(("target", "measured", "at most", "met"), met)
+    parts = (
+        ("# Measurements", "Written by `make bench`; wall times are medians on a shared machine, compare ratios."),
+        ("## Simulated machine", chip_table(rows)),
+        ("## Energy, mJ", energy_table(rows)),
+        ("## Bounds", bounds_table(rows)),
+        ("## Compiler", compile_table(rows)),
+        ("## Simulator against PyTorch", wall_table(rows)),
+        ("## Targets", checks),
+        ("## Provenance", "```json\n" + json.dumps(source, indent=2) + "\n```"),
+    )
+    return "\n\n".join(f"{title}\n\n{body}" for title, body in parts) + "\n"
+
+
+def main() -> None:
+    """Measure, write both files, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", default=QUICK, help="names in benchmarks.zoo")
+    parser.add_argument("--full", action="store_true", help="more repetitions, and machine tiny too")
+    parser.add_argument("--repeat", type=int)
+    options = parser.parse_args()
+    repeat = options.repeat or (9 if options.full else 3)
+    rows: list[Row] = []
+    for machine in ("edge28", "tiny") if options.full else ("edge28",):
+        for network in options.networks:
+            print(f"measuring {network} on {machine}", file=sys.stderr)
+            rows.append(measured(network, machine, repeat))
+    source = provenance(rows)
+    text = report(rows, source)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "bench.json").write_text(json.dumps({"provenance": source, "rows": rows}, indent=1) + "\n")
+    (RESULTS / "bench.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

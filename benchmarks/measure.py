@@ -1,0 +1,126 @@
+"""Measure one network: ``python -m benchmarks.measure resnet50`` prints one JSON object.
+
+Wall times are medians of several runs in this process, so that their ratios hold on a busy machine. Peak memory is
+that of a second process, which only loads the quantized graph, compiles and runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SEED = 0
+
+
+def median_seconds(work: Callable[[], object], repeat: int) -> float:
+    """Median wall time of ``work`` over ``repeat`` runs, after one that warms up."""
+    work()
+    seconds: list[float] = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def peak_memory(program: Path, machine: str, shape: tuple[int, ...]) -> int:
+    """Bytes of resident memory at the peak of a process that compiles and runs ``program`` once."""
+    request = json.dumps({"program": str(program), "machine": machine, "shape": shape})
+    command = [sys.executable, "-m", "benchmarks.measure", "--memory", request]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def _compile_and_run(request: dict[str, Any]) -> int:
+    import torch
+
+    import quartic
+    from quartic.models import load_program
+
+    exe = quartic.compile(load_program(Path(request["program"])).module(), request["machine"])
+    quartic.simulate(exe, torch.zeros(request["shape"]))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
+    """Everything that the tables show of one network."""
+    import torch
+
+    import quartic
+    from benchmarks.zoo import NETWORKS
+    from benchmarks.zoo.layers import work
+    from quartic.models import save_program
+    from quartic.results import summary
+
+    network = NETWORKS[name]
+    model, x = network.model(SEED), network.images(1, SEED)
+    quantized = time.perf_counter()
+    q = quartic.quantize(model, (x,), [(network.images(1, seed),) for seed in (1, 2)])
+    quantized = time.perf_counter() - quantized
+    executables = [quartic.compile(q, machine) for _ in range(repeat + 1)][1:]
+    exe = executables[0]
+    stages = {key: statistics.median(one.timings[key] for one in executables) for key in exe.timings}
+    run = quartic.simulate(exe, x)
+    reference = quartic.reference(q)
+    with torch.no_grad():
+        exact = all(map(torch.equal, reference(x), run.outputs))
+        walls = {
+            "float": median_seconds(lambda: model(x), repeat),
+            "qdq": median_seconds(lambda: q(x), repeat),
+            "reference": median_seconds(lambda: reference(x), repeat),
+            "simulate": median_seconds(lambda: quartic.simulate(exe, x), repeat),
+            "timing only": median_seconds(lambda: quartic.timing(exe), repeat),
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "model.pt2"
+        save_program(q, (x,), program)
+        memory = peak_memory(program, machine, tuple(x.shape))
+    counted = work(model, tuple(x.shape))
+    binary = exe.binary
+    return {
+        "network": name,
+        "machine": machine,
+        "params": counted.params,
+        "macs": counted.macs,
+        "exact": exact,
+        "quantize seconds": quantized,
+        "compile seconds": sum(stages.values()),
+        "stages": stages,
+        "instructions": exe.instructions,
+        "code bytes": len(binary.code),
+        "constant bytes": len(binary.constants),
+        "binary bytes": len(binary.to_bytes()),
+        "walls": walls,
+        "peak bytes": memory,
+        "provenance": dict(binary.provenance),
+        **summary(run.profile),
+    }
+
+
+def main() -> None:
+    """Print the measurements of the network that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", nargs="?")
+    parser.add_argument("--machine", default="edge28")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--memory", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for noisy in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    if options.memory:
+        print(_compile_and_run(options.memory))
+    else:
+        print(json.dumps(measure(options.network, options.machine, options.repeat)))
+
+
+if __name__ == "__main__":
+    main()
