@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
 from xdsl.dialects.builtin import BoolAttr, IntegerAttr, TensorType, f32, i64
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
@@ -19,7 +21,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 from xdsl.utils.exceptions import VerifyException
 
-from compiler.dialects.attrs import IntsAttr, NumberAttr
+from compiler.dialects.attrs import IntsAttr, IntType, NumberAttr
 from compiler.dialects.qnn_base import (
     ANY,
     INDEX,
@@ -179,9 +181,15 @@ class AdaptiveAvgPool2dOp(QnnOp):
         return float_tensor((*x[:2], *size))
 
 
-def pad_code(value: float, scale: float, zero: int) -> float:
-    """The code whose value is ``value``; an integer when the value is representable."""
-    return value / scale + zero
+def code_of(value: float, codes: IntType) -> int | None:
+    """The code that stands for exactly ``value``, or None when there is none."""
+    if not math.isfinite(value):
+        return None
+    steps = round(value / codes.scale.data)
+    code = steps + codes.zero.data
+    if not codes.low <= code <= codes.high:
+        return None
+    return code if np.float32(steps) * np.float32(codes.scale.data) == np.float32(value) else None
 
 
 @irdl_op_definition
@@ -210,8 +218,10 @@ class PadOp(QnnOp):
     @property
     def code(self) -> int:
         """The code that surrounds a tensor of codes."""
-        codes = int_type(self.input)
-        return round(pad_code(self.value.data, codes.scale.data, codes.zero.data))
+        code = code_of(self.value.data, int_type(self.input))
+        if code is None:
+            raise VerifyException(f"value {self.value.data!r} is not a code of {int_type(self.input)}")
+        return code
 
     def infer(self) -> Attribute:
         kind = tensor(self.input)
@@ -219,9 +229,7 @@ class PadOp(QnnOp):
         if len(padding) != 2 * len(shape) or min(padding, default=0) < 0:
             raise VerifyException(f"padding needs two numbers >= 0 for each of {len(shape)} dimensions, got {padding}")
         if kind.element_type != f32:
-            codes = int_type(self.input)
-            if not codes.low <= self.code <= codes.high:
-                raise VerifyException(f"value {self.value.data!r} is not a code of {codes}")
+            _ = self.code
         return TensorType(kind.element_type, shapes.padded(shape, padding))
 
 

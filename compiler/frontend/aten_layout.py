@@ -10,6 +10,7 @@ import numpy as np
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, shape_of
+from compiler.dialects.qnn_layout import code_of
 from compiler.frontend.build import Graph, describe
 from compiler.frontend.qdq import (
     Codes,
@@ -20,7 +21,6 @@ from compiler.frontend.qdq import (
     Value,
     Weight,
     codes_type,
-    representable,
     weight,
 )
 from compiler.ir import shapes
@@ -236,7 +236,7 @@ def pad(
     sides = [n for p in reversed(pairs + [(0, 0)] * (rank - len(pairs))) for n in p]
     if not any(sides):
         return x
-    if isinstance(x, Quantized) and representable(number, int_type(x.ssa)):
+    if isinstance(x, Quantized) and code_of(number, int_type(x.ssa)) is not None:
         return Quantized(g.add(qnn.PadOp(x.ssa, sides, number)))
     return Float(g.add(qnn.PadOp(g.float(x), sides, number)))
 

@@ -33,7 +33,7 @@ def import_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> Module
 
 def read_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> list[Record]:
     """The records of a graph, in its order."""
-    module = graph.module() if isinstance(graph, torch.export.ExportedProgram) else graph
+    module: Any = graph.module() if isinstance(graph, torch.export.ExportedProgram) else graph
     if not isinstance(module, fx.GraphModule):
         raise UnsupportedError(
             f"expected a torch.fx GraphModule or an ExportedProgram, got {type(graph).__name__}; "
@@ -75,9 +75,10 @@ def _call(node: fx.Node, stacks: dict[fx.Node, str]) -> Call:
 def _target(node: fx.Node) -> str:
     if isinstance(node.target, str):
         return f"{node.op}.{node.target}"
-    if isinstance(node.target, torch._ops.OpOverload):  # pyright: ignore[reportPrivateUsage]
-        return str(node.target)
-    return f"{node.target.__module__}.{node.target.__name__}"
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload):  # pyright: ignore[reportPrivateUsage]
+        return str(cast(Any, target))
+    return f"{target.__module__}.{target.__name__}"
 
 
 def _plain(value: Any) -> Any:
@@ -112,7 +113,7 @@ def _shape(node: fx.Node) -> tuple[tuple[int, ...] | None, str | None]:
     value: Any = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None, None
-    if any(not isinstance(size, int) for size in value.shape):
+    if any(type(size) is not int for size in value.shape):
         raise UnsupportedError(
             f"node {node.name}: shape {tuple(value.shape)} is dynamic; every size must be known: "
             "export the model without dynamic_shapes"

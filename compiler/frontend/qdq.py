@@ -128,11 +128,3 @@ def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array]:
         )
     scale = np.broadcast_to(value.scale, (value.codes.shape[0],))
     return value.codes, numerics.product_scale(x.scale.data, scale)
-
-
-def representable(value: float, codes: IntType) -> bool:
-    """Whether ``value`` is exactly what some code stands for."""
-    step = np.float32(codes.scale.data)
-    q = np.rint(value / codes.scale.data) if np.isfinite(value) else np.inf
-    inside = codes.low <= q + codes.zero.data <= codes.high
-    return bool(inside and np.float32(q) * step == np.float32(value))
