@@ -121,6 +121,10 @@ class Written:
         else:
             self._strided(box)[...] = 1
 
+    def first_unwritten(self, space: Memory, start: int, stop: int) -> int:
+        """The first byte of [start, stop) that nothing wrote, or -1."""
+        return self._bytes[space].find(0, start, stop)
+
     def read(self, box: Box) -> None:
         """Raise UninitialisedError unless every byte of ``box``, within its space, has been written."""
         if (data := self._bytes.get(box.space)) is None:
