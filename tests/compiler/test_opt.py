@@ -1,0 +1,86 @@
+"""The ``quartic opt`` driver: exit codes, error text, times, and lazy registration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from compiler.opt import main, time_table
+from compiler.universe import DIALECTS, PASSES, lazily
+
+MODULE = """\
+func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+  %0 = qnn.relu %x : tensor<2xf32>
+  %1 = qnn.relu %0 : tensor<2xf32>
+  func.return %1 : tensor<2xf32>
+}
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    path = tmp_path / "main.mlir"
+    path.write_text(MODULE)
+    return str(path)
+
+
+def test_runs_passes_and_prints_between_them(source, capsys):
+    assert main([source, "-p", "canonicalize-qnn,fold-constants", "--print-between-passes"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("// after canonicalize-qnn\n")
+    assert out.count("qnn.relu") == 2  # one in each printed module
+
+
+def test_time_passes_prints_a_table_on_stderr(source, capsys):
+    assert main([source, "-p", "canonicalize-qnn,fold-constants", "--time-passes"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["canonicalize-qnn", "fold-constants", "total"]
+
+
+def test_time_table_adds_up():
+    assert time_table([("a", 1.0), ("bcd", 3.0)]).splitlines() == [
+        "a        1.0000 s  25.0%",
+        "bcd      3.0000 s  75.0%",
+        "total    4.0000 s",
+    ]
+
+
+def test_time_table_without_passes():
+    assert time_table([]) == "total    0.0000 s"
+
+
+def test_broken_input_is_an_error_with_its_position(tmp_path, capsys):
+    path = tmp_path / "bad.mlir"
+    path.write_text(MODULE.replace("tensor<2xf32> {", "tensor<2xf32> {{"))
+    assert main([str(path)]) == 1
+    assert f"error: {path}:1" in capsys.readouterr().err
+
+
+def test_unknown_pass_is_an_error(source, capsys):
+    assert main([source, "-p", "no-such-pass"]) == 1
+    assert "no-such-pass" in capsys.readouterr().err
+
+
+def test_missing_file_is_an_error(capsys):
+    assert main(["nowhere.mlir"]) == 1
+    assert "nowhere.mlir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "path"), [*DIALECTS.items(), *PASSES.items()])
+def test_universe_rows_load_and_have_their_name(name, path):
+    assert lazily(path)().name == name
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_each_pass_lies_in_the_file_of_its_name(name):
+    assert PASSES[name].split(":")[0] == f"compiler.passes.{name.replace('-', '_')}"
+    assert import_module(PASSES[name].split(":")[0])
+
+
+def test_driver_does_not_import_torch():
+    code = "import sys, compiler.opt; compiler.opt.QuarticOpt(args=[]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
