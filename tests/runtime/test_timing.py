@@ -205,3 +205,18 @@ def test_server_gives_every_cycle_once(time):
             taken.add(cursor)
             expected = cursor + 1
         assert server.serve(at, need) == expected
+
+
+FASTER = {
+    "bandwidth": dataclasses.replace(TINY, dram=dataclasses.replace(TINY.dram, bytes_per_second=8 * 10**9)),
+    "latency": dataclasses.replace(TINY, dram=dataclasses.replace(TINY.dram, latency_cycles=0)),
+    "queues": dataclasses.replace(TINY, dispatch=dataclasses.replace(TINY.dispatch, queue_depth=16)),
+}
+
+
+@pytest.mark.parametrize("name", FASTER)
+@settings(max_examples=40, deadline=None)
+@given(program=programs())
+def test_a_better_machine_is_not_slower(name, program):
+    # Not a theorem (an earlier request may now take the DRAM from a more urgent one); see docs/machines.md.
+    assert simulate_time(program, FASTER[name]).cycles <= simulate_time(program, TINY).cycles
