@@ -3,5 +3,16 @@
 from quantizer.annotate import QuarticQuantizer
 from quantizer.flow import calibrate, convert, prepare, quantize
 from quantizer.reference import Reference, reference
+from quantizer.report import Unquantized, report
 
-__all__ = ["QuarticQuantizer", "Reference", "calibrate", "convert", "prepare", "quantize", "reference"]
+__all__ = [
+    "QuarticQuantizer",
+    "Reference",
+    "Unquantized",
+    "calibrate",
+    "convert",
+    "prepare",
+    "quantize",
+    "reference",
+    "report",
+]

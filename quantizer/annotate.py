@@ -7,6 +7,7 @@ operator in the table is quantized on its edge; results that only leave the grap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -50,7 +51,7 @@ class _Annotator:
     def visit(self, node: Node) -> None:
         match kind_of(node):
             case Kind.WEIGHTED:
-                x, w = node.args[0], node.args[1]
+                x, w = node.all_input_nodes[:2]
                 self._inputs(node, {x: self.recipe.activation, w: self.recipe.weight})
             case Kind.PRODUCT | Kind.POOL:
                 self._inputs(node, dict.fromkeys(_float_operands(node), self.recipe.activation))
@@ -64,7 +65,7 @@ class _Annotator:
                 pass
 
     def _inputs(
-        self, node: Node, specs: dict[Node, QuantizationSpecBase], output: QuantizationSpecBase | None = None
+        self, node: Node, specs: Mapping[Node, QuantizationSpecBase], output: QuantizationSpecBase | None = None
     ) -> None:
         node.meta[ANNOTATION] = QuantizationAnnotation(
             input_qspec_map=dict(specs), output_qspec=output, _annotated=True
@@ -74,7 +75,8 @@ class _Annotator:
         operands = _float_operands(node)
         swallowed = self._swallowed(node, operands)
         others = [x for x in operands if x is not swallowed]
-        self.chain_operands[node] = self.chain_operands.get(swallowed, 0) + len(others) - (swallowed is None)
+        taken = self.chain_operands.get(swallowed, 0) if swallowed else -1
+        self.chain_operands[node] = taken + len(others)
         read = [x for x in others if x.op != "get_attr"]
         self._inputs(node, dict.fromkeys(read, self.recipe.activation))
 

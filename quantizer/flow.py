@@ -10,11 +10,11 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.fx import GraphModule
-from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from isa.errors import QuantizationError
 from quantizer.annotate import QuarticQuantizer
+from quantizer.observers import AverageMinMaxObserver
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
@@ -60,6 +60,8 @@ def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
         for count, batch in enumerate(batches, 1):
             for piece in _pieces(as_tuple(batch), expected, count):
                 prepared(*piece)
+            for observer in _observers(prepared):
+                observer.close_batch()
     if count == 0:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
     return prepared
@@ -70,9 +72,8 @@ def convert(prepared: GraphModule) -> GraphModule:
 
     Raises QuantizationError if an observer has seen no data.
     """
-    for module in prepared.modules():
-        low = getattr(module, "min_val", None) if isinstance(module, UniformQuantizationObserverBase) else None
-        if type(module).__name__ == "AverageMinMaxObserver" and low is not None and torch.isinf(low).any():
+    for observer in _observers(prepared):
+        if observer.batches == 0 and observer.pending is None:
             raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,6 +94,10 @@ def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
         if not isinstance(value, torch.Tensor):
             raise QuantizationError(f"input {i} is a {type(value).__name__}, not a torch.Tensor")
     return values
+
+
+def _observers(prepared: GraphModule) -> list[AverageMinMaxObserver]:
+    return [module for module in prepared.modules() if isinstance(module, AverageMinMaxObserver)]
 
 
 def _pieces(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from isa.errors import InputError, UnsupportedError
 from quantizer.location import describe
@@ -30,7 +31,7 @@ class Step:
 
 
 def reference(q: GraphModule) -> Reference:
-    """``q``, a graph with q/dq ops, in the machine's arithmetic: its outputs are those of the compiled binary, bit for bit.
+    """``q``, a graph with q/dq ops, in the machine's arithmetic: outputs equal the compiled binary's, bit for bit.
 
     Raises UnsupportedError with every node that the machine cannot compute.
     """
@@ -52,7 +53,7 @@ class Reference(nn.Module):
         self.inputs = [n for n in nodes if n.op == "placeholder"]
         self._shapes = [getattr(n.meta.get("val"), "shape", None) for n in self.inputs]
         self._output = next(n for n in nodes if n.op == "output")
-        self._results = [n for n in torch.utils._pytree.tree_leaves(self._output.args[0]) if isinstance(n, Node)]
+        self._results = [n for n in tree_leaves(self._output.args[0]) if isinstance(n, Node)]
         self._steps = self._compile(q, nodes)
 
     def _compile(self, q: GraphModule, nodes: list[Node]) -> list[Step]:

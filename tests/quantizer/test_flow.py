@@ -1,0 +1,157 @@
+"""prepare, calibrate, convert: ranges, errors, determinism."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from isa import numerics
+from isa.errors import QuantizationError
+from quantizer import calibrate, convert, prepare, quantize
+from quantizer.observers import AverageMinMaxObserver
+from quantizer.spec import RECIPES
+
+FINITE = st.floats(-1e4, 1e4, width=32)
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)).eval()
+
+
+def observer() -> AverageMinMaxObserver:
+    spec = RECIPES["w8a8"].activation
+    return spec.observer_or_fake_quant_ctr.with_args(
+        dtype=spec.dtype, quant_min=-128, quant_max=127, qscheme=spec.qscheme
+    )()
+
+
+def qparams(*batches: torch.Tensor) -> tuple[float, int]:
+    watch = observer()
+    for batch in batches:
+        watch(batch)
+        watch.close_batch()
+    scale, zero = watch.calculate_qparams()
+    return scale.item(), int(zero.item())
+
+
+IMAGE = torch.linspace(-1, 1, 27).reshape(1, 3, 3, 3)
+
+
+@given(st.lists(FINITE, min_size=1, max_size=20))
+def test_zero_is_exact_and_the_error_is_at_most_half_a_step_in_range(values: list[float]) -> None:
+    x = torch.tensor(values)
+    scale, zero = qparams(x)
+    q = numerics.quantize(x, numerics.inverse_scale(scale), zero)
+    y = numerics.dequantize(q, scale, zero)
+    assert numerics.dequantize(numerics.quantize(torch.zeros(1), numerics.inverse_scale(scale), zero), scale, zero) == 0
+    # the range ends may lie half a step beyond the codes, since the zero point is rounded to an integer
+    low, high = scale * (-128 - zero), scale * (127 - zero)
+    inside = (x >= low) & (x <= high)
+    assert ((y - x).abs()[inside] <= scale * 0.50001).all()
+    assert ((y - x).abs() <= scale * 1.00001).all()
+
+
+@given(st.lists(FINITE, min_size=1, max_size=20))
+def test_quantization_is_idempotent(values: list[float]) -> None:
+    x = torch.tensor(values)
+    scale, zero = qparams(x)
+    q = numerics.quantize(x, numerics.inverse_scale(scale), zero)
+    again = numerics.quantize(numerics.dequantize(q, scale, zero), numerics.inverse_scale(scale), zero)
+    assert torch.equal(q, again)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-45, -1e-30, 5.0])
+def test_degenerate_ranges_give_normal_scales(value: float) -> None:
+    scale, zero = qparams(torch.full((3,), value))
+    assert 2.0**-24 <= scale <= 5 / 255 * 1.001
+    assert -128 <= zero <= 127
+
+
+def test_a_range_off_zero_is_stretched_to_hold_it() -> None:
+    scale, zero = qparams(torch.tensor([2.1, 3.5]))
+    assert (scale, zero) == (pytest.approx(3.5 / 255), -128)
+
+
+def test_batches_weigh_the_same_at_first() -> None:
+    scale, zero = qparams(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 3.0]), torch.tensor([0.0, 5.0]))
+    assert (scale, zero) == (pytest.approx(3 / 255), -128)
+
+
+@settings(max_examples=5)
+@given(st.integers(2, 4))
+def test_a_batch_cut_to_the_exported_shape_counts_once(pieces: int) -> None:
+    x = torch.randn(pieces, 3, 3, 3, generator=torch.Generator().manual_seed(pieces))
+    prepared = calibrate(prepare(model(), (IMAGE,)), [x])
+    watch = next(m for m in prepared.modules() if isinstance(m, AverageMinMaxObserver))
+    assert (watch.batches, watch.min_val, watch.max_val) == (1, x.min(), x.max())
+
+
+def test_dead_weights_quantize_to_zero() -> None:
+    dead = model()
+    nn.init.zeros_(dead[4].weight)
+    q = quantize(dead, (IMAGE,), [IMAGE])
+    assert torch.equal(q(IMAGE)[0], dead[4].bias)
+
+
+def test_equal_inputs_give_equal_graphs() -> None:
+    first, second = (quantize(model(), (IMAGE,), [IMAGE, 2 * IMAGE]) for _ in range(2))
+    assert str(first.graph) == str(second.graph)
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
+def test_the_float_model_is_left_alone() -> None:
+    original = model()
+    before = {k: v.clone() for k, v in original.state_dict().items()}
+    quantize(original, (IMAGE,), [IMAGE])
+    assert all(torch.equal(v, original.state_dict()[k]) for k, v in before.items())
+
+
+def test_no_batches_is_an_error() -> None:
+    with pytest.raises(QuantizationError, match="calibration set is empty: give at least one batch"):
+        quantize(model(), (IMAGE,), [])
+
+
+def test_converting_without_calibration_is_an_error() -> None:
+    with pytest.raises(QuantizationError, match="was not calibrated: run calibrate"):
+        convert(prepare(model(), (IMAGE,)))
+
+
+def test_a_batch_of_the_wrong_shape_names_both_shapes() -> None:
+    with pytest.raises(QuantizationError, match=r"batch 2 has shapes \[\(1, 3, 4, 3\)\].*\[\(1, 3, 3, 3\)\]"):
+        quantize(model(), (IMAGE,), [IMAGE, torch.zeros(1, 3, 4, 3)])
+
+
+def test_a_batch_that_is_not_a_tensor_is_an_error() -> None:
+    with pytest.raises(QuantizationError, match=r"input 0 is a int, not a torch\.Tensor"):
+        quantize(model(), (IMAGE,), [(3,)])
+
+
+def test_training_mode_is_an_error() -> None:
+    training = model()
+    training[1].train()
+    with pytest.raises(QuantizationError, match=r"module 1 is in training mode: call model.eval\(\)"):
+        prepare(training, (IMAGE,))
+
+
+def test_nan_in_calibration_is_an_error() -> None:
+    with pytest.raises(QuantizationError, match="ranges must be finite"):
+        quantize(model(), (IMAGE,), [IMAGE * torch.nan])
+
+
+def test_value_dependent_control_flow_is_an_error_with_advice() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """x or -x."""
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(QuantizationError, match=r"torch\.export cannot capture Branch.*use torch\.where"):
+        prepare(Branch().eval(), (IMAGE,))
+
+
+def test_inputs_that_do_not_fit_the_model_are_an_error() -> None:
+    with pytest.raises(QuantizationError, match=r"cannot capture Sequential for inputs of shapes \[\(1, 2, 3, 3\)\]"):
+        prepare(model(), (torch.zeros(1, 2, 3, 3),))
