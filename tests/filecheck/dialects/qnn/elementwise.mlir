@@ -55,7 +55,7 @@ func.func @constant() {
   %0 = qnn.constant dense<[1, -2]> : tensor<2xi8> : tensor<2xi8>
   // CHECK-NEXT: %1 = qnn.constant dense<[1, -2]> : tensor<2xi8> : tensor<2x!qnn.int<8, 0.5, 1>>
   %1 = qnn.constant dense<[1, -2]> : tensor<2xi8> : tensor<2x!qnn.int<8, 0.5, 1>>
-  // CHECK-NEXT: %2 = qnn.constant dense<0.1> : tensor<f32> : tensor<f32>
+  // CHECK-NEXT: %2 = qnn.constant dense<1.000000e-01> : tensor<f32> : tensor<f32>
   %2 = qnn.constant dense<0.1> : tensor<f32> : tensor<f32>
   func.return
 }
