@@ -159,6 +159,7 @@ ONE_CYCLE = Cost(1, 0, 0, _counts())
 
 
 def _one_cycle(_inst: Instruction, _state: State, _machine: Machine) -> Cost:
+    """1 cycle."""
     return ONE_CYCLE
 
 
@@ -217,12 +218,14 @@ ONE_RUN = (1, 1, 0, 0, 0, 0)
 
 
 def _copy(inst: Instruction, _state: State, machine: Machine) -> Cost:
+    """DRAM service of the bursts touched, at least 1 SRAM word per cycle; latency comes before the first byte."""
     assert isinstance(inst, LoadCopy | StoreCopy)
     burst = machine.dram.burst_bytes
     return _dma(inst.offset % burst, inst.bytes, ONE_RUN, isinstance(inst, StoreCopy), machine)
 
 
 def _tile(inst: Instruction, state: State, machine: Machine) -> Cost:
+    """As a copy, summed over the runs of the box."""
     assert isinstance(inst, LoadTile | StoreTile)
     store = isinstance(inst, StoreTile)
     shape, by = (state.store_shape, state.store_strides) if store else (state.load_shape, state.load_strides)
@@ -231,6 +234,7 @@ def _tile(inst: Instruction, state: State, machine: Machine) -> Cost:
 
 
 def _mmu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
+    """Dense: pipeline + weight fill + k tiles x n tiles x rows + drain; depthwise: pixels x tap groups x n tiles."""
     assert isinstance(inst, MmuRun)
     out, window = state.mmu_output, state.mmu_window
     m, taps = out.height * out.width, window.kernel_h * window.kernel_w
@@ -303,6 +307,7 @@ def stream_words(stream: VcuStream, shape: tuple[int, int, int], word: int) -> i
 
 
 def _vcu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
+    """Pipeline + ceil(elements / lanes) x max(passes, taps), at least the SRAM words over the banks."""
     assert isinstance(inst, VcuRun)
     shape = (state.vcu_shape.n0, state.vcu_shape.n1, state.vcu_shape.n2)
     elements, window = shape[0] * shape[1] * shape[2], state.vcu_window
