@@ -17,6 +17,10 @@ from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
 from isa.machine import Machine
 
 
+TILE_OVERHEAD_CYCLES = 32
+"""Setup, dispatch and synchronization of one tile: about eight instructions, seen from the busiest engine."""
+
+
 @dataclass(frozen=True)
 class Residency:
     """Which operands, and whether the result, lie in SRAM for as long as they live."""
@@ -75,16 +79,16 @@ def acc_pixel_bytes(channels: int, machine: Machine) -> int:
     return aligned(channels, machine.mmu.lanes_n) * 4
 
 
-def activations(spec: KernelSpec) -> tuple[int, ...]:
-    """Operands that are read as boxes: the anchor's and the streams', not constant weights or parameters."""
+def reads(spec: KernelSpec) -> tuple[tuple[str, int], ...]:
+    """(role, operand) of everything that is read as boxes: not constant weights or parameters."""
     anchor = spec.anchor
-    used: set[int] = set() if anchor is None else {anchor.act}
+    found: list[tuple[str, int]] = [] if anchor is None else [("act", anchor.act)]
     if isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight:
-        used.add(anchor.weight)
-    for program in (spec.program, spec.pool_program):
+        found.append(("rhs", anchor.weight))
+    for role, program in (("stream", spec.program), ("pooled", spec.pool_program)):
         if program is not None:
-            used |= {s.operand for s in program.streams if s.operand is not None}
-    return tuple(sorted(used))
+            found += [(role, s.operand) for s in program.streams if s.operand is not None]
+    return tuple(dict.fromkeys(found))
 
 
 def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[ChannelSize, ...]:
@@ -94,11 +98,12 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     out = _tile_sizes(tiling)
     inner = _anchor_sizes(tiling)
     sizes: list[ChannelSize] = []
-    for operand in activations(spec):
+    slots = {"act": s.input_slots, "rhs": s.weight_slots}
+    for role, operand in reads(spec):
         if residency.operands[operand]:
             continue
-        bytes_ = tiling.max_box(operand).elements * ELEMENT_BYTES[spec.dtypes[operand]]
-        sizes.append(ChannelSize("operand", operand, _operand_slots(tiling, operand), aligned(bytes_)))
+        bytes_ = tiling.max_box(role, operand).elements * ELEMENT_BYTES[spec.dtypes[operand]]
+        sizes.append(ChannelSize(role, operand, slots.get(role, s.stream_slots), aligned(bytes_)))
     if isinstance(anchor, MatrixAnchor):
         if not anchor.dynamic_weight:
             block = weight_block_bytes(tiling, inner[2], tiling.reduction[0])
@@ -119,13 +124,6 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
 def output_element(spec: KernelSpec) -> int:
     """Bytes of one element of the kernel's result."""
     return ELEMENT_BYTES[(spec.pool_program or spec.program).output]
-
-
-def _operand_slots(tiling: Tiling, operand: int) -> int:
-    anchor, s = tiling.spec.anchor, tiling.schedule
-    if isinstance(anchor, MatrixAnchor) and operand == anchor.weight:
-        return s.weight_slots
-    return s.input_slots if anchor is not None and operand == anchor.act else s.stream_slots
 
 
 def _tile_sizes(tiling: Tiling) -> tuple[int, int, int]:
@@ -181,12 +179,13 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     dram = sum(bytes_ for _, bytes_ in traffic)
     dma = dma_cycles(1, dram, machine)
     mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
-    first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("operand", "weight")), machine)
+    first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("act", "rhs", "stream", "weight")), machine)
     last = vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
     sram = sum(r.bytes for r in rings if r.role != "acc")
     acc = sum(r.bytes for r in rings if r.role == "acc")
-    return KernelCost(parallel + first + mmu_tile + last, mmu, vcu, dma, dram, sram, acc)
+    steps = TILE_OVERHEAD_CYCLES * tiles * len(tiling.reduction)
+    return KernelCost(parallel + first + mmu_tile + last + steps, mmu, vcu, dma, dram, sram, acc)
 
 
 def _taps(anchor: object) -> int:
@@ -210,10 +209,10 @@ def _traffic(tiling: Tiling, ring: ChannelSize) -> int:
     if ring.role in ("weight", "params"):
         loads = _loads(tiling, "c", chunks if ring.role == "weight" else 1, ring.slots)
         return ceil(loads * ring.slot_bytes)
-    depends = "".join(d for d, size in zip("nhwc", spec.operands[ring.operand], strict=True) if size > 1)
-    if isinstance(anchor, MatrixAnchor) and ring.operand == anchor.act:
-        depends = "nhwc" if anchor.depthwise or anchor.groups > 1 else "nhw"
-        return _loads(tiling, depends, 1 if anchor.depthwise else chunks, ring.slots) * ring.slot_bytes
-    if isinstance(anchor, MatrixAnchor) and ring.operand == anchor.weight:
+    if ring.role == "rhs":
         return _loads(tiling, "nc", chunks, ring.slots) * ring.slot_bytes
+    if ring.role == "act" and isinstance(anchor, MatrixAnchor):
+        depends = "nhwc" if anchor.groups > 1 else "nhw"
+        return _loads(tiling, depends, 1 if anchor.depthwise else chunks, ring.slots) * ring.slot_bytes
+    depends = "".join(d for d, size in zip("nhwc", spec.operands[ring.operand], strict=True) if size > 1)
     return _loads(tiling, depends, 1, ring.slots) * ring.slot_bytes

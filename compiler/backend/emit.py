@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
-from compiler.analysis.cost import activations
+from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step, element_bytes
 from compiler.analysis.memory import MemoryPlan
 from compiler.backend.emit_kernel import KernelEmitter
@@ -85,7 +85,7 @@ def emit(
 def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
     """Constants that ``plan-memory`` gave an offset come first, in the same order."""
     assert kernel.places is not None
-    for i in activations(step.spec):
+    for i in sorted({operand for _, operand in reads(step.spec)}):
         if i in step.spec.constants:
             offset = pool.add(step.spec.constants[i].tobytes())
             assert offset == kernel.places.data[i].data.offset

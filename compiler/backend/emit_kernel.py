@@ -16,7 +16,7 @@ from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, P
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Stream, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, transfers
-from compiler.ir.tiling import Box, Range, Tile, Tiling
+from compiler.ir.tiling import READS, Box, Range, Tile, Tiling
 from isa.instructions import (
     DType,
     Func,
@@ -118,8 +118,8 @@ class KernelEmitter:
         ring = op.ring.owner
         assert isinstance(ring, ChannelOp)
         role, operand = ring.role.data, ring.operand.value.data
-        if role == "operand":
-            self._load_box(operand, self.tiling.operand_box(operand, tile))
+        if role in READS:
+            self._load_box(role, operand, self.tiling.box(role, operand, tile))
             return
         channels = self.tiling.anchor_box(tile.out).c
         key = (role, channels, tile.k if role == "weight" else None)
@@ -135,8 +135,8 @@ class KernelEmitter:
             self.blocks[key] = (self.pool.add(block), len(block))
         return self.blocks[key]
 
-    def _load_box(self, operand: int, box: Box) -> None:
-        slots = self.rings["operand", operand]
+    def _load_box(self, role: str, operand: int, box: Box) -> None:
+        slots = self.rings[role, operand]
         if box.elements == 0 or slots.find(box) is not None:
             return
         place, address = self.places[operand], slots.push(box)
@@ -156,14 +156,14 @@ class KernelEmitter:
             return packed_strides(self.tiling.spec.operands[operand], place.element)
         return buffer_strides(place, box)
 
-    def _view(self, operand: int, tile: Tile) -> tuple[Box, View]:
+    def _view(self, role: str, operand: int, tile: Tile) -> tuple[Box, View]:
         """The tile's box of an operand on chip, in its ring or where it stays."""
-        box, place = self.tiling.operand_box(operand, tile), self.places[operand]
+        box, place = self.tiling.box(role, operand, tile), self.places[operand]
         if place.resident:
             return box, View(place.address(box), place.strides)
         if box.elements == 0:
             return box, View(0, (0, 0, 0, 0))
-        address = self.rings["operand", operand].find(box)
+        address = self.rings[role, operand].find(box)
         assert address is not None, "a step uses a box that no slot holds"
         return box, View(address, self._box_strides(operand, box))
 
@@ -190,7 +190,7 @@ class KernelEmitter:
     ) -> None:
         out, window = self.out, anchor.window
         shape = self.tiling.spec.operands[anchor.act]
-        act_box, act = self._view(anchor.act, tile)
+        act_box, act = self._view("act", anchor.act, tile)
         _, _, pad_top = window.input_range(0, box.h.start, box.h.stop, shape[1])
         _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
         height, width = act_box.h.size, act_box.w.size
@@ -215,7 +215,7 @@ class KernelEmitter:
         """Address of the rows of ``outputs`` and the bytes between rows."""
         skip = outputs.start - box.c.start
         if anchor.dynamic_weight:
-            _, view = self._view(anchor.weight, tile)
+            _, view = self._view("rhs", anchor.weight, tile)
             return view.address + skip * view.strides[3], view.strides[2]
         address = self.rings["weight", anchor.weight].find(("weight", box.c, tile.k))
         assert address is not None, "a step uses weights that no slot holds"
@@ -228,14 +228,14 @@ class KernelEmitter:
         spec = self.tiling.spec
         box = self.tiling.anchor_box(tile.out)
         self._window(spec.anchor if isinstance(spec.anchor, PoolAnchor) else None, box, tile)
-        views = [self._stream(i, s, tile, box) for i, s in enumerate(spec.program.streams)]
+        views = [self._stream("stream", i, s, tile, box) for i, s in enumerate(spec.program.streams)]
         if spec.pool is None:
             self._run(spec.program, views, box, self._output(tile.out), 0, 0)
             return
         inner = View(self.rings["inner", -1].push(box), packed_strides(_sizes(box), 1))
         self._run(spec.program, views, box, inner, 0, 0)
 
-    def _stream(self, index: int, stream: Stream, tile: Tile, box: Box) -> int:
+    def _stream(self, role: str, index: int, stream: Stream, tile: Tile, box: Box) -> int:
         """Set up input stream ``index``; returns its address."""
         anchor = self.tiling.spec.anchor
         if stream.operand is None and isinstance(anchor, MatrixAnchor):
@@ -246,11 +246,11 @@ class KernelEmitter:
             return address
         if stream.operand is None:
             assert isinstance(anchor, PoolAnchor)
-            _, view = self._view(anchor.act, tile)
+            _, view = self._view("act", anchor.act, tile)
             self._set_stream(index, DType.I8, view.strides, anchor.zero, anchor.scale)
             return view.address
         shape = self.tiling.spec.operands[stream.operand]
-        operand_box, view = self._view(stream.operand, tile)
+        operand_box, view = self._view(role, stream.operand, tile)
         strides = tuple(0 if size == 1 else s for size, s in zip(shape, view.strides, strict=True))
         if shape[3] == 1 and self.tiling.conv_shape[3] == 1:
             strides = (*strides[:3], ELEMENT_BYTES[stream.dtype])
@@ -267,7 +267,7 @@ class KernelEmitter:
         if pool is None:
             self.out.setup(VcuWindow, Reduce.NONE, *(1, 1, 1, 1, 1, 1, 0, 0, 1, 1))
             return
-        act_box = self.tiling.operand_box(pool.act, tile)
+        act_box = self.tiling.box("act", pool.act, tile)
         self._set_window(pool, box, act_box, self.tiling.spec.operands[pool.act])
 
     def _set_window(self, pool: PoolAnchor, out: Box, source: Box, shape: Shape4) -> None:
@@ -324,7 +324,9 @@ class KernelEmitter:
         self._set_window(pool, tile.out, inner, shape)
         self._set_stream(0, DType.I8, packed_strides(_sizes(inner), 1), pool.zero, pool.scale)
         slot = len(spec.program.ops)
-        views = [address] + [self._stream(i, s, tile, tile.out) for i, s in enumerate(program.streams) if i]
+        views = [address] + [
+            self._stream("pooled", i, s, tile, tile.out) for i, s in enumerate(program.streams) if i
+        ]
         self._run(program, views, tile.out, self._output(tile.out), slot, len(spec.program.params))
 
     def _output(self, box: Box) -> View:
@@ -343,7 +345,7 @@ class KernelEmitter:
         anchor = self.tiling.spec.anchor
         assert isinstance(anchor, CopyAnchor)
         element, dtype = self.places[-1].element, self.tiling.spec.program.output
-        _, source = self._view(anchor.act, tile)
+        _, source = self._view("act", anchor.act, tile)
         target = self._output(tile.out)
         self._window(None, tile.out, tile)
         if anchor.fill is not None:

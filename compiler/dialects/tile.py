@@ -38,10 +38,11 @@ from xdsl.utils.exceptions import VerifyException
 from compiler.dialects import kern
 from compiler.ir.place import Place
 from compiler.ir.schedule import KernelSchedule
+from compiler.ir.tiling import READS
 from isa.instructions import Region as DramRegion
 
 INT = IntegerAttr.constr(type=eq(i64))
-ROLES = ("operand", "weight", "params", "acc", "inner", "output")
+ROLES = (*READS, "weight", "params", "acc", "inner", "output")
 DIMS = ("n", "h", "w", "c", "k")
 
 

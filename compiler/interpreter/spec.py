@@ -43,15 +43,30 @@ def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
 
 def _program(program: VectorProgram, start: Array | None, arrays: Sequence[Array], shape: Shape4) -> Array:
     streams = [start if s.operand is None else arrays[s.operand] for s in program.streams]
+    return run_program(program, streams, shape)
+
+
+def run_program(
+    program: VectorProgram,
+    streams: Sequence[Array | None],
+    shape: Shape4,
+    params: Sequence[Array] | None = None,
+) -> Array:
+    """A vector program over ``shape``; streams (n, h, w, c) broadcast."""
     full = [np.broadcast_to(s, shape) for s in streams if s is not None]
-    return evaluate(program, full)
+    return evaluate(program, full, params)
 
 
 def _anchor(anchor: MatrixAnchor | PoolAnchor | CopyAnchor, arrays: Sequence[Array], shape: Shape4) -> Array:
+    assert not isinstance(anchor, CopyAnchor)
+    w = arrays[anchor.weight] if isinstance(anchor, MatrixAnchor) else arrays[anchor.act]
+    return anchor_result(anchor, arrays[anchor.act], w, shape)
+
+
+def anchor_result(anchor: MatrixAnchor | PoolAnchor, x: Array, w: Array, shape: Shape4) -> Array:
+    """Accumulators, or the reduction of q - zero, of an anchor over ``shape`` (n, h, w, c); ``w`` only for products."""
     if isinstance(anchor, PoolAnchor):
-        return _pool(anchor, arrays[anchor.act], shape)
-    assert isinstance(anchor, MatrixAnchor)
-    x, w = arrays[anchor.act], arrays[anchor.weight]
+        return _pool(anchor, x, shape)
     if anchor.dynamic_weight:
         left, right = x.astype(np.int64) - anchor.zero_act, w.astype(np.int64) - anchor.zero_weight
         return (left @ right).astype(np.int32)

@@ -11,6 +11,11 @@ from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor,
 from compiler.ir.schedule import KernelSchedule
 
 
+READS = ("act", "rhs", "stream", "pooled")
+"""How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of the vector program,
+a stream of the program behind a trailing pool. One operand may be read in several ways."""
+
+
 class Range(NamedTuple):
     """Half-open interval of indices."""
 
@@ -118,33 +123,34 @@ class Tiling:
         assert inner is not None
         return _window_box(self.spec.pool.window, out, inner, out.c)
 
-    def operand_box(self, operand: int, tile: Tile) -> Box:
-        """The box of activation or stream ``operand`` that ``tile`` reads (weights are blocks, not boxes)."""
+    def box(self, role: str, operand: int, tile: Tile) -> Box:
+        """The box of ``operand`` that ``tile`` reads in ``role`` (one of READS)."""
         anchor, shape = self.spec.anchor, self.spec.operands[operand]
-        box = self.anchor_box(tile.out)
-        if isinstance(anchor, MatrixAnchor):
-            if operand == anchor.act:
-                return _window_box(anchor.window, box, shape, self._input_channels(anchor, box, tile.k))
-            if operand == anchor.weight:
-                return Box(_clip(box.n, shape[0]), Range(0, 1), tile.k, box.c)
-        if isinstance(anchor, PoolAnchor) and operand == anchor.act:
-            return _window_box(anchor.window, box, shape, box.c)
         if isinstance(anchor, CopyAnchor):
             return Box(*(Range(0, size) for size in shape))
-        return Box(*(_clip(r, size) for r, size in zip(box, shape, strict=True)))
+        made = tile.out if role == "pooled" else self.anchor_box(tile.out)
+        if role == "rhs":
+            return Box(_clip(made.n, shape[0]), Range(0, 1), tile.k, made.c)
+        if role == "act":
+            assert isinstance(anchor, MatrixAnchor | PoolAnchor)
+            matrix = isinstance(anchor, MatrixAnchor)
+            channels = self._input_channels(anchor, made, tile.k) if matrix else made.c
+            return _window_box(anchor.window, made, shape, channels)
+        return Box(*(_clip(r, size) for r, size in zip(made, shape, strict=True)))
 
-    def max_box(self, operand: int) -> Box:
-        """A box at least as large, in every dimension, as ``operand``'s in any tile; its ranges start at 0."""
+    def max_box(self, role: str, operand: int) -> Box:
+        """A box at least as large, in every dimension, as that of any tile; its ranges start at 0."""
         spec, s, shape = self.spec, self.schedule, self.spec.operands[operand]
         anchor = spec.anchor
         if isinstance(anchor, CopyAnchor):
             return Box(*(Range(0, size) for size in shape))
         h, w, c = (min(t, size) for t, size in zip((s.tile_h, s.tile_w, s.tile_c), spec.output[1:], strict=True))
-        if spec.pool is not None:
+        if spec.pool is not None and role != "pooled":
             h, w = (_taps(spec.pool.window, axis, t, self.conv_shape[1 + axis]) for axis, t in ((0, h), (1, w)))
-        if isinstance(anchor, MatrixAnchor) and operand == anchor.weight:
+        if role == "rhs":
             return Box(Range(0, 1), Range(0, 1), Range(0, min(s.tile_k, self.group_inputs)), Range(0, c))
-        if isinstance(anchor, MatrixAnchor | PoolAnchor) and operand == anchor.act:
+        if role == "act":
+            assert isinstance(anchor, MatrixAnchor | PoolAnchor)
             h, w = (_taps(anchor.window, axis, t, shape[1 + axis]) for axis, t in ((0, h), (1, w)))
             c = self._max_input_channels(c) if isinstance(anchor, MatrixAnchor) else c
         sizes = (1, min(h, shape[1]), min(w, shape[2]), min(c, shape[3]))

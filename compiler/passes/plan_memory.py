@@ -8,7 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, i64
 from xdsl.passes import ModulePass
 
-from compiler.analysis.cost import activations
+from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step, build_graph
 from compiler.analysis.memory import MemoryPlan, plan_memory
 from compiler.backend.pack import ConstantPool
@@ -50,7 +50,7 @@ def plan_module(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, Memory
 def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool) -> list[Place]:
     """Places of the spec's operands, then of the result. Operands that no box is read of need no real one."""
     spec = step.spec
-    boxes = set(activations(spec))
+    boxes = {operand for _, operand in reads(spec)}
     places: list[Place] = []
     for i, dtype in enumerate(spec.dtypes):
         strides = packed_strides(spec.operands[i], ELEMENT_BYTES[dtype])

@@ -17,7 +17,7 @@ from compiler.dialects.tile import ChannelOp, CopyOp, ForOp, KernelOp, LoadOp, M
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor
 from compiler.ir.location import origins
 from compiler.ir.schedule import Schedule
-from compiler.ir.tiling import Tiling
+from compiler.ir.tiling import READS, Tiling
 from isa.machine import Machine
 
 
@@ -94,32 +94,30 @@ class _Steps:
             if len(ranges) > 1:
                 body = [self._at_anchor(ForOp(dim, sizes[dim], ranges[0].size, Region(Block(body))))]
         for (role, operand), ring in rings.items():
-            ring.location = self._operand_location(operand) if role == "operand" else self._first
+            ring.location = self._operand_location(operand) if role in READS else self._first
         return Region(Block([*rings.values(), *body]))
 
     def _bodies(self, rings: dict[tuple[str, int], ChannelOp]) -> tuple[list[Operation], list[Operation]]:
         """(steps once per output tile, steps once per reduction chunk)."""
         spec = self.tiling.spec
-        anchor = spec.anchor
-        reduced = {anchor.act, anchor.weight} if isinstance(anchor, MatrixAnchor) else set[int]()
+        matrix = isinstance(spec.anchor, MatrixAnchor)
+        reduced = ("act", "rhs", "weight") if matrix else ()
         inner: list[Operation] = []
         outer: list[Operation] = []
         for (role, operand), ring in rings.items():
-            if role not in ("operand", "weight", "params"):
-                continue
-            load = LoadOp(ring)
-            load.location = self._operand_location(operand) if role == "operand" else self._first
-            (inner if operand in reduced and role != "params" else outer).append(load)
-        used = [r for (role, _), r in rings.items() if role in ("operand", "weight", "acc")]
-        if isinstance(anchor, MatrixAnchor):
-            inner.append(self._at_anchor(MmaOp([r for r in used if r.operand.value.data in {*reduced, -1}])))
-        run = CopyOp if isinstance(anchor, CopyAnchor) else VectorOp
-        names = ("operand", "params", "acc", "inner", "output") if spec.pool is None else ("operand", "params", "acc", "inner")
-        vector = run([r for (role, operand), r in rings.items() if role in names and operand not in reduced])
+            if role in (*READS, "weight", "params"):
+                load = LoadOp(ring)
+                load.location = self._operand_location(operand) if role in READS else self._first
+                (inner if role in reduced else outer).append(load)
+        if matrix:
+            inner.append(self._at_anchor(MmaOp(_of(rings, *reduced, "acc"))))
+        run = CopyOp if isinstance(spec.anchor, CopyAnchor) else VectorOp
+        used = ("stream", "params", "acc", "inner") if matrix else (*READS, "params", "inner")
+        vector = run(_of(rings, *used, *(() if spec.pool else ("output",))))
         vector.location = self._last
         outer.append(vector)
         if spec.pool is not None:
-            pool = PoolOp([r for (role, _), r in rings.items() if role in ("params", "inner", "output")])
+            pool = PoolOp(_of(rings, "pooled", "params", "inner", "output"))
             pool.location = self._last
             outer.append(pool)
         if ("output", -1) in rings:
@@ -151,3 +149,7 @@ class _Steps:
         first = next(iter(argument.uses), None) if argument is not None else None
         found = origins(first.operation) if first is not None else ()
         return found[0].attribute if found else self._first
+
+
+def _of(rings: dict[tuple[str, int], ChannelOp], *roles: str) -> list[ChannelOp]:
+    return [ring for (role, _), ring in rings.items() if role in roles]

@@ -41,12 +41,12 @@ def test_every_output_element_is_in_exactly_one_tile(h, w, c, order):
 def test_a_convolution_tile_reads_its_halo():
     tiling = Tiling(conv(), schedule())
     tile = next(t for t in tiling.tiles() if t.out.h == Range(3, 6))
-    assert tiling.operand_box(0, tile) == Box(Range(0, 1), Range(2, 7), Range(0, 8), Range(0, 4))
+    assert tiling.box("act", 0, tile) == Box(Range(0, 1), Range(2, 7), Range(0, 8), Range(0, 4))
 
 
 def test_a_grouped_tile_reads_only_its_groups():
     tiling = Tiling(conv(groups=2), schedule(tile_c=3, tile_k=2))
-    boxes = {t.out.c: tiling.operand_box(0, t).c for t in tiling.tiles()}
+    boxes = {t.out.c: tiling.box("act", 0, t).c for t in tiling.tiles()}
     assert boxes == {Range(0, 3): Range(0, 2), Range(3, 6): Range(2, 4)}
 
 
