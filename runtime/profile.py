@@ -171,15 +171,20 @@ class Profile:
             found["instructions"] = [row.to_json() for row in self.instruction_rows()]
         return found
 
-    def to_text(self, level: str = "kernel", top: int | None = None) -> str:
-        """A plain table, the rows with most cycles first; ``top`` limits them, the rest becomes one row."""
+    def lines(self, level: str = "kernel", top: int | None = None) -> list[tuple[str, ...]]:
+        """Cells under HEADINGS, the rows with most cycles first, the total last.
+
+        ``top`` limits the rows; the others become one.
+        """
         rows = sorted(self.rows(level), key=lambda row: (-row.cycles, row.name))
         lines = [_line(row, self.cycles) for row in rows[:top]]
         if top is not None and len(rows) > top:
-            left = rows[top:]
-            lines.append(_rest(left, self.cycles))
-        lines.append(_line(self.total, self.cycles))
-        return format_table(HEADINGS, lines)
+            lines.append(_rest(rows[top:], self.cycles))
+        return [*lines, _line(self.total, self.cycles)]
+
+    def to_text(self, level: str = "kernel", top: int | None = None) -> str:
+        """:meth:`lines` as a plain table."""
+        return format_table(HEADINGS, self.lines(level, top))
 
 
 HEADINGS = ("", "cycles", "%", "MMU busy", "VCU busy", "DRAM KiB", "uJ", "util %")

@@ -92,9 +92,7 @@ def test_replace_is_checked_too():
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(
-        DescriptionError, match=r"machine 'edge82': .*shipped: edge28, tiny; nearest: 'edge28'"
-    ):
+    with pytest.raises(DescriptionError, match=r"machine 'edge82': .*shipped: edge28, tiny; nearest: 'edge28'"):
         Machine.load("edge82")
 
 
