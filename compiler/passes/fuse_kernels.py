@@ -11,7 +11,8 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from compiler.backend.kernel_spec import anchor_seed, constant_of, folded_shape, stream_shape
+from compiler.backend.anchors import anchor_seed, constant_of, folded_shape
+from compiler.backend.kernel_spec import stream_shape
 from compiler.backend.vectorize import Leaves, ProgramError, Seed, vectorize
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of
