@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from runtime.energy import account_energy
 from runtime.functional import Context, execute
 from runtime.memory import TORCH_TYPES, Memories
 from runtime.profile import Profile, make_profile
+from runtime.report import write_report
 from runtime.timing import simulate_time
+from runtime.trace import write_trace
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Run:
     def joules(self) -> float:
         """Nominal energy."""
         return self.profile.joules
+
+    def report(self, path: str | Path) -> None:
+        """Write the profile as one self-contained HTML page, whole or not at all."""
+        write_report(self.profile, path)
+
+    def trace(self, path: str | Path) -> None:
+        """Write the time line for https://ui.perfetto.dev, whole or not at all."""
+        write_trace(self.profile.binary, self.profile.timeline, path)
 
 
 def run(binary: Binary, inputs: Sequence[torch.Tensor], *, checks: bool = True, timing: bool = True) -> Run:

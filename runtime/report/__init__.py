@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from isa.encoding import Engine
 from runtime.profile import HEADINGS, Profile
@@ -23,6 +22,9 @@ COLOURS = ("#3b6fb6", "#d9822b", "#3f9b63", "#b84a62", "#7d5ba6", "#5f8f9b", "#9
 
 def html(profile: Profile, title: str = TITLE) -> str:
     """The page's text; the same run gives the same text."""
+    # Imported here because it takes longer than simulating a network, which most runs do without a report.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
