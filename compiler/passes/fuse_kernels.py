@@ -74,13 +74,15 @@ class _Planner:
     block: Block
     options: Options
     order: dict[Operation, int] = field(init=False)
-    group_of: dict[str, tuple[str, ...]] = field(init=False)
+    groups_of: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
     done: set[Operation] = field(default_factory=set[Operation])
     groups: list[Group] = field(default_factory=list[Group])
 
     def __post_init__(self) -> None:
         self.order = {op: i for i, op in enumerate(self.block.ops)}
-        self.group_of = {node: group for group in self.options.groups for node in group}
+        for i, group in enumerate(self.options.groups):
+            for node in group:
+                self.groups_of.setdefault(node, set()).add(i)
 
     def plan(self) -> tuple[Group, ...]:
         """Groups in an order in which each one's operands are there."""
@@ -92,6 +94,7 @@ class _Planner:
             if isinstance(op, ReturnOp) or not op.results[0].uses.get_length():
                 continue
             self._add(self._grow(op))
+        self._check_groups()
         return tuple(self.groups)
 
     def _add(self, group: Group) -> None:
@@ -106,13 +109,10 @@ class _Planner:
 
     def _grow(self, root: Operation) -> Group:
         if isinstance(root, kern.MOVES):
-            group = self._grow_movement(root)
-        elif isinstance(root, (qnn.PadOp, qnn.ConcatOp)):
-            group = Group((root,), root.results[0])
-        else:
-            group = self._grow_chain(root)
-        self._check_group(root, group)
-        return group
+            return self._grow_movement(root)
+        if isinstance(root, (qnn.PadOp, qnn.ConcatOp)):
+            return Group((root,), root.results[0])
+        return self._grow_chain(root)
 
     def _grow_movement(self, root: Operation) -> Group:
         members = [root]
@@ -179,22 +179,26 @@ class _Planner:
     def _may_join(self, root: Operation, op: Operation) -> bool:
         if not self.options.fuse and not self.options.groups:
             return False
-        first, second = _node(root), _node(op)
-        if first in self.group_of or second in self.group_of:
-            return self.group_of.get(first) == self.group_of.get(second)
-        return self.options.fuse
+        first, second = self.groups_of.get(_node(root)), self.groups_of.get(_node(op))
+        if first is None and second is None:
+            return self.options.fuse
+        return first is not None and second is not None and not first.isdisjoint(second)
 
-    def _check_group(self, root: Operation, group: Group) -> None:
-        wanted = self.group_of.get(_node(root))
-        if wanted is None:
-            return
-        nodes = {_node(op) for op in self.order if not isinstance(op, (qnn.ConstantOp, qnn.DequantizeOp))}
-        missing = [n for n in wanted if n in nodes and n not in {_node(m) for m in group.members}]
-        if missing:
-            raise ScheduleError(
-                f"kernel of nodes {', '.join(wanted)}: {missing[0]} cannot be fused behind {_node(root)}; a kernel is "
-                "one anchor and the elementwise ops that only it feeds: split the group there"
-            )
+    def _check_groups(self) -> None:
+        """ScheduleError unless each wanted group is in one kernel; nodes that have no op any more are free."""
+        known = {_node(op) for op in self.order if not isinstance(op, (qnn.ConstantOp, qnn.DequantizeOp))}
+        formed = [{_node(m) for m in group.members} for group in self.groups]
+        for wanted in self.options.groups:
+            nodes = [node for node in wanted if node in known]
+            best = max((sum(n in group for n in nodes) for group in formed), default=0)
+            if best < len(nodes):
+                group = next(g for g in formed if sum(n in g for n in nodes) == best)
+                outside = next(n for n in nodes if n not in group)
+                raise ScheduleError(
+                    f"kernel of nodes {', '.join(wanted)}: {outside} cannot be fused with "
+                    f"{', '.join(n for n in nodes if n in group)}; a kernel is one anchor and the elementwise ops "
+                    "that only it feeds: split the group there"
+                )
 
 
 def _node(op: Operation) -> str:

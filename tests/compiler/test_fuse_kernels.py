@@ -14,7 +14,7 @@ from compiler.interpreter.qnn import run_qnn
 from compiler.ir.location import origins
 from compiler.passes.fuse_kernels import Options, fuse_kernels
 from isa.errors import ScheduleError, UnsupportedError
-from tests.compiler.kern_graphs import CODES, add, const, conv, dq, graph, inputs, linear, q, relu, residual
+from tests.compiler.kern_graphs import CODES, GRAPHS, add, const, conv, dq, graph, inputs, linear, q, relu, residual
 
 IMAGE = (1, 3, 6, 6)
 
@@ -194,8 +194,20 @@ def test_groups_decide_what_fuses():
 
     assert fuse(build(), Options(groups=(("n1", "n2"), ("n3",)))) == ["quantize", "conv2d relu", "quantize"]
     assert fuse(build(), Options(groups=(("n1",), ("n2", "n3")))) == ["quantize", "conv2d", "relu quantize"]
-    with pytest.raises(ScheduleError, match=r"nodes n1, n3: n3 cannot be fused behind n1"):
+    with pytest.raises(ScheduleError, match=r"nodes n1, n3: n3 cannot be fused with n1"):
         fuse_kernels(build(), Options(groups=(("n1", "n3"),)))
+
+
+@pytest.mark.parametrize("options", [Options(), Options(fuse=False), Options(pool=True)])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_groups_of_a_result_give_it_back(name: str, options: Options):
+    module = graph(*GRAPHS[name])
+    again = module.clone()
+    fuse_kernels(module, options)
+    kernels = [op for op in module.walk() if isinstance(op, kern.KernelOp)]
+    groups = tuple(tuple(dict.fromkeys(o.node for o in origins(op))) for op in kernels)
+    fuse_kernels(again, Options(pool=options.pool, groups=groups))
+    assert str(again) == str(module)
 
 
 def test_the_names_of_kernels_are_unique():
