@@ -117,7 +117,9 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     if spec.pool is not None:
         sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(prod(inner))))
     if not residency.output:
-        sizes.append(ChannelSize("output", -1, s.output_slots, aligned(prod(out) * output_element(spec))))
+        images = tiling.ranges["n"][0].size
+        bytes_ = images * prod(out) * output_element(spec)
+        sizes.append(ChannelSize("output", -1, s.output_slots, aligned(bytes_)))
     return tuple(sizes)
 
 

@@ -67,7 +67,9 @@ class Tiling:
     def __post_init__(self) -> None:
         n, h, w, c = self.spec.output
         s = self.schedule
-        ranges = {"n": split(n, 1), "h": split(h, s.tile_h), "w": split(w, s.tile_w), "c": split(c, s.tile_c)}
+        # A copy's strides may cross images, so it moves the whole batch at once.
+        images = n if isinstance(self.spec.anchor, CopyAnchor) else 1
+        ranges = {"n": split(n, images), "h": split(h, s.tile_h), "w": split(w, s.tile_w), "c": split(c, s.tile_c)}
         object.__setattr__(self, "ranges", ranges)
 
     @cached_property

@@ -1,0 +1,66 @@
+"""What the end-to-end tests share: quantized networks, inputs that probe, and the comparison itself."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+import quartic
+from benchmarks.zoo import NETWORKS
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+def quantized(model: nn.Module, shape: tuple[int, ...], seed: int = 0) -> GraphModule:
+    """``model`` quantized for inputs of ``shape`` (batch included), calibrated on two random batches."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = [(torch.randn(shape, generator=generator),) for _ in range(2)]
+    return quartic.quantize(model, batches[0], batches)
+
+
+@lru_cache(maxsize=4)
+def network(name: str, batch: int = 1, full: bool = False) -> tuple[GraphModule, tuple[int, ...]]:
+    """A quantized network of the zoo at its reduced or full resolution, and its input's shape."""
+    row = NETWORKS[name]
+    shape = (batch, *(row.shape if full else row.small))
+    return quantized(row.model(shape=shape[1:]), shape), shape
+
+
+def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
+    """Random inputs of ``shape``, then, with ``extreme``, saturating ones, zeros, ties, and what is no number."""
+    generator = torch.Generator().manual_seed(11)
+    normal = torch.randn(shape, generator=generator)
+    if not extreme:
+        return [normal]
+    special = normal.clone().flatten()
+    odd = torch.tensor([float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 3.4e38])
+    special[: len(odd)] = odd[: len(special)]
+    return [
+        normal,
+        torch.rand(shape, generator=generator) * 2 - 1,
+        torch.full(shape, 1e6),
+        torch.full(shape, -1e6),
+        torch.zeros(shape),
+        torch.where(normal > 0, 1e3, -1e3),
+        special.reshape(shape),
+    ]
+
+
+def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> None:
+    """The simulator's outputs are the reference's, bit for bit, on every one of ``inputs``."""
+    exe = quartic.compile(q, machine, **options)
+    reference = quartic.reference(q)
+    for index, x in enumerate(inputs):
+        expected: Tensors = reference(x)
+        actual = quartic.simulate(exe, x).outputs
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
+            assert one.dtype == other.dtype
+            assert one.shape == other.shape
+            different = (one != other).sum().item()
+            assert different == 0, f"probe {index} on {machine} {options}: {different} of {one.numel()} differ"
+            assert torch.equal(one, other)
