@@ -43,24 +43,23 @@ def read_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> list[Rec
 
 
 def _records(module: fx.GraphModule) -> Iterator[Record]:
-    stacks: dict[fx.Node, str] = {}
+    places: dict[fx.Node, Origin] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
             yield Parameter(node.name, _array(module, str(node.target)))
         elif node.op == "placeholder":
             shape, dtype = _shape(node)
             if shape is not None:
-                yield Input(node.name, shape, dtype or "float32", Origin(node.name, _module_path(node, stacks)))
+                yield Input(node.name, shape, dtype or "float32", _place(node, places))
         elif node.op == "output" or _target(node).endswith("tree_unflatten"):
             yield Output(tuple(_leaves(_plain(node.args[0]))))
             return
         elif not (node.op == "call_module" and str(node.target).startswith(IGNORED_MODULES)):
-            yield _call(node, stacks)
+            yield _call(node, _place(node, places))
 
 
-def _call(node: fx.Node, stacks: dict[fx.Node, str]) -> Call:
+def _call(node: fx.Node, place: Origin) -> Call:
     shape, dtype = _shape(node)
-    file, line = _source(node.meta.get("stack_trace") or "")
     return Call(
         node.name,
         _target(node),
@@ -68,7 +67,7 @@ def _call(node: fx.Node, stacks: dict[fx.Node, str]) -> Call:
         {key: _plain(value) for key, value in node.kwargs.items()},
         shape,
         dtype,
-        Origin(node.name, _module_path(node, stacks), file, line),
+        place,
     )
 
 
@@ -121,20 +120,27 @@ def _shape(node: fx.Node) -> tuple[tuple[int, ...] | None, str | None]:
     return tuple(value.shape), str(value.dtype).removeprefix("torch.")
 
 
-def _module_path(node: fx.Node, known: dict[fx.Node, str]) -> str:
-    """Path of the module that a node belongs to; its class name for the outermost module.
+def _place(node: fx.Node, known: dict[fx.Node, Origin]) -> Origin:
+    """Module path and source line of a node; the outermost module is called by its class.
 
-    Quantize and dequantize nodes have none: they belong to what made their input, or at the graph's inputs to
+    Quantize and dequantize nodes may lack them: they belong to what made their input, or at the graph's inputs to
     what uses them.
     """
     path = _own_path(node)
-    if not path:
-        sources = node.all_input_nodes
-        path = next((known[source] for source in sources if known.get(source)), "")
-    if not path:
-        path = _user_path(node)
-    known[node] = path
-    return path
+    file, line = _source(node.meta.get("stack_trace") or "")
+    if not (path and file):
+        nearest = [known[source] for source in node.all_input_nodes if source in known]
+        nearest += [_origin(user) for user in _downstream(node)]
+        path = path or next((place.module for place in nearest if place.module), "")
+        file, line = next(
+            ((place.file, place.line) for place in (Origin("", "", file, line), *nearest) if place.file), ("", 0)
+        )
+    known[node] = Origin(node.name, path, file, line)
+    return known[node]
+
+
+def _origin(node: fx.Node) -> Origin:
+    return Origin(node.name, _own_path(node), *_source(node.meta.get("stack_trace") or ""))
 
 
 def _own_path(node: fx.Node) -> str:
@@ -147,15 +153,12 @@ def _own_path(node: fx.Node) -> str:
     return path or name.split(".")[-1]
 
 
-def _user_path(node: fx.Node) -> str:
-    """Module of the first node downstream that has one, looking through at most two q/dq nodes."""
-    frontier = list(node.users)
-    for _ in range(3):
-        for user in frontier:
-            if path := _own_path(user):
-                return path
-        frontier = [user for node in frontier for user in node.users]
-    return ""
+def _downstream(node: fx.Node) -> list[fx.Node]:
+    """The users of a node and theirs, as far as an operator behind a quantize and a dequantize."""
+    levels = [list(node.users)]
+    for _ in range(2):
+        levels.append([user for near in levels[-1] for user in near.users])
+    return [user for level in levels for user in level if user.op == "call_function"]
 
 
 @cache
