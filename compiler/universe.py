@@ -15,6 +15,7 @@ DIALECTS = {
     "qnn": "compiler.dialects.qnn:Qnn",
     "kern": "compiler.dialects.kern:Kern",
     "tile": "compiler.dialects.tile:Tile",
+    "npu": "compiler.dialects.npu:Npu",
 }
 """Dialect name -> ``module:object``."""
 

@@ -23,7 +23,7 @@ def exact_text(value: float) -> str:
     return text if "." in mantissa or not math.isfinite(value) else f"{mantissa}.0{e}{exponent}"
 
 
-def _parse_number(parser: AttrParser) -> float:
+def parse_number(parser: AttrParser) -> float:
     """Read what :func:`exact_text` prints."""
     negative = parser.parse_optional_punctuation("-") is not None
     if parser.parse_optional_keyword("inf") is not None:
@@ -84,7 +84,7 @@ class IntType(ParametrizedAttribute, TypeAttribute):
         with parser.in_angle_brackets():
             width = parser.parse_integer()
             parser.parse_punctuation(",")
-            scale = _parse_number(parser)
+            scale = parse_number(parser)
             parser.parse_punctuation(",")
             zero = parser.parse_integer()
             codebook: list[int] = []
@@ -116,7 +116,7 @@ class NumberAttr(Data[float]):
     @classmethod
     def parse_parameter(cls, parser: AttrParser) -> float:
         with parser.in_angle_brackets():
-            return _parse_number(parser)
+            return parse_number(parser)
 
     def print_parameter(self, printer: Printer) -> None:
         printer.print_string(f"<{exact_text(self.data)}>")

@@ -1,5 +1,6 @@
 """THE instruction table: importing this package fills ``isa.encoding.INSTRUCTIONS``."""
 
+from isa.encoding import INSTRUCTIONS
 from isa.instructions.dma import (
     LoadCopy,
     LoadShape,
@@ -11,7 +12,7 @@ from isa.instructions.dma import (
     StoreStrides,
     StoreTile,
 )
-from isa.instructions.mmu import Mode, MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow
+from isa.instructions.mmu import MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow, Mode
 from isa.instructions.sync import Halt, LoadSync, MmuSync, StoreSync, VcuSync
 from isa.instructions.vcu import (
     DType,
@@ -30,6 +31,7 @@ from isa.instructions.vcu import (
 )
 
 __all__ = [
+    "INSTRUCTIONS",
     "DType",
     "Func",
     "Halt",

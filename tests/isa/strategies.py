@@ -4,8 +4,8 @@ from functools import cache
 
 from hypothesis import strategies as st
 
-from isa.encoding import INSTRUCTIONS, WORD_BYTES, FieldLayout, Instruction
-from isa.instructions import Halt
+from isa.encoding import WORD_BYTES, FieldLayout, Instruction
+from isa.instructions import INSTRUCTIONS, Halt
 
 
 def field_values(row: FieldLayout) -> st.SearchStrategy:
