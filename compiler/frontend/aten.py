@@ -62,9 +62,7 @@ def conv2d_named_padding(
 
 def _kernel(w: Value) -> tuple[int, ...]:
     if not isinstance(w, Weight) or w.codes.ndim != 4:
-        raise Refusal(
-            "a convolution needs a quantized constant weight [O, C/g, kh, kw]", "quantize this layer's weight"
-        )
+        raise Refusal("needs a quantized constant weight [O, C/g, kh, kw]", "quantize this layer's weight")
     return w.codes.shape[2:]
 
 
