@@ -19,6 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from quantizer.rewrite import rewrite
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, Recipe, kind_of, recipe
 
 ANNOTATION = "quantization_annotation"
@@ -30,6 +31,10 @@ class QuarticQuantizer(Quantizer):
     def __init__(self, recipe_name: str = "w8a8") -> None:
         super().__init__()
         self.recipe = recipe(recipe_name)
+
+    def transform_for_annotation(self, model: GraphModule) -> GraphModule:
+        """Rewrite operators that the machine has under other names; see ``quantizer.rewrite``."""
+        return rewrite(model)
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate every node of ``model`` in place; see the module's docstring for the rule."""

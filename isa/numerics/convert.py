@@ -67,7 +67,8 @@ def quantize(
 def accumulate_to_float(acc: Array, scale: Array, bias: Array | None = None) -> Array:
     """fp32(acc) * scale, then + bias: int32 accumulators [..., C] to binary32, per channel on the last axis.
 
-    ``scale`` is a float or binary32 [C] (see ``product_scale``), ``bias`` binary32 [C] or None.
+    ``scale`` is a float or binary32 [C] (see ``product_scale``), ``bias`` binary32 [C] or None. An ``acc`` that
+    already is binary32 (exact integers) is overwritten.
     """
     xp = namespace(acc)
     y = cast(acc, "float32")
@@ -76,7 +77,10 @@ def accumulate_to_float(acc: Array, scale: Array, bias: Array | None = None) -> 
 
 
 def sum_to_mean(total: Array, scale: float, count: int) -> Array:
-    """(fp32(total) * fp32(scale)) * fp32(1/count): exact integer sums of q - zero to a binary32 mean."""
+    """(fp32(total) * fp32(scale)) * fp32(1/count): exact integer sums of q - zero to a binary32 mean.
+
+    A ``total`` that already is binary32 is overwritten.
+    """
     xp = namespace(total)
     y = cast(total, "float32")
     y = xp.multiply(y, fp32(scale), out=y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch.nn import functional
@@ -131,7 +132,7 @@ def _float_conv(
     x: Lazy, w: Weight, step: tuple[int, int], pads: tuple[int, int, int, int], spread: tuple[int, int], groups: int
 ) -> torch.Tensor:
     """Grouped convolution of the exact integers in the narrowest float that holds every partial sum; NHWC."""
-    fits = w.magnitude * ACTIVATION_SPAN < FLOAT32_EXACT
+    fits = w.magnitude * ACTIVATION_SPAN < FLOAT32_EXACT and float_conv_is_exact()
     dtype, kernel = (torch.float32, w.centred32) if fits else (torch.float64, w.centred)
     image = x.codes.to(dtype).sub_(x.zero)
     frame = (0, 0) if pads[0] != pads[1] or pads[2] != pads[3] else (pads[2], pads[0])
@@ -140,3 +141,17 @@ def _float_conv(
     acc = functional.conv2d(image, kernel, None, step, frame, spread, groups)
     acc = acc if fits else acc.to(torch.int32)
     return acc.permute(0, 2, 3, 1)
+
+
+@cache
+def float_conv_is_exact() -> bool:
+    """Whether float32 convolutions of integers are exact here (a backend set to bfloat16 or Winograd is not)."""
+    x = torch.full((1, 64, 9, 9), 255.0)
+    x[:, ::3, ::2] = -253.0
+    w = torch.full((64, 1, 3, 3), -127.0)
+    w[::2, :, 1:] = 125.0
+    for groups, kernel in ((64, w), (2, w.expand(64, 32, 3, 3).contiguous())):
+        got = functional.conv2d(x, kernel, padding=1, groups=groups)
+        if not torch.equal(got.double(), functional.conv2d(x.double(), kernel.double(), padding=1, groups=groups)):
+            return False
+    return True

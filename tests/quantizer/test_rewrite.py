@@ -1,0 +1,50 @@
+"""Operators in other words: the float meaning stays, the machine's operators remain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from quantizer.flow import capture
+from quantizer.rewrite import rewrite
+
+X = torch.linspace(-2, 2, 48).reshape(1, 3, 4, 4)
+
+
+class Model(nn.Module):
+    """``function`` of the input and a batch norm of three channels."""
+
+    def __init__(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.norm.running_mean.copy_(torch.tensor([0.1, -2.0, 3.0]))
+        self.norm.running_var.copy_(torch.tensor([0.5, 2.0, 9.0]))
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [1, 3, 4, 4]."""
+        return self.function(self.norm, x)
+
+
+RULES = [
+    ("batch norm", lambda norm, x: norm(x), ["mul", "add"]),
+    ("division", lambda norm, x: x / 3, ["mul"]),
+    ("reversed subtraction", lambda norm, x: 1 - x, ["mul", "add"]),
+    ("dropout", lambda norm, x: functional.dropout(x, 0.5, False).relu(), ["relu"]),
+    ("division by a tensor stays", lambda norm, x: x / (x * x + 1), ["mul", "add", "div"]),
+]
+
+
+@pytest.mark.parametrize(("function", "names"), [r[1:] for r in RULES], ids=[r[0] for r in RULES])
+def test_a_rewrite_keeps_the_meaning(function: Callable[..., torch.Tensor], names: list[str]) -> None:
+    model = Model(function).eval()
+    graph = rewrite(capture(model, (X,)))
+    calls = [n for n in graph.graph.nodes if n.op == "call_function"]
+    assert [str(n.target).split(".")[1] for n in calls] == names
+    assert all(n.meta["val"].shape == X.shape for n in calls)
+    with torch.no_grad():
+        assert (graph(X) - model(X)).abs().max() < 1e-6
