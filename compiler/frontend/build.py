@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -266,8 +265,3 @@ def _float_result(graph: Graph, ref: Ref, value: Any) -> SSAValue:
 
 def _names(names: Sequence[str]) -> ArrayAttr[DictionaryAttr]:
     return ArrayAttr([DictionaryAttr({NAME: StringAttr(name)}) for name in names])
-
-
-def elements(value: SSAValue) -> int:
-    """Number of elements of a tensor."""
-    return prod(shape_of(value))
