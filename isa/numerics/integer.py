@@ -55,7 +55,8 @@ def _torch_matmul(a: Array, w: Array) -> Array:
     if 0 in (*a.shape, w.shape[0]):
         return torch.zeros((a.shape[0], w.shape[0]), dtype=torch.int32)
     if int_mm_is_exact(torch):
-        return torch._int_mm(a, w.t())
+        # torch._int_mm misreads rows that overlap in memory, as the patches of a convolution may.
+        return torch._int_mm(a.contiguous(), w.contiguous().t())
     return cast(cast(a, "float64") @ cast(w, "float64").t(), "int32")
 
 

@@ -142,3 +142,9 @@ def test_a_saturating_int8_engine_is_replaced_by_float64(monkeypatch: pytest.Mon
         assert not int_mm_is_exact(torch)
     finally:
         int_mm_is_exact.cache_clear()
+
+
+def test_product_of_rows_that_overlap_in_memory() -> None:
+    rows = torch.arange(-4, 4, dtype=torch.int8).as_strided((4, 5), (1, 1))
+    w = torch.arange(15, dtype=torch.int8).reshape(3, 5)
+    assert torch.equal(numerics.matmul_i8(rows, w), (rows.int() @ w.int().t()))
