@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
-from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, VectorProgram
+from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES
-from compiler.ir.schedule import KernelSchedule
-from compiler.ir.tiling import Range, Tiling
+from compiler.ir.tiling import Tiling
 from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
 from isa.machine import Machine
-
 
 TILE_OVERHEAD_CYCLES = 32
 """Setup, dispatch and synchronization of one tile: about eight instructions, seen from the busiest engine."""
@@ -67,11 +65,24 @@ def params_bytes(program: VectorProgram, channels: int) -> int:
     return 4 * len(program.params) * channels
 
 
-def weight_block_bytes(tiling: Tiling, channels: int, k: Range) -> int:
-    """Bytes of the weights of ``channels`` output channels over reduction chunk ``k``."""
+def weight_block_bytes(tiling: Tiling, channels: int) -> int:
+    """Bytes of the weights of ``channels`` output channels over one reduction chunk."""
     anchor = tiling.spec.anchor
     assert isinstance(anchor, MatrixAnchor)
-    return channels * anchor.window.taps * (1 if anchor.depthwise else k.size)
+    depth = 1 if anchor.depthwise else min(tiling.schedule.tile_k, tiling.group_inputs)
+    return channels * anchor.window.taps * depth
+
+
+def burst_bytes(shape: Shape4, sizes: tuple[int, int, int], element: int, burst: int) -> int:
+    """DRAM bytes, whole bursts, that moving a box of ``sizes`` (h, w, c) out of a packed tensor takes."""
+    (_, _, w_full, c_full), (h, w, c) = shape, sizes
+    run, runs = c * element, h * w
+    if c >= c_full:
+        run, runs = run * w, h
+        if w >= w_full:
+            run, runs = run * h, 1
+    # A run that does not fill its bursts starts anywhere in one: half a burst more on average.
+    return runs * (aligned(run, burst) + (burst // 2 if run % burst else 0))
 
 
 def acc_pixel_bytes(channels: int, machine: Machine) -> int:
@@ -106,7 +117,7 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
         sizes.append(ChannelSize(role, operand, slots.get(role, s.stream_slots), aligned(bytes_)))
     if isinstance(anchor, MatrixAnchor):
         if not anchor.dynamic_weight:
-            block = weight_block_bytes(tiling, inner[2], tiling.reduction[0])
+            block = weight_block_bytes(tiling, inner[2])
             sizes.append(ChannelSize("weight", anchor.weight, s.weight_slots, aligned(block)))
         acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine)
         sizes.append(ChannelSize("acc", -1, s.output_slots, acc))
@@ -117,8 +128,7 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     if spec.pool is not None:
         sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(prod(inner))))
     if not residency.output:
-        images = tiling.ranges["n"][0].size
-        bytes_ = images * prod(out) * output_element(spec)
+        bytes_ = tiling.images * prod(out) * output_element(spec)
         sizes.append(ChannelSize("output", -1, s.output_slots, aligned(bytes_)))
     return tuple(sizes)
 
@@ -146,8 +156,7 @@ def _anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
 
 def _loads(tiling: Tiling, depends: str, chunks: int, slots: int) -> int:
     """How often a ring is filled: once per distinct box if its slots outlast the loops around it."""
-    counts = {d: len(r) for d, r in tiling.ranges.items()}
-    order = tiling.schedule.order
+    counts, order = tiling.counts, tiling.schedule.order
     inside = [i for i, d in enumerate(order) if d in depends and counts[d] > 1]
     distinct = chunks * prod(counts[order[i]] for i in inside)
     if distinct <= slots:
@@ -163,7 +172,7 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     anchor = spec.anchor
     rings = channels(tiling, residency, machine)
     h, w, c = _anchor_sizes(tiling)
-    tiles = prod(len(r) for r in tiling.ranges.values())
+    tiles = prod(tiling.counts[d] for d in "nhwc")
     edge = _edge_factor(tiling)
     mmu_tile = 0
     if isinstance(anchor, MatrixAnchor):
@@ -172,13 +181,13 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
         else:
             depth = anchor.window.taps * min(s.tile_k, tiling.group_inputs)
             pieces = max(1, -(-c // tiling.group_outputs))
-            mmu_tile = len(tiling.reduction) * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
+            mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
     vcu_tile = vcu_cycles(h * w * c, len(spec.program.ops), _taps(anchor), machine)
     if spec.pool is not None and spec.pool_program is not None:
         out = prod(_tile_sizes(tiling))
         vcu_tile += vcu_cycles(out, len(spec.pool_program.ops), spec.pool.window.taps, machine)
-    traffic = [(r, _traffic(tiling, r)) for r in rings if r.role not in ("acc", "inner")]
-    dram = sum(bytes_ for _, bytes_ in traffic)
+    burst = machine.dram.burst_bytes
+    dram = sum(_traffic(tiling, r, burst) for r in rings if r.role not in ("acc", "inner"))
     dma = dma_cycles(1, dram, machine)
     mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
     first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("act", "rhs", "stream", "weight")), machine)
@@ -186,7 +195,7 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
     sram = sum(r.bytes for r in rings if r.role != "acc")
     acc = sum(r.bytes for r in rings if r.role == "acc")
-    steps = TILE_OVERHEAD_CYCLES * tiles * len(tiling.reduction)
+    steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
     return KernelCost(parallel + first + mmu_tile + last + steps, mmu, vcu, dma, dram, sram, acc)
 
 
@@ -198,23 +207,26 @@ def _edge_factor(tiling: Tiling) -> float:
     """Real outputs over the outputs of full tiles: the last tile of a dimension may be short."""
     sizes = _tile_sizes(tiling)
     real = prod(tiling.spec.output)
-    return real / (len(tiling.ranges["n"]) * prod(len(tiling.ranges[d]) * t for d, t in zip("hwc", sizes, strict=True)))
+    counts = tiling.counts
+    return real / (counts["n"] * tiling.images * prod(counts[d] * t for d, t in zip("hwc", sizes, strict=True)))
 
 
-def _traffic(tiling: Tiling, ring: ChannelSize) -> int:
+def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     """DRAM bytes that pass through a ring."""
     spec = tiling.spec
-    anchor = spec.anchor
-    chunks = len(tiling.reduction)
+    anchor, chunks = spec.anchor, tiling.counts["k"]
     if ring.role == "output":
-        return prod(spec.output) * output_element(spec)
+        tiles = prod(tiling.counts[d] for d in "nhwc") * _edge_factor(tiling)
+        return ceil(tiles * burst_bytes(spec.output, _tile_sizes(tiling), output_element(spec), burst))
     if ring.role in ("weight", "params"):
-        loads = _loads(tiling, "c", chunks if ring.role == "weight" else 1, ring.slots)
-        return ceil(loads * ring.slot_bytes)
+        return _loads(tiling, "c", chunks if ring.role == "weight" else 1, ring.slots) * ring.slot_bytes
+    shape = spec.operands[ring.operand]
+    _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
+    each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst)
     if ring.role == "rhs":
-        return _loads(tiling, "nc", chunks, ring.slots) * ring.slot_bytes
+        return _loads(tiling, "nc", chunks, ring.slots) * each
     if ring.role == "act" and isinstance(anchor, MatrixAnchor):
         depends = "nhwc" if anchor.groups > 1 else "nhw"
-        return _loads(tiling, depends, 1 if anchor.depthwise else chunks, ring.slots) * ring.slot_bytes
-    depends = "".join(d for d, size in zip("nhwc", spec.operands[ring.operand], strict=True) if size > 1)
-    return _loads(tiling, depends, 1, ring.slots) * ring.slot_bytes
+        return _loads(tiling, depends, 1 if anchor.depthwise else chunks, ring.slots) * each
+    depends = "".join(d for d, size in zip("nhwc", shape, strict=True) if size > 1)
+    return _loads(tiling, depends, 1, ring.slots) * each

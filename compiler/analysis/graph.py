@@ -1,7 +1,7 @@
 """The kern level as the planner sees it: kernels in program order, and the storage behind every value.
 
-Views and concatenations are names for bytes of other storage: each value is a (storage, byte offset, strides). A storage is alive
-from the kernel that first writes it to the last that reads it.
+Views and concatenations are names for bytes of other storage: each value is a (storage, byte offset,
+strides). A storage is alive from the kernel that first writes it to the last that reads it.
 """
 
 from __future__ import annotations

@@ -80,7 +80,13 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     sizes = {region: _pack_arguments(graph, region, storages) for region in (Region.INPUT, Region.OUTPUT)}
     keyed = {k: sram[k] for k in sram if isinstance(k, tuple)}
     return MemoryPlan(
-        resident, storages, {**keyed, **acc}, sizes[Region.INPUT], sizes[Region.OUTPUT], arena.used_bytes, sram.used_bytes
+        resident,
+        storages,
+        {**keyed, **acc},
+        sizes[Region.INPUT],
+        sizes[Region.OUTPUT],
+        arena.used_bytes,
+        sram.used_bytes,
     )
 
 

@@ -1,7 +1,7 @@
 """Choose a kernel's schedule: enumerate a few dozen tilings and keep the cheapest that fits.
 
-Sizes are tried from the largest that the accumulators hold, halved; loop orders keep either the weights or the input in place; rings
-get one slot, two, or as many as make a whole operand stay.
+Sizes are tried from the largest that the accumulators hold, halved; loop orders keep either the weights or the
+input in place; rings get one slot, two, or as many as make a whole operand stay.
 """
 
 from __future__ import annotations
@@ -65,21 +65,23 @@ def check_schedule(
     cost = kernel_cost(Tiling(spec, schedule), residency, machine)
     if cost.acc_bytes > machine.acc.bytes:
         raise ScheduleError(
-            f"{where}: tile of {schedule.tile_h} x {schedule.tile_w} x {schedule.tile_c} with {schedule.output_slots} slots "
-            f"needs {cost.acc_bytes} bytes of accumulators, {machine.name} has {machine.acc.bytes}: make the tile smaller"
+            f"{where}: tile of {schedule.tile_h} x {schedule.tile_w} x {schedule.tile_c} with "
+            f"{schedule.output_slots} slots needs {cost.acc_bytes} bytes of accumulators, {machine.name} has "
+            f"{machine.acc.bytes}: make the tile smaller"
         )
     if cost.sram_bytes > budget:
         raise ScheduleError(
-            f"{where}: its rings need {cost.sram_bytes} bytes of SRAM and {budget} are left beside the tensors that stay: "
-            f"use smaller tiles, fewer slots, or keep = false on tensors that live across it"
+            f"{where}: its rings need {cost.sram_bytes} bytes of SRAM and {budget} are left beside the tensors that "
+            f"stay: use smaller tiles, fewer slots, or keep = false on tensors that live across it"
         )
     anchor = spec.anchor
-    if isinstance(anchor, MatrixAnchor) and 1 < anchor.groups and not anchor.depthwise:
+    if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
         per_group = spec_group_outputs(spec)
         whole = schedule.tile_k >= spec.operands[anchor.act][3] // anchor.groups
         if not whole and per_group % min(schedule.tile_c, per_group):
             raise ScheduleError(
-                f"{where}: tile_c = {schedule.tile_c} spans groups of {per_group} outputs, so tile_k must cover a whole group"
+                f"{where}: tile_c = {schedule.tile_c} spans groups of {per_group} outputs, so tile_k must cover "
+                "a whole group"
             )
         if not whole and schedule.tile_c > per_group:
             raise ScheduleError(f"{where}: tile_c = {schedule.tile_c} spans groups, so tile_k must cover a whole group")

@@ -63,7 +63,7 @@ class MatrixAnchor:
 
 @dataclass(frozen=True)
 class PoolAnchor:
-    """Window reduction of int8 operand ``act`` on the VCU; value = reduction of (q - zero), times ``scale`` unless 0."""
+    """Window reduction of int8 operand ``act`` on the VCU; sum or max of (q - zero), times ``scale`` unless 0."""
 
     act: int
     window: Window

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, Window
 from compiler.ir.schedule import KernelSchedule
-
 
 READS = ("act", "rhs", "stream", "pooled")
 """How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of the vector program,
@@ -62,15 +61,33 @@ class Tiling:
 
     spec: KernelSpec
     schedule: KernelSchedule
-    ranges: dict[str, tuple[Range, ...]] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def images(self) -> int:
+        """Images per tile: one; a copy's strides may cross images, so it moves the whole batch at once."""
+        return self.spec.output[0] if isinstance(self.spec.anchor, CopyAnchor) else 1
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[Range, ...]]:
+        """The pieces of each dimension of the output."""
         n, h, w, c = self.spec.output
         s = self.schedule
-        # A copy's strides may cross images, so it moves the whole batch at once.
-        images = n if isinstance(self.spec.anchor, CopyAnchor) else 1
-        ranges = {"n": split(n, images), "h": split(h, s.tile_h), "w": split(w, s.tile_w), "c": split(c, s.tile_c)}
-        object.__setattr__(self, "ranges", ranges)
+        return {
+            "n": split(n, self.images),
+            "h": split(h, s.tile_h),
+            "w": split(w, s.tile_w),
+            "c": split(c, s.tile_c),
+        }
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many pieces each dimension of the output, and the reduction ("k"), is cut into."""
+        n, h, w, c = self.spec.output
+        s = self.schedule
+        k = 1
+        if isinstance(anchor := self.spec.anchor, MatrixAnchor) and not anchor.depthwise:
+            k = -(-self.group_inputs // s.tile_k)
+        return {"n": n // self.images, "h": -(-h // s.tile_h), "w": -(-w // s.tile_w), "c": -(-c // s.tile_c), "k": k}
 
     @cached_property
     def reduction(self) -> tuple[Range, ...]:
