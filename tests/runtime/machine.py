@@ -14,17 +14,17 @@ TINY = Machine.load("tiny")
 NOISE = torch.randint(0, 256, (1 << 18,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def context(seed: int = 0, dram: int = 4096) -> Context:
-    """A tiny machine whose on-chip memories and DRAM regions hold random bytes."""
+def context(seed: int = 0, dram: int = 4096, machine: Machine = TINY) -> Context:
+    """A machine whose on-chip memories and DRAM regions hold random bytes."""
 
     def noise(space: Memory, size: int) -> torch.Tensor:
         start = (seed * 7919 + space * 10007) % (NOISE.numel() - size)
         return NOISE[start : start + size].clone()
 
-    memory = Memories(TINY, {space: noise(space, dram) for space in Memory if space > Memory.ACC})
+    memory = Memories(machine, {space: noise(space, dram) for space in Memory if space > Memory.ACC})
     for space in (Memory.SRAM, Memory.ACC):
         memory.bytes[space].copy_(noise(space, memory.bytes[space].numel()))
-    return Context(TINY, memory)
+    return Context(machine, memory)
 
 
 def put(found: Context, space: Memory, address: int, values: torch.Tensor) -> None:
