@@ -6,7 +6,7 @@ Anything read from a binary32 tensor is unbounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from math import inf
 
 import numpy as np
@@ -26,12 +26,15 @@ Constant = Callable[[SSAValue], NDArray[np.generic] | None]
 
 
 class Magnitudes:
-    """Largest magnitude of float values; ``constant`` gives the array of a value known at compile time."""
+    """Largest magnitude of float values; ``constant`` gives the array of a value known at compile time.
 
-    def __init__(self, constant: Constant, seed: SSAValue | None = None) -> None:
+    Values in ``outside`` are read from a tensor, so they are unbounded, whatever makes them.
+    """
+
+    def __init__(self, constant: Constant, outside: Container[SSAValue] = ()) -> None:
         self._constant = constant
         self._known: dict[SSAValue, float] = {}
-        self._seed = seed
+        self._outside = outside
 
     def finite(self, value: SSAValue) -> bool:
         """Whether ``value`` is proven to be neither NaN nor infinite."""
@@ -47,6 +50,8 @@ class Magnitudes:
     def _bound(self, value: SSAValue) -> float:
         if (array := self._constant(value)) is not None:
             return _largest(array)
+        if value in self._outside:
+            return inf
         match value.owner:
             case qnn.Conv2dOp(scale=scale, bias=bias) | qnn.LinearOp(scale=scale, bias=bias):
                 total = ACCUMULATOR * self.of(scale)

@@ -165,7 +165,7 @@ def vectorize(
     if seed is not None:
         builder.values[seed.value] = _seeded(builder, seed)
     final = result.owner if isinstance(result.owner, qnn.QuantizeOp) and result.owner in ops else None
-    magnitudes = Magnitudes(leaves.constant, seed.value if seed is not None else None)
+    magnitudes = Magnitudes(leaves.constant, leaves.operands)
     for op in ops:
         if op is final:
             continue

@@ -215,3 +215,10 @@ def test_magnitudes_prove_what_cannot_be_nan(make, finite: bool):
     assert Magnitudes(constant).finite(value) is finite
 
 
+def test_value_read_from_a_tensor_is_unbounded_whatever_made_it():
+    block = Block(arg_types=[TensorType(CODES, SHAPE)])
+    with ImplicitBuilder(block):
+        value = add(dq(block.args[0]), dq(block.args[0]))
+    assert not Magnitudes(constant, {value}).finite(value)
+
+
