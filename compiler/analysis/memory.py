@@ -17,6 +17,9 @@ from isa.errors import ScheduleError
 from isa.instructions import Region
 from isa.machine import Machine
 
+PREFETCH_KERNELS = 4
+"""How many kernels ahead weights may arrive; the queues of the engines reach no further."""
+
 RingKey = tuple[int, str, int]
 """(step, role, operand)"""
 
@@ -106,34 +109,37 @@ def _sram(
         Interval(s.index, s.first, s.last + 1, aligned(s.bytes)) for s in graph.storages if s.index in resident
     ]
     early = _prefetch(graph, rings, resident, machine)
-    for prefetch in (early, frozenset[int]()):
+    for starts in (early, [max(i - 1, s) for i, s in enumerate(early)], list(range(len(rings)))):
         requests = [*fixed]
         for i, sizes in enumerate(rings):
             for r in sizes:
-                start = i - 1 if i in prefetch and r.role in ("weight", "params") else i
+                start = starts[i] if r.role in ("weight", "params") else i
                 if r.role != "acc":
                     requests.append(Interval((i, r.role, r.operand), start, i + 1, r.bytes))
         try:
             return allocate(requests, machine.sram.bytes, align=64)
         except AllocationError:
-            if not prefetch:
+            if starts[-1] == len(rings) - 1 and starts == list(range(len(rings))):
                 raise
     raise AssertionError("the last try raises")
 
 
 def _prefetch(
     graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
-) -> frozenset[int]:
-    """Kernels whose weights may arrive while the kernel before them runs."""
+) -> list[int]:
+    """The kernel from which on each kernel's weights may arrive: as early as there is room, without a gap."""
+    limit = machine.sram.bytes * 9 // 10
     used = resident_bytes(graph, resident)
     used = [u + sum(r.bytes for r in sizes if r.role != "acc") for u, sizes in zip(used, rings, strict=True)]
-    early: set[int] = set()
-    for i in range(1, len(rings)):
-        weights = sum(r.bytes for r in rings[i] if r.role in ("weight", "params"))
-        if used[i - 1] + weights <= machine.sram.bytes * 9 // 10:
-            used[i - 1] += weights
-            early.add(i)
-    return frozenset(early)
+    starts: list[int] = []
+    for i, sizes in enumerate(rings):
+        weights = sum(r.bytes for r in sizes if r.role in ("weight", "params"))
+        start = i
+        while start > max(0, i - PREFETCH_KERNELS) and used[start - 1] + weights <= limit:
+            start -= 1
+            used[start] += weights
+        starts.append(start)
+    return starts
 
 
 def resident_bytes(graph: KernelGraph, resident: frozenset[int]) -> list[int]:
