@@ -12,8 +12,7 @@ Importing this package loads neither torch nor the compiler; each verb loads wha
 from isa.errors import QuarticError
 from quartic.api import compile, load, quantize, reference, simulate, timing
 from quartic.executable import Executable
-
-__version__ = "0.1.0"
+from quartic.version import __version__
 
 __all__ = [
     "Executable",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quartic.executable import Executable
+from quartic.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +65,12 @@ def compile(
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
     options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
     compiled = compile_graph(quantized_graph(q), target, options)
-    return Executable(compiled.binary, compiled.schedule, compiled.seconds, compiled.memory.sram_peak_bytes)
+    made = {
+        "quartic": __version__,
+        "schedule_sha256": hashlib.sha256(compiled.schedule.to_toml().encode()).hexdigest(),
+    }
+    binary = replace(compiled.binary, provenance={**compiled.binary.provenance, **made})
+    return Executable(binary, compiled.schedule, compiled.seconds, compiled.memory.sram_peak_bytes)
 
 
 def load(path: str | Path) -> Executable:

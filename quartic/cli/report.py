@@ -17,13 +17,11 @@ def command(
 ) -> None:
     """Write a self-contained report of cycles and energy per layer, from a run without data."""
     from quartic.executable import Executable
-    from quartic.files import replacing
 
     exe = Executable.load(binary)
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic
 
         run = quartic.timing(exe)
-    with replacing(output) as temporary:
-        run.report(temporary)
+    run.report(output)
     show({"binary": str(binary), "report": str(output), "bytes": output.stat().st_size}, as_json)

@@ -43,8 +43,5 @@ def command(
     if output is not None:
         save_arrays(output, [info.name for info in exe.binary.outputs], run.outputs)
     if trace is not None:
-        from quartic.files import replacing
-
-        with replacing(trace) as temporary:
-            run.trace(temporary)
+        run.trace(trace)
     show({"binary": str(binary), **summary(run.profile)}, as_json)

@@ -1,0 +1,129 @@
+"""The commands one after another on a small network, as the README shows them."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import quartic
+from quartic.models import load_program
+from tests.quartic.test_cli import outcome
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, a quantized model, its schedule and its binary."""
+    path = tmp_path_factory.mktemp("path")
+    images = np.random.default_rng(0).standard_normal((4, 3, 12, 12)).astype(np.float32)
+    np.save(path / "images.npy", images)
+    np.save(path / "image.npy", images[:1])
+    source = "benchmarks.zoo.toys:Plain"
+    assert outcome("quantize", source, "--calibration", str(path / "images.npy"), "-o", str(path / "net.pt2")) == 0
+    emit = ("--emit-schedule", str(path / "net.toml"))
+    assert outcome("compile", str(path / "net.pt2"), "-o", str(path / "net.qbin"), *emit) == 0
+    return path
+
+
+def result(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    """What the command prints with --json."""
+    capsys.readouterr()
+    assert outcome(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_run_writes_the_bits_of_the_reference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("--input", str(folder / "image.npy"), "--output", str(folder / "out.npy"))
+    found = result(capsys, "run", str(folder / "net.qbin"), *files, "--trace", str(folder / "trace.json"))
+    q = load_program(folder / "net.pt2").module()
+    (expected,) = quartic.reference(q)(torch.from_numpy(np.load(folder / "image.npy")))
+    assert np.array_equal(np.load(folder / "out.npy"), expected.numpy())
+    assert found["cycles"] > 0
+    assert len(json.loads((folder / "trace.json").read_text())["traceEvents"]) > 10
+
+
+def test_timing_only_gives_the_same_cycles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = result(capsys, "run", str(folder / "net.qbin"), "--input", str(folder / "image.npy"))
+    assert result(capsys, "run", str(folder / "net.qbin"), "--timing-only") == full
+
+
+def test_emitted_schedule_compiles_to_the_same_bytes(folder: Path) -> None:
+    again = folder / "again.qbin"
+    given = ("--schedule", str(folder / "net.toml"))
+    assert outcome("compile", str(folder / "net.pt2"), "-o", str(again), *given) == 0
+    assert again.read_bytes() == (folder / "net.qbin").read_bytes()
+
+
+def test_disassembly_assembles_to_the_same_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert outcome("dis", str(folder / "net.qbin")) == 0
+    (folder / "net.s").write_text(capsys.readouterr().out)
+    into = ("--into", str(folder / "net.qbin"))
+    assert outcome("asm", str(folder / "net.s"), "-o", str(folder / "back.qbin"), *into) == 0
+    first, second = (quartic.load(folder / name).binary for name in ("net.qbin", "back.qbin"))
+    assert first.code == second.code
+
+
+def test_disassembly_names_every_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = result(capsys, "dis", str(folder / "net.qbin"))
+    modules = {row["location"].split(" | ")[1] for row in rows if row["location"].count("|") == 2}
+    assert {"0.0", "1", "4"} <= modules
+
+
+def test_bench_compares_schedules(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (folder / "net.toml").read_text()
+    (folder / "edited.toml").write_text(text.replace("_slots = 2", "_slots = 1"))
+    given = [part for name in ("net", "edited") for part in ("--schedule", str(folder / f"{name}.toml"))]
+    own, same, edited = result(capsys, "bench", str(folder / "net.pt2"), *given)
+    assert {key: own[key] for key in own if key != "schedule"} == {key: same[key] for key in own if key != "schedule"}
+    assert edited["cycles"] > own["cycles"]
+
+
+def test_check_accepts_binary_and_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert result(capsys, "check", str(folder / "net.qbin"))["ok"] is True
+    assert result(capsys, "check", str(folder / "net.pt2"))["ok"] is True
+
+
+def test_report_is_one_page(folder: Path) -> None:
+    assert outcome("report", str(folder / "net.qbin"), "-o", str(folder / "net.html")) == 0
+    assert "</html>" in (folder / "net.html").read_text()
+
+
+def test_doctor_finds_nothing_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(row["ok"] for row in result(capsys, "doctor"))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:8], lambda b: b"", lambda b: b[:-1], lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:]]
+)
+def test_damaged_binary_is_one_line(damage, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.qbin").write_bytes(damage((folder / "net.qbin").read_bytes()))
+    assert outcome("run", str(folder / "bad.qbin"), "--timing-only") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("quartic: error: ")
+    assert "bad.qbin" in message
+    assert message.count("\n") == 1
+
+
+def test_wrong_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "wrong.npy", np.zeros((1, 3, 12, 11), np.float32))
+    assert outcome("run", str(folder / "net.qbin"), "--input", str(folder / "wrong.npy")) == 2
+    assert "has shape (1, 3, 12, 11): must be (1, 3, 12, 12)" in capsys.readouterr().err
+
+
+def test_float_model_does_not_compile_and_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = torch.nn.Conv2d(3, 4, 3).eval()
+    torch.export.save(torch.export.export(model, (torch.zeros(1, 3, 8, 8),)), folder / "float.pt2")
+    assert outcome("compile", str(folder / "float.pt2"), "-o", str(folder / "float.qbin")) == 2
+    message = capsys.readouterr().err
+    assert "conv2d" in message
+    assert "quantize" in message
+    assert not (folder / "float.qbin").exists()
+
+
+def test_version_is_the_distributions() -> None:
+    assert quartic.__version__ == version("quartic-npu")
