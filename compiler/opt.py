@@ -34,6 +34,11 @@ class QuarticOpt(xDSLOptMain):
         super().register_all_passes()
         self.available_passes |= UNIVERSE.all_passes
 
+    def register_all_targets(self) -> None:
+        """xDSL's targets and ours."""
+        super().register_all_targets()
+        self.available_targets |= UNIVERSE.all_targets
+
     def setup_pipeline(self) -> None:
         """Verify and print between passes, and keep the seconds of each."""
         self.seconds: list[tuple[str, float]] = []

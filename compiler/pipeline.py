@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,6 @@ from compiler.passes.plan_memory import plan_module
 from compiler.passes.tile_kernels import tile_kernels
 from isa.container import Binary
 from isa.machine import Machine
-
 
 LEGALIZE = (FoldConstantsPass(), LegalizeLinearPass(), CanonicalizeQnnPass())
 
@@ -61,7 +60,7 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def stage(self, name: str, module: ModuleOp | None = None) -> Iterator[None]:
+    def stage(self, name: str, module: ModuleOp | None = None) -> Generator[None]:
         """Time a stage; afterwards show the module to the observer."""
         start = time.perf_counter()
         yield

@@ -31,6 +31,10 @@ PASSES = {
 """Pass name -> ``module:class``."""
 
 
+TARGETS = {"npu": "compiler.backend.target:NpuTarget"}
+"""Target name -> ``module:class``: what ``-t`` writes."""
+
+
 def lazily(path: str) -> Callable[[], Any]:
     """A function that imports ``module:object`` when called."""
     module, _, name = path.partition(":")
@@ -40,4 +44,5 @@ def lazily(path: str) -> Callable[[], Any]:
 UNIVERSE = Universe(
     all_dialects={name: lazily(path) for name, path in DIALECTS.items()},
     all_passes={name: lazily(path) for name, path in PASSES.items()},
+    all_targets={name: lazily(path) for name, path in TARGETS.items()},
 )

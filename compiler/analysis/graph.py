@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from math import prod
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
 
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
@@ -20,6 +20,8 @@ from compiler.ir.kernel import KernelSpec, Shape4
 from compiler.ir.layout import nhwc
 from compiler.ir.location import origins
 from compiler.ir.place import packed_strides, planar_strides
+from compiler.ir.signature import main_function
+from isa.errors import UnsupportedError
 from isa.instructions import DType, Region
 
 
@@ -96,11 +98,6 @@ def dtype_of(value: SSAValue) -> DType:
     return DType.I8 if is_int(value) else DType.F32
 
 
-def main_function(module: ModuleOp) -> FuncOp:
-    """The function that is compiled."""
-    return next(op for op in module.ops if isinstance(op, FuncOp) and op.sym_name.data == "main")
-
-
 def concat_slice(op: kern.ConcatOp, index: int) -> tuple[int, int]:
     """(axis over (n, h, w, c), first index) of operand ``index`` in the joined tensor."""
     rank = len(shape_of(op.output))
@@ -158,14 +155,16 @@ def _place_concat(graph: KernelGraph, op: kern.ConcatOp) -> None:
 def _visit(graph: KernelGraph, op: Operation) -> None:
     if isinstance(op, qnn.ConstantOp):
         _root(graph, op.output, Region.CONSTANTS)
-    if isinstance(op, kern.ViewOp):
+    elif isinstance(op, kern.ViewOp):
         source = graph.placed[op.inputs[0]]
         shape = nhwc(shape_of(op.output))
         graph.placed[op.output] = Placed(
             source.storage, source.offset, packed_strides(shape, source.element), shape, source.element
         )
-    if isinstance(op, kern.FusedOp):
+    elif isinstance(op, kern.FusedOp):
         _visit_kernel(graph, op)
+    elif not isinstance(op, kern.ConcatOp | ReturnOp):
+        raise UnsupportedError(f"{op.name} stands outside of a kernel: run fuse-kernels first")
 
 
 def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
@@ -179,10 +178,5 @@ def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
     graph.placed[op.output].storage.touch(index)
     nodes = tuple(dict.fromkeys(o.node for o in origins(op)))
     graph.steps.append(Step(index, op, lowered.spec, lowered.values, nodes))
-
-
-def is_argument(value: SSAValue) -> bool:
-    """Whether a value is a graph input."""
-    return isinstance(value, BlockArgument)
 
 

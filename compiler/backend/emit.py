@@ -37,7 +37,9 @@ class _Locations:
     def of(self, kernel: str, op: Operation) -> int:
         """Index of the location of a step."""
         found = origin(op)
-        key = (kernel, f"overhead:{kernel}", "", "") if found is None else (kernel, found.node, found.module, found.source)
+        key = (kernel, f"overhead:{kernel}", "", "")
+        if found is not None:
+            key = (kernel, found.node, found.module, found.source)
         if key not in self._index:
             self._index[key] = len(self.rows)
             self.rows.append(Location(*key))

@@ -255,7 +255,8 @@ class KernelEmitter:
         if shape[3] == 1 and self.tiling.conv_shape[3] == 1:
             strides = (*strides[:3], ELEMENT_BYTES[stream.dtype])
         assert operand_box.elements
-        self._set_stream(index, stream.dtype, (strides[0], strides[1], strides[2], strides[3]), stream.zero, stream.scale)
+        strides = (strides[0], strides[1], strides[2], strides[3])
+        self._set_stream(index, stream.dtype, strides, stream.zero, stream.scale)
         return view.address
 
     def _set_stream(self, index: int, dtype: DType, strides: Shape4, zero: int, scale: float) -> None:
@@ -317,7 +318,9 @@ class KernelEmitter:
     def _pool(self, op: Operation, tile: Tile) -> None:
         spec = self.tiling.spec
         pool, program, shape = spec.pool, spec.pool_program, spec.inner
-        assert pool is not None and program is not None and shape is not None
+        assert pool is not None
+        assert program is not None
+        assert shape is not None
         inner = self.tiling.anchor_box(tile.out)
         address = self.rings["inner", -1].find(inner)
         assert address is not None
@@ -381,7 +384,8 @@ class KernelEmitter:
 
     def _store(self, op: Operation, tile: Tile) -> None:
         place, address = self.places[-1], self.rings["output", -1].find(tile.out)
-        assert place.region is not None and address is not None
+        assert place.region is not None
+        assert address is not None
         for t in transfers(place, tile.out, self._output_strides(tile.out)):
             if t.contiguous:
                 self.out.run(StoreCopy(region=place.region, offset=t.dram, sram=address + t.sram, bytes=t.run))

@@ -46,12 +46,12 @@ def dtype_of(value: SSAValue) -> DType:
     return DType.F32 if tensor(value).element_type == f32 else DType.I8
 
 
-def kernel_spec(op: kern.KernelOp) -> KernelSpec:
+def kernel_spec(op: kern.FusedOp) -> KernelSpec:
     """The spec of a kernel; UnsupportedError (mostly a ProgramError) when one kernel cannot compute the body."""
     return lower_kernel(op).spec
 
 
-def lower_kernel(op: kern.KernelOp) -> Lowered:
+def lower_kernel(op: kern.FusedOp) -> Lowered:
     """The spec of a kernel and the operand values that its operands stand for."""
     arguments = op.body.block.args
     operands = Operands(

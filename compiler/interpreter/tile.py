@@ -1,6 +1,7 @@
-"""Reference semantics of the ``tile`` dialect: kernels run tile by tile through their rings, on numpy arrays.
+"""Reference semantics of the ``tile`` dialect: kernels run tile by tile through their rings, on arrays.
 
-A step may only use what a ring's slot holds, so a wrong loop, halo, ring depth or order shows as an error or as other bits.
+A step may only use what a ring's slot holds, so a wrong loop, halo, ring depth or order shows as an error or as other
+bits.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class KernelRun:
         return self.result
 
     def _load(self, op: Operation, tile: Tile) -> None:
-        assert isinstance(op, LoadOp) and isinstance(op.ring.owner, ChannelOp)
+        assert isinstance(op, LoadOp)
+        assert isinstance(op.ring.owner, ChannelOp)
         role, operand = op.ring.owner.role.data, op.ring.owner.operand.value.data
         slots = self.rings[role, operand]
         if role in READS:
@@ -166,7 +168,8 @@ class KernelRun:
         if isinstance(spec.anchor, MatrixAnchor):
             start = self.rings["acc", -1].get(box, "tile.vector")
         elif isinstance(spec.anchor, PoolAnchor):
-            start = self._reduce(spec.anchor, box, self._box("act", spec.anchor.act, tile)[1], spec.operands[spec.anchor.act])
+            act = spec.anchor.act
+            start = self._reduce(spec.anchor, box, self._box("act", act, tile)[1], spec.operands[act])
         value = self._program_streams(tile, box, start, pooled=False)
         if spec.pool is not None:
             self.rings["inner", -1].push(box, value)
@@ -175,7 +178,8 @@ class KernelRun:
 
     def _pool(self, op: Operation, tile: Tile) -> None:
         spec = self.tiling.spec
-        assert spec.pool is not None and spec.inner is not None
+        assert spec.pool is not None
+        assert spec.inner is not None
         inner = self.rings["inner", -1].get(self.tiling.anchor_box(tile.out), "tile.pool")
         start = self._reduce(spec.pool, tile.out, inner, spec.inner)
         self._write(tile.out, self._program_streams(tile, tile.out, start, pooled=True))

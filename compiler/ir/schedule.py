@@ -133,4 +133,5 @@ def _kernel(source: str, row: Any) -> KernelSchedule:
     for name, kind in (("kernel", str), ("nodes", list), ("order", str), ("keep", bool)):
         if name in table and not isinstance(table[name], kind):
             raise ScheduleError(f"{where}: {name} = {table[name]!r} must be a {kind.__name__}")
-    return KernelSchedule(**{**table, "nodes": tuple(str(n) for n in table["nodes"])})
+    values: dict[str, Any] = {**table, "nodes": tuple(str(n) for n in table["nodes"])}
+    return KernelSchedule(**values)

@@ -1,7 +1,7 @@
 """Pass ``materialize-copies``: copy kernels where a value cannot be just a name for another's bytes.
 
-Views and concatenations alias. They cannot where a graph input or output keeps PyTorch's dimension order, where two concatenations
-want the same value, or where a view needs bytes without gaps.
+Views and concatenations alias. They cannot where a graph input or output keeps PyTorch's dimension order, where two
+concatenations want the same value, or where a view needs bytes without gaps.
 """
 
 from __future__ import annotations

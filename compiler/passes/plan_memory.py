@@ -15,6 +15,7 @@ from compiler.backend.pack import ConstantPool
 from compiler.dialects.tile import ChannelOp, KernelOp, PlaceAttr
 from compiler.ir.place import ELEMENT_BYTES, Place, packed_strides
 from compiler.ir.schedule import Schedule
+from isa.errors import ScheduleError
 from isa.instructions import Region
 from isa.machine import Machine
 
@@ -33,10 +34,7 @@ class PlanMemoryPass(ModulePass):
 
 def plan_module(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, MemoryPlan]:
     """Set ``places`` of every tile.kernel and ``address`` of every ring. Raises ScheduleError."""
-    graph = build_graph(module)
-    kernels = [k for k in (s.op for s in graph.steps) if isinstance(k, KernelOp)]
-    schedule = Schedule(machine.name, tuple(k.schedule.data for k in kernels))
-    plan = plan_memory(graph, schedule, machine)
+    graph, kernels, plan = computed_plan(module, machine)
     pool = ConstantPool()
     for step, kernel in zip(graph.steps, kernels, strict=True):
         kernel.places = ArrayAttr([PlaceAttr(p) for p in _places(graph, step, plan, pool)])
@@ -45,6 +43,17 @@ def plan_module(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, Memory
                 key = (step.index, op.role.data, op.operand.value.data)
                 op.address = IntegerAttr(plan.rings[key], i64)
     return graph, plan
+
+
+def computed_plan(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, list[KernelOp], MemoryPlan]:
+    """What :func:`plan_module` would write into the module, and its tiled kernels in program order."""
+    graph = build_graph(module)
+    kernels = [k for k in (s.op for s in graph.steps) if isinstance(k, KernelOp)]
+    if len(kernels) < len(graph.steps):
+        name = next(s.spec.name for s in graph.steps if not isinstance(s.op, KernelOp))
+        raise ScheduleError(f"kernel {name!r} has no schedule: run tile-kernels first")
+    schedule = Schedule(machine.name, tuple(k.schedule.data for k in kernels))
+    return graph, kernels, plan_memory(graph, schedule, machine)
 
 
 def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool) -> list[Place]:

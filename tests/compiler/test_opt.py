@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compiler.opt import main, time_table
-from compiler.universe import DIALECTS, PASSES, lazily
+from compiler.universe import DIALECTS, PASSES, TARGETS, lazily
 
 MODULE = """\
 func.func @main(%x: tensor<2xf32>) -> tensor<2xf32> {
@@ -70,7 +70,7 @@ def test_missing_file_is_an_error(capsys):
     assert "nowhere.mlir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "path"), [*DIALECTS.items(), *PASSES.items()])
+@pytest.mark.parametrize(("name", "path"), [*DIALECTS.items(), *PASSES.items(), *TARGETS.items()])
 def test_universe_rows_load_and_have_their_name(name, path):
     assert lazily(path)().name == name
 
@@ -84,3 +84,46 @@ def test_each_pass_lies_in_the_file_of_its_name(name):
 def test_driver_does_not_import_torch():
     code = "import sys, compiler.opt; compiler.opt.QuarticOpt(args=[]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PIPELINE = (
+    "fold-constants,legalize-linear,canonicalize-qnn,fuse-kernels,materialize-copies,"
+    "tile-kernels{machine=tiny},plan-memory{machine=tiny}"
+)
+
+
+def test_whole_pipeline_from_text_to_assembly(source, capsys):
+    assert main([source, "-p", PIPELINE, "-t", "npu{machine=tiny}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("vcu.run") for line in lines)
+    assert lines[-1] == "halt"
+
+
+def test_each_level_is_printed_in_text_that_the_rest_of_the_pipeline_reads(source, tmp_path, capsys):
+    assert main([source, "-p", PIPELINE, "-t", "npu{machine=tiny}"]) == 0
+    whole = capsys.readouterr().out
+    path = source
+    for i, step in enumerate(PIPELINE.split(",")):
+        assert main([str(path), "-p", step]) == 0
+        path = tmp_path / f"{i}.mlir"
+        path.write_text(capsys.readouterr().out)
+    assert main([str(path), "-t", "npu{machine=tiny}"]) == 0
+    assert capsys.readouterr().out == whole
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [
+        ("tile-kernels", "qnn.relu stands outside of a kernel: run fuse-kernels first"),
+        ("fuse-kernels,plan-memory", "kernel 'relu' has no schedule: run tile-kernels first"),
+    ],
+)
+def test_a_pass_in_front_of_what_it_needs_is_an_error(source, capsys, passes, expected):
+    assert main([source, "-p", passes]) == 1
+    assert expected in capsys.readouterr().err
+
+
+def test_target_without_addresses_is_an_error(source, capsys):
+    steps = PIPELINE.rsplit(",", 1)[0]
+    assert main([source, "-p", steps, "-t", "npu{machine=tiny}"]) == 1
+    assert "has no addresses: run plan-memory first" in capsys.readouterr().err
