@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from isa.encoding import Instruction
 from isa.errors import SimulationError
@@ -20,20 +20,22 @@ from isa.instructions import (
     VcuSync,
 )
 from isa.state import SETTERS, State
-from runtime.functional.context import Context, Semantics
+from runtime.functional.context import Context, Semantics, Step
 from runtime.functional.dma import load_copy, load_tile, store_copy, store_tile
 from runtime.functional.mmu import mmu_run
 from runtime.functional.vcu import vcu_run
 
-__all__ = ["SEMANTICS", "Context", "execute"]
+__all__ = ["SEMANTICS", "Context", "Step", "bind", "describe", "execute"]
 
 
-def _setup(context: Context, instruction: Instruction) -> None:
+def _setup(context: Context, instruction: Instruction) -> Iterator[Step]:
     context.state.apply(instruction)
+    yield from ()
 
 
-def _nothing(context: Context, instruction: Instruction) -> None:
+def _nothing(context: Context, instruction: Instruction) -> Iterator[Step]:
     """Synchronization orders engines; in program order there is nothing to do."""
+    yield from ()
 
 
 SEMANTICS: dict[type[Instruction], Semantics] = {
@@ -48,20 +50,30 @@ SEMANTICS: dict[type[Instruction], Semantics] = {
 }
 
 
-def execute(instructions: Sequence[Instruction], context: Context, where: Callable[[int], str] | None = None) -> None:
-    """Run ``instructions`` in order, changing the context's memories and registers.
+def bind(
+    instructions: Iterable[Instruction], context: Context, where: Callable[[int], str] | None = None
+) -> Iterator[Step]:
+    """Check ``instructions`` one by one against the context and give the steps that do them, in order.
 
-    ``where`` gives the source of an instruction by index, for errors. Raises SimulationError (mostly
-    AccessError), which names the instruction; what ran before it stays done.
+    The steps may be kept and called again. ``where`` gives the source of an instruction by index, for errors.
+    Raises SimulationError (mostly AccessError), which names the instruction.
     """
     context.state = State()
-    index = 0
-    try:
-        for index, instruction in enumerate(instructions):  # noqa: B007
-            SEMANTICS[type(instruction)](context, instruction)
-    except SimulationError as error:
-        source = where(index) if where is not None else ""
-        raise type(error)(describe(index, instructions[index], source) + f": {error}") from None
+    for index, instruction in enumerate(instructions):
+        try:
+            yield from SEMANTICS[type(instruction)](context, instruction)
+        except SimulationError as error:
+            source = where(index) if where is not None else ""
+            raise type(error)(f"{describe(index, instruction, source)}: {error}") from None
+
+
+def execute(instructions: Sequence[Instruction], context: Context, where: Callable[[int], str] | None = None) -> None:
+    """Run ``instructions`` in order, changing the context's memories; see :func:`bind`.
+
+    After an error, what ran before it stays done.
+    """
+    for step in bind(instructions, context, where):
+        step()
 
 
 def describe(index: int, instruction: Instruction, source: str = "") -> str:

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 
 import torch
 
 from isa import numerics
-from isa.access import ON_CHIP, Memory
+from isa.access import ON_CHIP, Memory, reach
 from isa.encoding import Instruction
 from isa.errors import AccessError
-from isa.instructions import DType, Func, Operand, Reduce, VcuOp, VcuRun, VcuStream
+from isa.instructions import DType, Func, Operand, Reduce, VcuOp, VcuRun
 from isa.instructions.vcu import STREAM_OUTPUT
-from runtime.functional.context import Context
+from runtime.functional.context import Context, Step, bundle
 from runtime.memory import TORCH_TYPES
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 Value = torch.Tensor
 """binary32 [n0, n1, n2], or 1 along the axes on which it does not change."""
 
-Binary = Callable[[Value, Value, Value | None], Value]
-BINARY: dict[Func, Binary] = {
-    Func.ADD: lambda a, b, out: torch.add(a, b, out=out),
-    Func.SUB: lambda a, b, out: torch.sub(a, b, out=out),
-    Func.MUL: lambda a, b, out: torch.mul(a, b, out=out),
-    Func.MIN: lambda a, b, out: torch.minimum(a, b, out=out),
-    Func.MAX: lambda a, b, out: torch.maximum(a, b, out=out),
+BINARY: dict[Func, Callable[..., Value]] = {
+    Func.ADD: torch.add,
+    Func.SUB: torch.sub,
+    Func.MUL: torch.mul,
+    Func.MIN: torch.minimum,
+    Func.MAX: torch.maximum,
 }
-IMMEDIATE: dict[Func, Callable[[Value, float, Value | None], Value]] = {
-    Func.ADD: lambda a, b, out: torch.add(a, b, out=out),
-    Func.SUB: lambda a, b, out: torch.sub(a, b, out=out),
-    Func.MUL: lambda a, b, out: torch.mul(a, b, out=out),
-    Func.MIN: lambda a, b, out: torch.clamp_max(a, b, out=out),
-    Func.MAX: lambda a, b, out: torch.clamp_min(a, b, out=out),
-}
+IMMEDIATE = BINARY | {Func.MIN: torch.clamp_max, Func.MAX: torch.clamp_min}
 UNARY: dict[Func, Callable[[Value], Value]] = {
-    Func.COPY: torch.clone,
     Func.RINT: torch.round,
     Func.SIGMOID: numerics.sigmoid,
     Func.TANH: numerics.tanh,
@@ -50,7 +44,7 @@ LARGEST_BELOW = 2147483520.0
 """The largest binary32 that fits int32."""
 
 
-def vcu_run(context: Context, inst: Instruction) -> None:
+def vcu_run(context: Context, inst: Instruction) -> Iterator[Step]:
     """out = convert(program(convert(streams))) on every element of n0 x n1 x n2."""
     assert isinstance(inst, VcuRun)
     state = context.state
@@ -66,13 +60,14 @@ def vcu_run(context: Context, inst: Instruction) -> None:
     addresses = (inst.a, inst.b, state.vcu_base.c, state.vcu_base.d)
     for stream in range(inst.streams):
         windowed = stream == 0 and state.vcu_window.reduce != Reduce.NONE
-        read = _read_window if windowed else _read
-        registers[stream] = read(context, stream, addresses[stream], shape)
+        registers[stream], steps = (_read_window if windowed else _read)(context, stream, addresses[stream], shape)
+        yield from steps
     result = 0
     for op in state.program(inst.first, inst.count):
-        registers[op.dst] = _operate(context, op, registers, shape)
+        registers[op.dst], step = _operate(context, op, registers, shape)
         result = op.dst
-    _write(context, target, _register(registers, result))
+        yield step
+    yield from _write(context, target, _register(registers, result))
 
 
 def _check(context: Context, inst: VcuRun) -> None:
@@ -93,20 +88,32 @@ def _register(registers: dict[int, Value], number: int) -> Value:
     return torch.zeros((1, 1, 1)) if found is None else found
 
 
-def _buffer(context: Context, name: object, value_shape: tuple[int, ...], shape: Shape) -> Value | None:
-    """A kept buffer for results of the full shape; small results are allocated, so that they never alias one."""
-    return context.scratch(name, shape, torch.float32) if value_shape == shape else None
+def _buffer(context: Context, name: str, value_shape: Shape, shape: Shape) -> Value:
+    """Where a value goes: a kept buffer if it has the full shape; small ones get their own, so none alias."""
+    if value_shape == shape:
+        return context.scratch(name, value_shape, torch.float32)
+    return torch.empty(value_shape)
 
 
-def _operate(context: Context, op: VcuOp, registers: dict[int, Value], shape: Shape) -> Value:
-    a = _register(registers, op.a)
-    if (unary := UNARY.get(op.func)) is not None:
-        return unary(a)
+def _operate(context: Context, op: VcuOp, registers: dict[int, Value], shape: Shape) -> tuple[Value, Step]:
+    """The value of the op's register and the step that computes it."""
+    a, name = _register(registers, op.a), f"r{op.dst}"
+    if op.func not in BINARY:
+        out = _buffer(context, name, tuple(a.shape), shape)
+        if op.func == Func.COPY:
+            return out, partial(out.copy_, a)
+        return out, partial(_unary, UNARY[op.func], a, out)
     if op.b_kind == Operand.IMMEDIATE:
-        return IMMEDIATE[op.func](a, op.immediate, _buffer(context, op.dst, tuple(a.shape), shape))
-    b = _parameter(context, op.b, shape) if op.b_kind == Operand.PARAMETER else _register(registers, op.b)
-    full = tuple(map(max, a.shape, b.shape))
-    return BINARY[op.func](a, b, _buffer(context, op.dst, full, shape))
+        out = _buffer(context, name, tuple(a.shape), shape)
+        return out, partial(IMMEDIATE[op.func], a, op.immediate, out=out)
+    is_parameter = op.b_kind == Operand.PARAMETER
+    b = _parameter(context, op.b, shape) if is_parameter else _register(registers, op.b)
+    out = _buffer(context, name, tuple(map(max, a.shape, b.shape)), shape)
+    return out, partial(BINARY[op.func], a, b, out=out)
+
+
+def _unary(function: Callable[[Value], Value], a: Value, out: Value) -> None:
+    out.copy_(function(a))
 
 
 def _parameter(context: Context, vector: int, shape: Shape) -> Value:
@@ -115,72 +122,82 @@ def _parameter(context: Context, vector: int, shape: Shape) -> Value:
     return context.memory.view(Memory.SRAM, torch.float32, address, (1, 1, shape[2]), (0, 0, 4))
 
 
-def _strided(stream: VcuStream, shape: Shape) -> tuple[Shape, Shape]:
-    """Shape and byte strides of a stream's distinct elements: 1 along broadcast axes."""
-    s0, s1, s2 = stream.stride0, stream.stride1, stream.stride2
-    n0, n1, n2 = shape
-    return (n0 if s0 else 1, n1 if s1 else 1, n2 if s2 else 1), (s0, s1, s2)
-
-
-def _read(context: Context, number: int, address: int, shape: Shape) -> Value:
+def _read(context: Context, number: int, address: int, shape: Shape) -> tuple[Value, Iterator[Step]]:
     """Stream ``number`` as binary32."""
     stream = context.state.vcu_streams[number]
-    distinct, strides = _strided(stream, shape)
-    codes = context.memory.view(ON_CHIP[stream.space], TORCH_TYPES[stream.dtype], address, distinct, strides)
-    value = _buffer(context, ("stream", number), distinct, shape)
-    value = codes.to(torch.float32, copy=True) if value is None else value.copy_(codes)
-    return _scaled(context, number, value) if stream.dtype == DType.I8 else value
+    strides = (stream.stride0, stream.stride1, stream.stride2)
+    distinct = tuple(n if stride else 1 for n, stride in zip(shape, strides, strict=True))
+    space, dtype = ON_CHIP[stream.space], TORCH_TYPES[stream.dtype]
+    codes = context.memory.view(space, dtype, address, distinct, strides)
+    value, convert = _buffer(context, f"s{number}", distinct, shape), context.state.vcu_converts[number]
+    if stream.dtype == DType.I8:
+        return value, _dequantize(value, codes, convert.zero, convert.scale)
+    return value, iter((partial(value.copy_, codes),))
 
 
-def _scaled(context: Context, number: int, value: Value) -> Value:
-    """(q - zero) * scale in place; a scale of 0 leaves the integer."""
-    convert = context.state.vcu_converts[number]
-    if convert.zero:
-        value.sub_(convert.zero)
-    return value.mul_(convert.scale) if convert.scale not in (0.0, 1.0) else value
+def _dequantize(value: Value, codes: torch.Tensor, zero: int, scale: float) -> Iterator[Step]:
+    """value = (q - zero) * scale; a scale of 0 leaves the integer."""
+    yield partial(value.copy_, codes)
+    if zero:
+        yield partial(value.sub_, zero)
+    if scale not in (0.0, 1.0):
+        yield partial(value.mul_, scale)
 
 
-def _read_window(context: Context, number: int, address: int, shape: Shape) -> Value:
-    """Stream A reduced over window taps, an exact integer, then scaled. A window without taps gives MAX the
-    lowest code, SUM 0."""
+def _read_window(context: Context, number: int, address: int, shape: Shape) -> tuple[Value, Iterator[Step]]:
+    """Stream A reduced over window taps, an exact integer, then scaled.
+
+    A window whose taps all lie outside the tile gives MAX the lowest code, SUM 0.
+    """
     stream, window = context.state.vcu_streams[number], context.state.vcu_window
     if stream.dtype != DType.I8:
         raise AccessError(f"stream A is {stream.dtype.name} under a window reduction: must be I8")
-    zero, is_max = context.state.vcu_converts[number].zero, window.reduce == Reduce.MAX
-    n0, n1, n2 = shape
     rows = (window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, window.height)
     cols = (window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, window.width)
+    h, w = reach(shape[0], *rows), reach(shape[1], *cols)
+    strides = (stream.stride0, stream.stride1, stream.stride2)
+    tile = context.memory.view(
+        ON_CHIP[stream.space],
+        torch.int8,
+        address + h.start * strides[0] + w.start * strides[1],
+        (len(h), len(w), shape[2]),
+        strides,
+    )
+    is_max, convert = window.reduce == Reduce.MAX, context.state.vcu_converts[number]
     total = context.scratch("window", shape, torch.int8 if is_max else torch.int32)
-    total.fill_(numerics.INT8_MIN if is_max else 0)
-    for i in range(window.kernel_h):
-        for j in range(window.kernel_w):
-            inside_h, inside_w = _outputs(n0, i, *rows), _outputs(n1, j, *cols)
+
+    def planes() -> Iterator[Step]:
+        for i, j in product(range(window.kernel_h), range(window.kernel_w)):
+            inside_h, inside_w = _outputs(shape[0], i, *rows[1:]), _outputs(shape[1], j, *cols[1:])
             if not inside_h or not inside_w:
                 continue
-            row = inside_h.start * window.stride_h + i * window.dilation_h - window.pad_top
-            col = inside_w.start * window.stride_w + j * window.dilation_w - window.pad_left
-            codes = context.memory.view(
-                ON_CHIP[stream.space],
-                torch.int8,
-                address + row * stream.stride0 + col * stream.stride1,
-                (len(inside_h), len(inside_w), n2),
-                (window.stride_h * stream.stride0, window.stride_w * stream.stride1, stream.stride2),
+            row = inside_h.start * window.stride_h + i * window.dilation_h - window.pad_top - h.start
+            col = inside_w.start * window.stride_w + j * window.dilation_w - window.pad_left - w.start
+            codes = tile.as_strided(
+                (len(inside_h), len(inside_w), shape[2]),
+                (window.stride_h * strides[0], window.stride_w * strides[1], strides[2]),
+                tile.storage_offset() + row * strides[0] + col * strides[1],
             )
             part = total[inside_h.start : inside_h.stop, inside_w.start : inside_w.stop]
             if is_max:
-                torch.maximum(part, codes, out=part)
-            else:
-                part.add_(codes).sub_(zero)
-    value = context.scratch(("stream", number), shape, torch.float32).copy_(total)
-    if is_max:
-        return _scaled(context, number, value)
-    convert = context.state.vcu_converts[number]
-    return value.mul_(convert.scale) if convert.scale != 0.0 else value
+                yield partial(torch.maximum, part, codes, out=part)
+                continue
+            yield partial(part.add_, codes)
+            if convert.zero:
+                yield partial(part.sub_, convert.zero)
+
+    value = context.scratch(f"s{number}", shape, torch.float32)
+
+    def steps() -> Iterator[Step]:
+        yield partial(total.fill_, numerics.INT8_MIN if is_max else 0)
+        yield from bundle(planes, window.kernel_h * window.kernel_w)
+        yield from _dequantize(value, total, convert.zero if is_max else 0, convert.scale)
+
+    return value, steps()
 
 
-def _outputs(out: int, tap: int, kernel: int, stride: int, dilation: int, pad: int, size: int) -> range:
+def _outputs(out: int, tap: int, stride: int, dilation: int, pad: int, size: int) -> range:
     """The outputs whose tap number ``tap`` lies inside a tile of ``size``."""
-    del kernel
     offset = tap * dilation - pad
     if stride == 0:
         return range(out) if 0 <= offset < size else range(0)
@@ -188,16 +205,24 @@ def _outputs(out: int, tap: int, kernel: int, stride: int, dilation: int, pad: i
     return range(low, high + 1) if low <= high else range(0)
 
 
-def _write(context: Context, target: torch.Tensor, value: Value) -> None:
+def _write(context: Context, target: torch.Tensor, value: Value) -> Iterator[Step]:
     """Convert to the output's storage type and store, broadcasting."""
-    if target.dtype == torch.float32:
-        target.copy_(value)
-        return
-    # Registers live in scratch buffers, which the conversion may overwrite.
-    if target.dtype == torch.int32:
-        rounded = value.round().nan_to_num_(nan=0.0, posinf=float("inf"), neginf=float("-inf"))
-        codes = rounded.clamp(LOWEST, LARGEST_BELOW).to(torch.int32)
-        target.copy_(codes.masked_fill_(rounded > LARGEST_BELOW, HIGHEST))
-        return
     convert = context.state.vcu_converts[STREAM_OUTPUT]
-    target.copy_(numerics.quantize(value, convert.scale, convert.zero, dtype="float32", scratch=value))
+    if target.dtype == torch.float32:
+        yield partial(target.copy_, value)
+    elif target.dtype == torch.int32:
+        yield partial(_to_int32, target, value)
+    else:
+        yield partial(_to_int8, target, value, convert.scale, convert.zero)
+
+
+def _to_int8(target: torch.Tensor, value: Value, scale: float, zero: int) -> None:
+    scratch = None if value.shape != target.shape else value  # a register that nobody reads again
+    target.copy_(numerics.quantize(value, scale, zero, dtype="float32", scratch=scratch))
+
+
+def _to_int32(target: torch.Tensor, value: Value) -> None:
+    """Round to nearest even and saturate; NaN gives 0."""
+    rounded = value.round().nan_to_num_(nan=0.0, posinf=float("inf"), neginf=float("-inf"))
+    codes = rounded.clamp(LOWEST, LARGEST_BELOW).to(torch.int32)
+    target.copy_(codes.masked_fill_(rounded > LARGEST_BELOW, HIGHEST))

@@ -154,7 +154,7 @@ def test_many_depthwise_taps_stay_exact():
         ([MmuRun(acc=2)], r"ACC address 0x2 .* must lie at multiples of 4"),
         ([MmuOutput(width=2, pixel_stride=4), MmuRun(n=2)], r"overlaps itself; a stride of 4 must be at least 8"),
         ([MmuRun(n=2, depthwise=1)], r"depthwise n = 2: must equal mmu.input channels = 1"),
-        ([MmuRun(n=2)], r"row_stride = 0 with 2 rows"),
+        ([MmuRun(n=2)], r"row_stride = 0 with rows of 1 bytes: rows must not overlap"),
     ],
 )
 def test_illegal_runs_name_the_rule(instructions, message):
