@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,22 +33,30 @@ def blocks(path: Path) -> list[Block]:
     return [Block(m[1], m[2], text.count("\n", 0, m.start()) + 2) for m in BLOCK.finditer(text)]
 
 
+def run(block: Block, name: str, namespace: dict[str, Any]) -> str:
+    """What the code of ``block`` prints; blank lines keep the document's line numbers, in FX locations too."""
+    source = "\n" * (block.line - 1) + block.text
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        exec(compile(source, name, "exec"), namespace)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks share one namespace; a ``text`` block holds exactly what the ``python`` block before it prints."""
     path = ROOT / name
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    printed = None
+    printed, actual = "", []
     for block in blocks(path):
         if block.language == "python":
-            # Blank lines keep the line numbers of the document in tracebacks and in FX locations.
-            source = "\n" * (block.line - 1) + block.text
-            with contextlib.redirect_stdout(io.StringIO()) as stream:
-                exec(compile(source, path.name, "exec"), namespace)
-            printed = stream.getvalue()
-        elif block.language == "text":
-            assert printed == block.text, f"{name}:{block.line} shows something else than its code prints"
+            printed = run(block, path.name, namespace)
+        actual.append(printed if block.language == "text" else block.text)
+    if "QUARTIC_UPDATE_GOLDEN" in os.environ:
+        texts = iter(actual)
+        path.write_text(BLOCK.sub(lambda m: f"```{m[1]}\n{next(texts)}```", path.read_text()))
+    for block, text in zip(blocks(path), actual, strict=True):
+        assert text == block.text, f"{name}:{block.line} shows something else than its code prints"
 
 
 def documents() -> list[str]:
