@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from isa.access import NOTHING, Box, Memory, accesses
+from isa.access import NOTHING, Accesses, Box, Memory, accesses
 from isa.encoding import Engine, Instruction
 from isa.errors import UnsupportedError
 from isa.instructions import LoadSync, MmuSync, StoreSync, VcuSync
@@ -63,15 +63,38 @@ def synchronize(instructions: Sequence[Instruction], machine: Machine) -> Synchr
             f"machine {machine.name}: sync.semaphores = {machine.sync.semaphores}: must be at least {SEMAPHORES}, "
             "one per ordered pair of engines"
         )
+    touched = _touched(instructions)
+    shared = _shared_spaces(touched)
     plan = _Plan(machine.sync.semaphore_max)
-    state = State()
-    for index, instruction in enumerate(instructions):
-        if state.apply(instruction):
-            continue
-        touched = accesses(instruction, state)
-        if touched is not NOTHING:
-            plan.visit(index, NUMBER[instruction.engine], touched.reads, touched.writes)
+    for index, engine, (reads, writes) in touched:
+        plan.visit(
+            index,
+            engine,
+            [box for box in reads if box.space in shared],
+            [box for box in writes if box.space in shared],
+        )
     return _insert(instructions, plan.edges())
+
+
+def _touched(instructions: Sequence[Instruction]) -> list[tuple[int, int, Accesses]]:
+    """Index, engine number and accesses of every instruction that touches memory."""
+    state = State()
+    found: list[tuple[int, int, Accesses]] = []
+    for index, instruction in enumerate(instructions):
+        if not state.apply(instruction) and (both := accesses(instruction, state)) is not NOTHING:
+            found.append((index, NUMBER[instruction.engine], both))
+    return found
+
+
+def _shared_spaces(touched: Iterable[tuple[int, int, Accesses]]) -> set[Memory]:
+    """Spaces that one engine writes and another one touches; constants, for example, are only read."""
+    users: dict[Memory, set[int]] = {}
+    written: set[Memory] = set()
+    for _, engine, (reads, writes) in touched:
+        for box in (*reads, *writes):
+            users.setdefault(box.space, set()).add(engine)
+        written.update(box.space for box in writes)
+    return {space for space in written if len(users[space]) > 1}
 
 
 @dataclass
@@ -112,6 +135,15 @@ def _with(records: tuple[Record, ...], index: int, box: Box) -> tuple[Record, ..
     return ((index, box), *kept)
 
 
+def _add(cells: Iterable[Cell], column: int, index: int, box: Box) -> None:
+    """Record ``box`` in one column of every cell."""
+    last = new = None
+    for cell in cells:
+        if (records := cell[column]) is not last or new is None:
+            last, new = records, _with(records, index, box)
+        cell[column] = new
+
+
 def _latest(records: tuple[Record, ...], box: Box, known: int) -> int:
     """The newest record after ``known`` that meets ``box``, else ``known``."""
     for index, other in records:
@@ -141,20 +173,12 @@ class _Plan:
         """Find what instruction ``index`` must wait for, then record what it touches."""
         need = list(self.clocks[engine])
         others = [other for other in range(COUNT) if other != engine]
+        written_by = others
+        touched_by = [*others, *(COUNT + other for other in others)]
         for box in reads:
-            cells, (low, high) = self._cells(box)
-            for cell in cells.cells[low:high]:
-                for other in others:
-                    if cell[other]:
-                        need[other] = _latest(cell[other], box, need[other])
+            self._meet(box, written_by, need)
         for box in writes:
-            cells, (low, high) = self._cells(box)
-            for cell in cells.cells[low:high]:
-                for other in others:
-                    if cell[other]:
-                        need[other] = _latest(cell[other], box, need[other])
-                    if cell[COUNT + other]:
-                        need[other] = _latest(cell[COUNT + other], box, need[other])
+            self._meet(box, touched_by, need)
         for other in sorted(others, key=need.__getitem__, reverse=True):
             self._require(index, engine, other, need[other])
         self._throttle(index, engine, others)
@@ -164,25 +188,33 @@ class _Plan:
         self.clocks[engine] = self.after[index] = tuple(clock)
         self.history[engine].append(index)
 
-    def _cells(self, box: Box) -> tuple[_Intervals, tuple[int, int]]:
+    def _meet(self, box: Box, columns: list[int], need: list[int]) -> None:
+        """Raise ``need`` to the latest record in ``columns`` of the intervals' cells that meets ``box``."""
         intervals = self.memory[box.space]
-        return intervals, intervals.span(box)
+        low, high = intervals.span(box)
+        for column in columns:
+            other, last = column % COUNT, None
+            for cell in intervals.cells[low:high]:
+                # Neighbours often share their records.
+                if (records := cell[column]) and records is not last:
+                    last = records
+                    need[other] = _latest(records, box, need[other])
 
     def _record(self, index: int, engine: int, reads: Iterable[Box], writes: Iterable[Box]) -> None:
         for box in reads:
-            intervals, (low, high) = self._cells(box)
-            for cell in intervals.cells[low:high]:
-                cell[COUNT + engine] = _with(cell[COUNT + engine], index, box)
+            intervals = self.memory[box.space]
+            low, high = intervals.span(box)
+            _add(intervals.cells[low:high], COUNT + engine, index, box)
         for box in writes:
-            intervals, (low, high) = self._cells(box)
-            if box.n0 == 1:
-                # Whoever meets an older access here meets this write too, which is ordered after it.
-                cell: Cell = [()] * (2 * COUNT)
-                cell[engine] = ((index, box),)
-                intervals.replace(low, high, cell)
+            intervals = self.memory[box.space]
+            low, high = intervals.span(box)
+            if box.n0 > 1:
+                _add(intervals.cells[low:high], engine, index, box)
                 continue
-            for cell in intervals.cells[low:high]:
-                cell[engine] = _with(cell[engine], index, box)
+            # Whoever meets an older access here meets this write too, which is ordered after it.
+            cell: Cell = [()] * (2 * COUNT)
+            cell[engine] = ((index, box),)
+            intervals.replace(low, high, cell)
 
     def _require(self, index: int, engine: int, other: int, need: int) -> None:
         """Make ``index`` on ``engine`` wait for ``need`` on ``other``, unless that is known already."""
