@@ -53,10 +53,17 @@ class Placed:
     shape: Shape4
     element: int
 
+    @property
+    def packed(self) -> bool:
+        """Whether the value lies NHWC without gaps."""
+        strides = packed_strides(self.shape, self.element)
+        return all(n == 1 or s == p for n, s, p in zip(self.shape, self.strides, strides, strict=True))
+
     def seen_as(self, shape: Shape4) -> Placed:
         """The same bytes, without gaps, as another shape of (n, h, w, c)."""
         if shape == self.shape:
             return self
+        assert self.packed, f"bytes with gaps cannot be seen as {shape}: materialize-copies must come first"
         return Placed(self.storage, self.offset, packed_strides(shape, self.element), shape, self.element)
 
 

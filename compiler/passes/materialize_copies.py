@@ -14,8 +14,11 @@ from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 
+from compiler.backend.anchors import folded_shape
+from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
+from compiler.ir.kernel import CopyAnchor
 from compiler.ir.location import copy_location
 from compiler.ir.signature import main_function
 
@@ -80,12 +83,12 @@ def _settle_view(op: kern.ViewOp) -> None:
 
 
 def _settle_kernel(op: kern.FusedOp) -> None:
-    """Matrix and copy kernels read NHWC bytes; a planar graph input is brought into that order first."""
-    anchor = op.anchor
-    if not isinstance(anchor, (*kern.MATRIX, *kern.MOVES)):
-        return
+    """Bring a planar graph input into NHWC order where the kernel reads codes by channel, or bytes without gaps."""
+    matrix = isinstance(op.anchor, kern.MATRIX)
     for i, value in enumerate(op.inputs):
-        if isinstance(value, BlockArgument) and _planar(value) and is_int(value):
+        if not isinstance(value, BlockArgument) or not _planar(value):
+            continue
+        if _reads_packed(op, value) or (matrix and is_int(value)):
             op.operands[i] = copied(value, op)
 
 
@@ -94,13 +97,24 @@ def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:
         return False
     users = [use.operation for use in value.uses]
     joins = [u for u in users if isinstance(u, kern.ConcatOp)]
-    needs_packed = any(isinstance(u, kern.ViewOp | ReturnOp) or _moves(u) for u in users)
-    return joins == [op] and not needs_packed and not _moves(value.owner)
+    needs_packed = any(isinstance(u, kern.ViewOp | ReturnOp) or _reads_packed(u, value) for u in users)
+    return joins == [op] and not needs_packed and not _packed(value.owner)
 
 
-def _moves(op: Operation) -> bool:
-    """Copy kernels walk bytes without gaps."""
-    return isinstance(op, kern.FusedOp) and isinstance(op.anchor, kern.COPIES)
+def _packed(op: Operation) -> bool:
+    """Whether a kernel sees its tensors as other shapes: copies walk bytes, an uneven pool is a matrix product."""
+    if not isinstance(op, kern.FusedOp):
+        return False
+    if isinstance(op.anchor, kern.COPIES):
+        return isinstance(lower_kernel(op).spec.anchor, CopyAnchor)
+    return folded_shape(op.anchor) is not None
+
+
+def _reads_packed(op: Operation, value: SSAValue) -> bool:
+    """Whether a kernel reads ``value`` as bytes without gaps; so does one that broadcasts it to another rank."""
+    if not isinstance(op, kern.FusedOp):
+        return False
+    return _packed(op) or len(shape_of(value)) != len(shape_of(op.output))
 
 
 def _may_be_output(last: ReturnOp, index: int, value: SSAValue) -> bool:
@@ -113,4 +127,4 @@ def _may_be_output(last: ReturnOp, index: int, value: SSAValue) -> bool:
         return alone and not _planar(value) and isinstance(source.owner, kern.FusedOp)
     if not isinstance(value.owner, kern.FusedOp):
         return False
-    return len(list(value.uses)) == 1 and not _moves(value.owner)
+    return len(list(value.uses)) == 1 and not _packed(value.owner)

@@ -1,0 +1,61 @@
+"""Every level computes the bits of the qnn level: kern, tile and the binary, for graphs that share and move bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from xdsl.dialects.builtin import ModuleOp
+
+from compiler.interpreter.kern import run_kern
+from compiler.interpreter.qnn import run_qnn
+from compiler.interpreter.tile import run_tile
+from compiler.pipeline import Options, Stopwatch, compile_module
+from isa.machine import Machine
+from runtime.session import run
+from tests.compiler.alias_graphs import CASES
+from tests.compiler.kern_graphs import GRAPHS, graph, inputs
+
+TINY = Machine.load("tiny")
+ALL = {**GRAPHS, **CASES}
+Arrays = Sequence[np.ndarray]
+
+
+def assert_same(level: str, actual: Arrays, expected: Arrays) -> None:
+    assert [(a.shape, a.dtype) for a in actual] == [(e.shape, e.dtype) for e in expected], level
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert np.array_equal(a, e), f"{level}: output {i} differs"
+
+
+def check(name: str, options: Options, machine: Machine = TINY) -> None:
+    module = graph(*ALL[name])
+    values = inputs(module, 3.0)
+    expected = run_qnn(module, values)
+
+    def after(stage: str, module: ModuleOp) -> None:
+        if stage in ("fuse", "tile"):
+            assert_same(stage, (run_kern if stage == "fuse" else run_tile)(module, values), expected)
+
+    binary = compile_module(module, machine, options, Stopwatch(after)).binary
+    outputs = run(binary, [torch.from_numpy(v) for v in values], timing=False).outputs
+    assert_same("binary", [o.numpy() for o in outputs], expected)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_levels_agree(name: str) -> None:
+    check(name, Options())
+
+
+@pytest.mark.parametrize(
+    "name", ["nested_concat", "uneven_pool", "pads", "views_of_input", "grouped", "zoo", "attention"]
+)
+@pytest.mark.parametrize("options", [Options(fuse=False), Options(double_buffer=False)], ids=["alone", "single"])
+def test_levels_agree_without_fusion_or_double_buffers(name: str, options: Options) -> None:
+    check(name, options)
+
+
+@pytest.mark.parametrize("name", ["shared_operands", "returned_views", "uneven_pool_batch", "zoo"])
+def test_levels_agree_where_everything_fits(name: str) -> None:
+    check(name, Options(), Machine.load("edge28"))
