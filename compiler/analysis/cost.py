@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
-from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, VectorProgram
+from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4
 from compiler.ir.place import ELEMENT_BYTES
 from compiler.ir.tiling import Tiling
 from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
@@ -60,9 +60,10 @@ def aligned(size: int, align: int = 64) -> int:
     return -(-size // align) * align
 
 
-def params_bytes(program: VectorProgram, channels: int) -> int:
-    """Bytes of a program's parameter vectors over ``channels`` channels."""
-    return 4 * len(program.params) * channels
+def params_bytes(spec: KernelSpec, channels: int) -> int:
+    """Bytes of the parameter vectors of a kernel's programs over ``channels`` channels."""
+    vectors = len(spec.program.params) + (len(spec.pool_program.params) if spec.pool_program else 0)
+    return 4 * vectors * channels
 
 
 def weight_block_bytes(tiling: Tiling, channels: int) -> int:
@@ -121,10 +122,9 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
             sizes.append(ChannelSize("weight", anchor.weight, s.weight_slots, aligned(block)))
         acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine)
         sizes.append(ChannelSize("acc", -1, s.output_slots, acc))
-    params = params_bytes(spec.program, inner[2])
-    params += params_bytes(spec.pool_program, inner[2]) if spec.pool_program else 0
-    if params:
-        sizes.append(ChannelSize("params", -1, s.weight_slots, aligned(params)))
+    wide = tiling.conv_shape[3] if s.whole_params else inner[2]
+    if params := params_bytes(spec, wide):
+        sizes.append(ChannelSize("params", -1, 1 if s.whole_params else s.weight_slots, aligned(params)))
     if spec.pool is not None:
         sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(prod(inner))))
     if not residency.output:
@@ -192,11 +192,13 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
     first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("act", "rhs", "stream", "weight")), machine)
     last = vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
+    # What the busiest engine cannot hide: filling the pipeline in front of it and draining it behind.
+    exposed = first + last if mmu >= max(vcu, dma) else first + mmu_tile + last
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
     sram = sum(r.bytes for r in rings if r.role != "acc")
     acc = sum(r.bytes for r in rings if r.role == "acc")
     steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
-    return KernelCost(parallel + first + mmu_tile + last + steps, mmu, vcu, dma, dram, sram, acc)
+    return KernelCost(parallel + exposed + steps, mmu, vcu, dma, dram, sram, acc)
 
 
 def _taps(anchor: object) -> int:
@@ -218,8 +220,10 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     if ring.role == "output":
         tiles = prod(tiling.counts[d] for d in "nhwc") * _edge_factor(tiling)
         return ceil(tiles * burst_bytes(spec.output, _tile_sizes(tiling), output_element(spec), burst))
-    if ring.role in ("weight", "params"):
-        return _loads(tiling, "c", chunks if ring.role == "weight" else 1, ring.slots) * ring.slot_bytes
+    if ring.role == "params":
+        return (1 if tiling.schedule.whole_params else _loads(tiling, "c", 1, ring.slots)) * ring.slot_bytes
+    if ring.role == "weight":
+        return _loads(tiling, "c", chunks, ring.slots) * ring.slot_bytes
     shape = spec.operands[ring.operand]
     _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
     each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst)

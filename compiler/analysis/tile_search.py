@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 
-from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost
+from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
 from compiler.ir.schedule import KernelSchedule
 from compiler.ir.tiling import Tiling
@@ -154,6 +154,7 @@ def _pixel_tiles(
     n, h, w, c = spec.output
     acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
     pixel = acc_pixel_bytes(tile_c, machine)
+    whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
     tried: set[tuple[int, int]] = set()
     for tile_w in _halvings(w):
         for tile_h in _halvings(h):
@@ -162,7 +163,7 @@ def _pixel_tiles(
                 continue
             tried.add((tile_h, tile_w))
             base = KernelSchedule(
-                spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots
+                spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots, whole
             )
             yield base
             blocks = -(-c // tile_c)

@@ -122,6 +122,7 @@ class KernelEmitter:
             self._load_box(role, operand, self.tiling.box(role, operand, tile))
             return
         channels = self.tiling.anchor_box(tile.out).c
+        channels = channels if role == "weight" else self.tiling.params_range(channels)
         key = (role, channels, tile.k if role == "weight" else None)
         slots = self.rings[role, operand]
         if slots.find(key) is None:
@@ -294,9 +295,11 @@ class KernelEmitter:
         for i, op in enumerate(program.ops):
             emit.setup(VcuOp, slot + i, op.func, op.dst, op.a, op.kind, op.b, op.immediate)
         if program.params:
-            address = self.rings["params", -1].find(("params", box.c, None))
+            held = self.tiling.params_range(box.c)
+            address = self.rings["params", -1].find(("params", held, None))
             assert address is not None
-            emit.setup(VcuParams, address + 4 * first_param * box.c.size, 4 * box.c.size)
+            first_byte = 4 * (first_param * held.size + box.c.start - held.start)
+            emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
         emit.setup(VcuStream, STREAM_OUTPUT, program.output, Space.SRAM, *out.strides[1:])
         if program.output is DType.I8:

@@ -95,7 +95,10 @@ class KernelRun:
             slots.push(key, self._weights(tile) if role == "weight" else np.zeros(0))
 
     def _block_key(self, role: str, tile: Tile) -> object:
-        return (role, self.tiling.anchor_box(tile.out).c, tile.k if role == "weight" else None)
+        channels = self.tiling.anchor_box(tile.out).c
+        if role == "weight":
+            return (role, channels, tile.k)
+        return (role, self.tiling.params_range(channels), None)
 
     def _weights(self, tile: Tile) -> Array:
         anchor = self.tiling.spec.anchor

@@ -34,6 +34,8 @@ class KernelSchedule:
     weight_slots: int = 2
     stream_slots: int = 2
     output_slots: int = 2
+    whole_params: bool = True
+    """Per-channel parameters are loaded once for all channels, not per channel tile."""
     keep: bool = False
     """The result stays in SRAM until its last use."""
 
@@ -130,7 +132,7 @@ def _kernel(source: str, row: Any) -> KernelSchedule:
     for name in ("kernel", "nodes", "tile_h", "tile_w", "tile_c", "tile_k"):
         if name not in table:
             raise ScheduleError(f"{where}: key {name!r} is missing")
-    for name, kind in (("kernel", str), ("nodes", list), ("order", str), ("keep", bool)):
+    for name, kind in (("kernel", str), ("nodes", list), ("order", str), ("whole_params", bool), ("keep", bool)):
         if name in table and not isinstance(table[name], kind):
             raise ScheduleError(f"{where}: {name} = {table[name]!r} must be a {kind.__name__}")
     values: dict[str, Any] = {**table, "nodes": tuple(str(n) for n in table["nodes"])}

@@ -134,6 +134,10 @@ class Tiling:
 
         return loop(0)
 
+    def params_range(self, channels: Range) -> Range:
+        """The channels of the parameter block that a tile of ``channels`` uses."""
+        return Range(0, self.conv_shape[3]) if self.schedule.whole_params else channels
+
     def anchor_box(self, out: Box) -> Box:
         """What the anchor must produce for ``out``: itself, or with a trailing pool the taps' box."""
         if self.spec.pool is None:
