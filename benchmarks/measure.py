@@ -56,6 +56,7 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
     import torch
 
     import quartic
+    from benchmarks.bounds import network_bounds
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
     from quartic.models import save_program
@@ -86,11 +87,14 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
         memory = peak_memory(program, machine, tuple(x.shape))
     counted = work(model, tuple(x.shape))
     binary = exe.binary
+    found = network_bounds(model, x, binary.machine)
+    clock = binary.machine.clock_hz
     return {
         "network": name,
         "machine": machine,
         "params": counted.params,
         "macs": counted.macs,
+        "packed bytes": counted.packed_bytes,
         "exact": exact,
         "quantize seconds": quantized,
         "compile seconds": sum(stages.values()),
@@ -101,7 +105,15 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
         "binary bytes": len(binary.to_bytes()),
         "walls": walls,
         "peak bytes": memory,
-        "provenance": dict(binary.provenance),
+        "bound seconds": found.cycles / clock,
+        "bounds": {
+            "MAC": found.mac_cycles / clock,
+            "array": found.array_cycles / clock,
+            "DRAM": found.dram_cycles / clock,
+            "array and DRAM": found.machine_cycles / clock,
+            "layer by layer": found.layerwise_cycles / clock,
+        },
+        "bound joules": found.energy_fj * 1e-15,
         **summary(run.profile),
     }
 

@@ -36,7 +36,7 @@ def quantize(
     return quantize(model, example_inputs, calibration_batches, recipe=recipe)
 
 
-def reference(q: nn.Module) -> nn.Module:
+def reference(q: GraphModule) -> nn.Module:
     """The quantized graph in device numerics: its outputs (a tuple) are the chip's, bit for bit."""
     from quantizer.reference import reference
 

@@ -45,6 +45,8 @@ class Work:
 
     params: int
     macs: int
+    packed_bytes: int
+    """Weights as int8, and a binary32 scale and bias per output channel."""
 
 
 def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: int = 2) -> nn.Module:
@@ -79,14 +81,15 @@ def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: 
 
 def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
     """Count what a forward pass of an input of ``shape`` takes by watching its layers on the meta device."""
-    macs = 0
+    macs = packed = 0
 
     def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        nonlocal macs
+        nonlocal macs, packed
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         positions = output.numel() // weight.shape[0]
         macs += positions * weight.numel()
+        packed += weight.numel() + 8 * weight.shape[0]
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -97,4 +100,4 @@ def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
     finally:
         for hook in hooks:
             hook.remove()
-    return Work(sum(parameter.numel() for parameter in model.parameters()), macs)
+    return Work(sum(parameter.numel() for parameter in model.parameters()), macs, packed)
