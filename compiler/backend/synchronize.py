@@ -123,11 +123,14 @@ class _Intervals:
         self.cells[low:high] = [cell]
 
 
-def _with(records: tuple[Record, ...], index: int, box: Box) -> tuple[Record, ...]:
-    """``records`` of one engine and kind after one more: a dense box outdates all of them in its interval."""
+def _with(records: tuple[Record, ...], index: int, box: Box, known: int) -> tuple[Record, ...]:
+    """``records`` of one engine and kind after one more.
+
+    A dense box outdates all of them in its interval, and what every engine knows to be done needs no record.
+    """
     if box.n0 == 1:
         return ((index, box),)
-    kept = [record for record in records if record[1] != box]
+    kept = [record for record in records if record[0] > known and record[1] != box]
     if len(kept) > REMEMBERED:
         merged = [old for _, old in kept[REMEMBERED - 1 :]]
         low, high = min(old.start for old in merged), max(old.stop for old in merged)
@@ -135,12 +138,12 @@ def _with(records: tuple[Record, ...], index: int, box: Box) -> tuple[Record, ..
     return ((index, box), *kept)
 
 
-def _add(cells: Iterable[Cell], column: int, index: int, box: Box) -> None:
-    """Record ``box`` in one column of every cell."""
+def _add(cells: Iterable[Cell], column: int, record: Record, known: int) -> None:
+    """Put ``record`` into one column of every cell."""
     last = new = None
     for cell in cells:
         if (records := cell[column]) is not last or new is None:
-            last, new = records, _with(records, index, box)
+            last, new = records, _with(records, *record, known)
         cell[column] = new
 
 
@@ -201,15 +204,16 @@ class _Plan:
                     need[other] = _latest(records, box, need[other])
 
     def _record(self, index: int, engine: int, reads: Iterable[Box], writes: Iterable[Box]) -> None:
+        known = min(clock[engine] for other, clock in enumerate(self.clocks) if other != engine)
         for box in reads:
             intervals = self.memory[box.space]
             low, high = intervals.span(box)
-            _add(intervals.cells[low:high], COUNT + engine, index, box)
+            _add(intervals.cells[low:high], COUNT + engine, (index, box), known)
         for box in writes:
             intervals = self.memory[box.space]
             low, high = intervals.span(box)
             if box.n0 > 1:
-                _add(intervals.cells[low:high], engine, index, box)
+                _add(intervals.cells[low:high], engine, (index, box), known)
                 continue
             # Whoever meets an older access here meets this write too, which is ordered after it.
             cell: Cell = [()] * (2 * COUNT)
