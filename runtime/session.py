@@ -111,7 +111,7 @@ def compute(binary: Binary, inputs: Sequence[torch.Tensor], *, clear: bool = Tru
 
     Without ``clear``, bytes that nothing wrote hold what an earlier run left: for programs known to read none.
     """
-    key = identity(binary)
+    key = (identity(binary), binary.constants)
     # Taken out while it runs, so that two threads never share memories.
     prepared = _prepared.pop(key, None) or Prepared(binary)
     outputs = prepared.run(inputs, clear)
