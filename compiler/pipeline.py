@@ -23,6 +23,7 @@ from compiler.passes.legalize_linear import LegalizeLinearPass
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.passes.plan_memory import plan_module
 from compiler.passes.tile_kernels import tile_kernels
+from compiler.validate import Validator
 from isa.container import Binary
 from isa.machine import Machine
 
@@ -40,6 +41,7 @@ class Options:
     double_buffer: bool = True
     schedule: Schedule | None = None
     validate: bool = False
+    """Execute the module after every pass and compare bits: ValidationError names the pass and the operation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,23 +52,29 @@ class Compiled:
     schedule: Schedule
     seconds: dict[str, float]
     memory: MemoryPlan
+    validator: Validator | None = None
+    """What checked the levels, so that the face can check the binary; None unless asked for."""
 
 
 @dataclass
 class Stopwatch:
-    """Seconds per stage, and what watches the module after each."""
+    """Seconds per stage, and what watches the module after each pass."""
 
     after: Callable[[str, ModuleOp], None] | None = None
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def stage(self, name: str, module: ModuleOp | None = None) -> Generator[None]:
-        """Time a stage; afterwards show the module to the observer."""
+    def stage(self, name: str) -> Generator[None]:
+        """Add the time of the block to the stage."""
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        if self.after is not None and module is not None:
-            self.after(name, module)
+
+    def passed(self, name: str, module: ModuleOp) -> None:
+        """Show the module to the observer after pass ``name``."""
+        if self.after is not None:
+            with self.stage("validate"):
+                self.after(name, module)
 
 
 def compile_graph(graph: Any, machine: Machine, options: Options | None = None) -> Compiled:
@@ -87,19 +95,32 @@ def compile_module(
 ) -> Compiled:
     """Compile a qnn module; the module is rewritten in place."""
     watch = watch or Stopwatch()
-    with watch.stage("legalize", module):
-        for step in LEGALIZE:
+    validator = _validator(module, watch) if options.validate else None
+    for step in LEGALIZE:
+        with watch.stage("legalize"):
             step.apply(Context(), module)
+        watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
-    with watch.stage("fuse", module):
+    with watch.stage("fuse"):
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups))
+    watch.passed("fuse-kernels", module)
+    with watch.stage("fuse"):
         materialize_copies(module)
-    with watch.stage("tile", module):
+    watch.passed("materialize-copies", module)
+    with watch.stage("tile"):
         schedule = tile_kernels(module, machine, options.schedule, 2 if options.double_buffer else 1)
-    with watch.stage("plan", module):
+    watch.passed("tile-kernels", module)
+    with watch.stage("plan"):
         layout, plan = plan_module(module, machine)
     with watch.stage("emit"):
         main = main_function(module)
         names = (input_names(main), output_names(main))
         binary = emit(module, layout, plan, machine, names, {})
-    return Compiled(binary, schedule, watch.seconds, plan)
+    return Compiled(binary, schedule, watch.seconds, plan, validator)
+
+
+def _validator(module: ModuleOp, watch: Stopwatch) -> Validator:
+    with watch.stage("validate"):
+        validator = Validator(module)
+    watch.after = validator.check
+    return validator

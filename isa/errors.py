@@ -31,6 +31,10 @@ class ScheduleError(QuarticError, ValueError):
     """A schedule that is not legal for its kernel and machine."""
 
 
+class ValidationError(QuarticError):
+    """A level of the compiler computes other bits than the model; names the pass and the first operation."""
+
+
 class QuantizationError(QuarticError, ValueError):
     """A model or calibration set that cannot be quantized as asked."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from compiler.ir.schedule import Schedule
+    from compiler.validate import Validator
+    from isa.container import Binary
     from isa.machine import Machine
     from runtime.session import Run
 
@@ -55,7 +57,8 @@ def compile(
     """Quantized graph (or its ``.pt2``) to a binary for ``machine`` (name, TOML path or value).
 
     ``schedule`` gives back what an earlier compilation decided, edited or not; ``validate`` executes every level of the
-    compiler and compares bits. Raises UnsupportedError, ScheduleError or DescriptionError.
+    compiler and the binary and compares bits. Raises UnsupportedError, ScheduleError, DescriptionError or, from
+    ``validate``, ValidationError.
     """
     from compiler.pipeline import Options, compile_graph
     from isa.machine import Machine
@@ -65,12 +68,25 @@ def compile(
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
     options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
     compiled = compile_graph(quantized_graph(q), target, options)
+    if compiled.validator is not None:
+        _validate_binary(compiled.binary, compiled.validator)
     made = {
         "quartic": __version__,
         "schedule_sha256": hashlib.sha256(compiled.schedule.to_toml().encode()).hexdigest(),
     }
     binary = replace(compiled.binary, provenance={**compiled.binary.provenance, **made})
     return Executable(binary, compiled.schedule, compiled.seconds, compiled.memory.sram_peak_bytes)
+
+
+def _validate_binary(binary: Binary, validator: Validator) -> None:
+    """The last level: the simulator's outputs against those of the graph as imported. Raises ValidationError."""
+    import torch
+
+    from runtime.session import run
+
+    for probe in validator.probes:
+        outputs = run(binary, [torch.from_numpy(array) for array in probe.inputs], timing=False).outputs
+        validator.compare("the binary on the simulator", probe, [o.numpy() for o in outputs])
 
 
 def load(path: str | Path) -> Executable:

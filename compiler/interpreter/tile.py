@@ -237,9 +237,11 @@ def logical(array: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(lies.transpose(np.argsort(order)))
 
 
-def run_tile(module: ModuleOp, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Outputs of ``@main`` at tile level for ``inputs`` in its order."""
-    interpreter = Interpreter(module, listeners=())
+def run_tile(
+    module: ModuleOp, inputs: Sequence[Array], listeners: tuple[Interpreter.Listener, ...] = ()
+) -> tuple[Array, ...]:
+    """Outputs of ``@main`` at qnn, kern or tile level for ``inputs`` in its order."""
+    interpreter = Interpreter(module, listeners=listeners)
     for functions in (QnnFunctions(), KernFunctions(), TileFunctions(), FuncFunctions()):
         interpreter.register_implementations(functions)
     main = interpreter.get_op_for_symbol("main")
