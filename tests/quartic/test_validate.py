@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.fx import GraphModule
+from xdsl.dialects.builtin import ModuleOp
 
 import quartic
 from compiler import pipeline
+from compiler.dialects.attrs import IntsAttr
+from compiler.dialects.qnn import Conv2dOp
 from isa.errors import ValidationError
 from tests.quartic.test_cli import outcome
 
@@ -48,10 +51,10 @@ def test_command_line(quantized: GraphModule, tmp_path, monkeypatch: pytest.Monk
     assert outcome(*arguments) == 0
     honest = pipeline.materialize_copies
 
-    def broken(module: object) -> None:
+    def broken(module: ModuleOp) -> None:
         honest(module)
-        relu = next(op for op in module.walk() if op.name == "qnn.relu")
-        relu.output.replace_all_uses_with(relu.input)
+        convolution = next(op for op in module.walk() if isinstance(op, Conv2dOp))
+        convolution.padding = IntsAttr((2, 0, 1, 1))
 
     monkeypatch.setattr(pipeline, "materialize_copies", broken)
     assert outcome(*arguments) != 0
