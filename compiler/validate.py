@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.interpreter import Interpreter, PythonValues
 from xdsl.ir import Operation, SSAValue
+from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import kern
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.interpreter.tile import run_tile
 from compiler.ir.location import origins
 from compiler.ir.signature import main_function, output_names
-from isa.errors import SimulationError, ValidationError
+from isa.errors import ValidationError
 
 Array = NDArray[Any]
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38], np.float32)
@@ -50,11 +51,15 @@ class Validator:
 
     def check(self, step: str, module: ModuleOp) -> None:
         """Execute ``module`` at its level; ValidationError naming ``step`` and the first operation that differs."""
+        try:
+            module.verify()
+        except VerifyException as error:
+            raise ValidationError(f"pass {step}: its result is not valid: {error}; {REPORT}") from error
         for probe in self.probes:
             try:
                 outputs = run_tile(module, probe.inputs)
-            except SimulationError as error:
-                raise ValidationError(f"pass {step}: {error}; {REPORT}") from error
+            except Exception as error:  # a wrong module can fail in any way: it is the pass that is to blame
+                raise ValidationError(f"pass {step}: its result cannot be executed: {error}; {REPORT}") from error
             if (difference := self._difference(probe, outputs)) is not None:
                 raise ValidationError(f"pass {step}: {difference}{self._origin(module, probe)}; {REPORT}")
 

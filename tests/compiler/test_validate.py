@@ -136,7 +136,18 @@ def test_a_ring_that_is_not_loaded(monkeypatch):
         return schedule
 
     monkeypatch.setattr(pipeline, "tile_kernels", broken)
-    assert "pass tile-kernels: kernel n0: operand 0 uses Box(" in refusal()
+    assert refusal().startswith("pass tile-kernels: its result cannot be executed: kernel n0: operand 0 uses Box(")
+
+
+def test_a_module_that_is_not_valid(monkeypatch):
+    class Broken:
+        name = "broken"
+
+        def apply(self, ctx, op):
+            next(op for op in op.walk() if isinstance(op, qnn.Conv2dOp)).padding = IntsAttr((9, 1, 0, 1))
+
+    monkeypatch.setattr(pipeline, "LEGALIZE", (*pipeline.LEGALIZE, Broken()))
+    assert refusal().startswith("pass broken: its result is not valid: ")
 
 
 def test_outputs_of_another_number_or_shape_are_told():

@@ -54,7 +54,7 @@ def test_command_line(quantized: GraphModule, tmp_path, monkeypatch: pytest.Monk
     def broken(module: ModuleOp) -> None:
         honest(module)
         convolution = next(op for op in module.walk() if isinstance(op, Conv2dOp))
-        convolution.padding = IntsAttr((2, 0, 1, 1))
+        convolution.padding = IntsAttr((2, 1, 0, 1))
 
     monkeypatch.setattr(pipeline, "materialize_copies", broken)
     assert outcome(*arguments) != 0
