@@ -1,6 +1,6 @@
 """Measure one network: ``python -m benchmarks.measure resnet50`` prints one JSON object.
 
-Wall times are medians of several runs in this process, so that their ratios hold on a busy machine. Peak memory is
+Wall times are medians of several rounds in this process, so that their ratios hold on a busy machine. Peak memory is
 that of a second process, which only loads the quantized graph, compiles and runs it.
 """
 
@@ -15,22 +15,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 SEED = 0
 
 
-def median_seconds(work: Callable[[], object], repeat: int) -> float:
-    """Median wall time of ``work`` over ``repeat`` runs, after one that warms up."""
-    work()
-    seconds: list[float] = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def median_seconds(works: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+    """Median wall time of each of ``works`` over ``repeat`` rounds, after one that warms up.
+
+    Every round runs all of them, so that another load on the machine disturbs all alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeat + 1):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
 
 
 def peak_memory(program: Path, machine: str, shape: tuple[int, ...]) -> int:
@@ -59,6 +62,7 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
     from benchmarks.bounds import network_bounds
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
+    from isa.container import Binary
     from quartic.models import save_program
     from quartic.results import summary
 
@@ -74,13 +78,16 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
     reference = quartic.reference(q)
     with torch.no_grad():
         exact = all(map(torch.equal, reference(x), run.outputs))
-        walls = {
-            "float": median_seconds(lambda: model(x), repeat),
-            "qdq": median_seconds(lambda: q(x), repeat),
-            "reference": median_seconds(lambda: reference(x), repeat),
-            "simulate": median_seconds(lambda: quartic.simulate(exe, x), repeat),
-            "timing only": median_seconds(lambda: quartic.timing(exe), repeat),
+        data = exe.binary.to_bytes()
+        works = {
+            "float": lambda: model(x),
+            "qdq": lambda: q(x),
+            "reference": lambda: reference(x),
+            "first": lambda: quartic.simulate(quartic.Executable(Binary.from_bytes(data)), x),
+            "simulate": lambda: quartic.simulate(exe, x),
+            "timing only": lambda: quartic.timing(exe),
         }
+        walls = median_seconds(works, repeat)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "model.pt2"
         save_program(q, (x,), program)
