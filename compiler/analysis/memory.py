@@ -67,9 +67,8 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
         channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, resident), machine) for s in graph.steps
     ]
     sram = _sram(graph, rings, resident, machine)
-    acc = {
-        (i, r.role, r.operand): 0 for i, sizes in enumerate(rings) for r in sizes if r.role == "acc"
-    }
+    keys = [((i, r.role, r.operand), r.role) for i, sizes in enumerate(rings) for r in sizes]
+    addresses = {key: 0 if role == "acc" else sram[key] for key, role in keys}
     storages: dict[int, int] = {s: sram[s] for s in resident}
     arena = allocate(
         (
@@ -81,11 +80,10 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     )
     storages |= {s.index: arena[s.index] for s in graph.storages if s.index in arena}
     sizes = {region: _pack_arguments(graph, region, storages) for region in (Region.INPUT, Region.OUTPUT)}
-    keyed = {k: sram[k] for k in sram if isinstance(k, tuple)}
     return MemoryPlan(
         resident,
         storages,
-        {**keyed, **acc},
+        addresses,
         sizes[Region.INPUT],
         sizes[Region.OUTPUT],
         arena.used_bytes,
