@@ -40,6 +40,8 @@ class Graph:
     def __init__(self) -> None:
         self.block = Block()
         self.values: dict[str, Value | tuple[Value, ...] | None] = {}
+        self.shared: dict[str, list[str]] = {}
+        """Names of one tensor, where operators in place made it have several."""
         self.refused: list[tuple[Call, Refusal]] = []
         self._place = Origin("")
         self._floats: dict[SSAValue, SSAValue] = {}
@@ -195,7 +197,11 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
         return
     graph.values[call.name] = value
     if call.target.split(".")[1].endswith("_") and call.args and isinstance(call.args[0], Ref):
-        graph.values[call.args[0].name] = value  # in place: later users of the operand see the result
+        # In place: later users of the operand, and of what else names the same tensor, see the result.
+        names = graph.shared.setdefault(call.args[0].name, [call.args[0].name])
+        graph.shared[call.name] = names
+        names.append(call.name)
+        graph.values |= dict.fromkeys(names, value)
 
 
 def _check_shape(call: Call, value: Any) -> None:

@@ -94,6 +94,42 @@ def _binary(function: Callable[[Value, Value], torch.Tensor]) -> Callable[..., t
 add, sub, mul = _binary(torch.add), _binary(torch.sub), _binary(torch.mul)
 
 
+def rsub(a: Value, b: Value, alpha: float = 1) -> torch.Tensor:
+    """b - a."""
+    return sub(b, a, alpha=alpha)
+
+
+def batch_norm(
+    x: Value,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn: bool = False,
+) -> torch.Tensor:
+    """``x * a + b`` per channel, two roundings.
+
+    ``a = gamma / sqrt(var + eps)`` and ``b = beta - mean * a``, in binary64 and each rounded once to binary32.
+    """
+    if training:
+        raise UnsupportedError("batch norm is in training mode: call model.eval() before exporting")
+    a = (1.0 if weight is None else weight.double()) / (variance.double() + eps).sqrt()
+    b = (0.0 if bias is None else bias.double()) - mean.double() * a
+    value = as_float(x)
+    shape = (-1, *[1] * (value.dim() - 2))
+    return value * a.float().view(shape) + b.float().view(shape)
+
+
+def batch_norm_tuple(
+    x: Value, weight: Any, bias: Any, mean: torch.Tensor, variance: torch.Tensor, momentum: float, eps: float
+) -> tuple[torch.Tensor, ...]:
+    """The decomposed batch norm, whose first result is the tensor."""
+    return (batch_norm(x, weight, bias, mean, variance, False, momentum, eps),)
+
+
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Value], torch.Tensor]:
     def operation(x: Value) -> torch.Tensor:
         return function(as_float(x))

@@ -53,29 +53,40 @@ class Reference(nn.Module):
         self.inputs = [n for n in nodes if n.op == "placeholder"]
         self._shapes = [getattr(n.meta.get("val"), "shape", None) for n in self.inputs]
         self._output = next(n for n in nodes if n.op == "output")
-        self._results = [n for n in tree_leaves(self._output.args[0]) if isinstance(n, Node)]
+        self._current: dict[Node, Node] = {}
+        """The node whose value a node has by now, where an operator changed it in place."""
         self._steps = self._compile(q, nodes)
 
     def _compile(self, q: GraphModule, nodes: list[Node]) -> list[Step]:
         """Constants are computed now; the rest becomes steps that drop their operands after the last use."""
         constant: set[Node] = set()
-        calls: list[Node] = []
+        calls: dict[Node, Resolver] = {}
+        last: dict[Node, Node] = {}
+        shared: dict[Node, list[Node]] = {}
         for node in nodes:
+            operands = [self._current.get(n, n) for n in node.all_input_nodes]
             if node.op == "get_attr":
                 self._initial[self._slots[node]] = _attribute(q, str(node.target))
                 constant.add(node)
-            elif node.op == "call_function" and all(n in constant for n in node.all_input_nodes):
+            elif node.op == "call_function" and constant.issuperset(operands):
                 self._initial[self._slots[node]] = self._call(node)(self._initial)
                 constant.add(node)
             elif node.op == "call_function":
-                calls.append(node)
-        last = {operand: node for node in calls for operand in node.all_input_nodes}
+                calls[node] = self._call(node)
+                last |= dict.fromkeys(operands, node)
+            if _in_place(node):
+                names = shared.setdefault(node.all_input_nodes[0], [node.all_input_nodes[0]])
+                shared[node] = names
+                names.append(node)
+                self._current |= dict.fromkeys(names, node)
+        leaves = [n for n in tree_leaves(self._output.args[0]) if isinstance(n, Node)]
+        self._results = [self._current.get(n, n) for n in leaves]
         keep = constant | set(self._results)
         dead: dict[Node, list[int]] = {}
         for operand, node in last.items():
             if operand not in keep:
                 dead.setdefault(node, []).append(self._slots[operand])
-        return [Step(self._slots[node], self._call(node), tuple(dead.get(node, ())), describe(node)) for node in calls]
+        return [Step(self._slots[n], call, tuple(dead.get(n, ())), describe(n)) for n, call in calls.items()]
 
     def _call(self, node: Node) -> Resolver:
         function = FUNCTIONS[node.target]
@@ -87,7 +98,7 @@ class Reference(nn.Module):
 
     def _resolver(self, arg: Any) -> Resolver:
         if isinstance(arg, Node):
-            slot = self._slots[arg]
+            slot = self._slots[self._current.get(arg, arg)]
             return lambda env: env[slot]
         if isinstance(arg, (list, tuple)) and any(isinstance(a, Node) for a in arg):
             items = [self._resolver(a) for a in arg]
@@ -118,6 +129,12 @@ class Reference(nn.Module):
                 raise InputError(
                     f"input {node.name} has shape {tuple(x.shape)}, the graph was exported for {tuple(shape)}"
                 )
+
+
+def _in_place(node: Node) -> bool:
+    """Whether an operator writes its result into its first operand, which later users see."""
+    name = getattr(node.target, "_schema", None)
+    return name is not None and name.name.endswith("_") and bool(node.args) and isinstance(node.args[0], Node)
 
 
 def _plain(value: Any) -> torch.Tensor:
