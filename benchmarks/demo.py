@@ -34,8 +34,8 @@ def main() -> None:
         size = path.stat().st_size
         exe = quartic.load(path)
     print(f"compile   {exe.instructions:,} instructions, {size:,} bytes, for {exe.machine}")
-    print("\nthe first instructions of the second layer")
-    print("\n".join("  " + line for line in _second_layer(exe)))
+    print("\nthe first instructions of the first convolution")
+    print("\n".join("  " + line for line in _first_convolution(exe)))
 
     reference = quartic.reference(q)
     batches = images.split(batch)
@@ -58,15 +58,15 @@ def main() -> None:
             ["cycles", f"{found['cycles']:,}"],
             ["microseconds", f"{found['seconds'] * 1e6:.1f}"],
             ["utilization of the matrix unit", f"{found['utilization']:.1%}"],
-            *([f"energy, {name}", f"{joules * 1e6:.2f} uJ"] for name, joules in found["joules"].items()),
+            *([f"energy, {name}", f"{joules * 1e6:.3f} uJ"] for name, joules in found["joules"].items()),
         ],
     )
     if not equal:
         raise SystemExit("the simulated bits differ from the reference's")
 
 
-def _second_layer(exe: Executable, count: int = 6) -> list[str]:
-    """The first ``count`` instructions of the second kernel, under the layer's name."""
+def _first_convolution(exe: Executable, count: int = 6) -> list[str]:
+    """The first ``count`` instructions of the second kernel (the first quantizes the input), under the layer's name."""
     from isa.assembler import disassemble
 
     binary = exe.binary

@@ -1,0 +1,135 @@
+"""Every way in gives the same bits: a saved program, torchao's own quantizers, several inputs, validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import GraphModule
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+)
+from torchao.testing.pt2e._xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+
+import quartic
+from benchmarks.zoo import NETWORKS
+from quartic.models import load_program, save_program
+from tests.e2e.support import assert_bits, network, probes, quantized
+
+SMALL = ("digits", "plain", "odd", "one_pixel", "gates", "pools", "products")
+
+
+def by_torchao(name: str, quantizer: str) -> tuple[GraphModule, tuple[int, ...]]:
+    """A network quantized without Quartic's quantizer, and its input's shape."""
+    row = NETWORKS[name]
+    shape = (1, *row.small)
+    x = row.images(shape=row.small)
+    if quantizer == "xnnpack":
+        chosen = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    else:
+        chosen = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
+    graph = torch.export.export(row.model(shape=row.small), (x,)).module()
+    assert isinstance(graph, GraphModule)
+    prepared = prepare_pt2e(graph, chosen)
+    prepared(x)
+    return convert_pt2e(prepared), shape
+
+
+@pytest.mark.parametrize(
+    ("name", "quantizer"),
+    [
+        ("digits", "xnnpack"),
+        ("resnet18", "xnnpack"),
+        ("mobilenet_v2", "xnnpack"),
+        ("digits", "x86"),
+        ("resnet18", "x86"),
+    ],
+)
+def test_graph_that_torchaos_quantizers_made(name: str, quantizer: str) -> None:
+    q, shape = by_torchao(name, quantizer)
+    assert_bits(q, probes(shape)[:3])
+
+
+def test_operand_that_another_quantizer_left_in_float_is_named() -> None:
+    q, _ = by_torchao("mobilenet_v2", "x86")
+    message = r"aten.mean.dim \(node mean, module MobileNetV2, .*mobilenet.py:\d+\)\n *rule: needs a quantized operand"
+    with pytest.raises(quartic.QuarticError, match=message):
+        quartic.compile(q)
+
+
+def test_program_saved_and_loaded_gives_the_same_program(tmp_path: Path) -> None:
+    q, shape = network("gates")
+    save_program(q, (torch.zeros(shape),), tmp_path / "q.pt2")
+    loaded = load_program(tmp_path / "q.pt2")
+    first, second = quartic.compile(q).binary, quartic.compile(loaded).binary
+    assert first.constants == second.constants
+    assert first.code == second.code
+
+
+@pytest.mark.parametrize("machine", ["edge28", "tiny"])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_level_of_the_compiler_computes_the_same(name: str, machine: str) -> None:
+    q, _ = network(name)
+    quartic.compile(q, machine, validate=True)
+
+
+@pytest.mark.slow
+def test_every_level_of_mobilenet_computes_the_same() -> None:
+    q, _ = network("mobilenet_v2")
+    quartic.compile(q, validate=True)
+
+
+class TwoInputs(nn.Module):
+    """Two inputs, two outputs, and one of them used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 8, 3, padding=1)
+        self.right = nn.Conv2d(5, 8, 1)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[N, 8, H, W] and its mean [N, 8]."""
+        z = torch.relu(self.left(x) + self.right(y))
+        return z, z.mean([2, 3])
+
+
+@pytest.mark.parametrize("machine", ["edge28", "tiny"])
+def test_two_inputs_and_two_outputs(machine: str) -> None:
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 3, 7, 5), torch.randn(2, 5, 7, 5))
+    q = quartic.quantize(TwoInputs().eval(), inputs, [inputs])
+    run = quartic.simulate(quartic.compile(q, machine), *inputs)
+    expected = quartic.reference(q)(*inputs)
+    assert len(run.outputs) == 2
+    assert all(map(torch.equal, run.outputs, expected))
+
+
+def test_unsupported_operators_are_reported_all_at_once_with_module_and_line() -> None:
+    class Strange(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3)
+            self.up = nn.ConvTranspose2d(4, 4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft(self.up(torch.erfinv(self.first(x)))).real
+
+    q = quantized(Strange().eval(), (1, 3, 8, 8))
+    with pytest.raises(quartic.QuarticError) as caught:
+        quartic.compile(q)
+    message = str(caught.value)
+    assert "erfinv" in message
+    assert "fft" in message
+    assert "test_entrances.py:" in message
+    assert "up" in message
+
+
+@pytest.mark.parametrize("noise", [torch.float64, torch.int8, torch.float16])
+def test_input_of_another_type_is_refused(noise: torch.dtype) -> None:
+    q, shape = network("digits")
+    with pytest.raises(quartic.QuarticError, match="float32"):
+        quartic.simulate(quartic.compile(q), torch.zeros(shape, dtype=noise))
