@@ -37,8 +37,9 @@ from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import kern
 from compiler.ir.place import Place
-from compiler.ir.schedule import KernelSchedule
+from compiler.ir.schedule import KernelSchedule, kernel_schedule, literal
 from compiler.ir.tiling import READS
+from isa.errors import ScheduleError
 from isa.instructions import Region as DramRegion
 
 INT = IntegerAttr.constr(type=eq(i64))
@@ -63,15 +64,15 @@ class ScheduleAttr(Data[KernelSchedule]):
 
         with parser.in_angle_brackets():
             parser.parse_comma_separated_list(parser.Delimiter.NONE, pair)
-        known = {f.name for f in fields(KernelSchedule)}
-        if unknown := sorted(set(values) - known):
-            parser.raise_error(f"unknown schedule key {unknown[0]!r}")
-        return KernelSchedule(**values)
+        try:
+            return kernel_schedule("#tile.schedule", values)
+        except ScheduleError as error:
+            parser.raise_error(str(error))
 
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
             pairs = [(f.name, getattr(self.data, f.name)) for f in fields(KernelSchedule)]
-            printer.print_list(pairs, lambda pair: printer.print_string(f"{pair[0]} = {_text(pair[1])}"))
+            printer.print_list(pairs, lambda pair: printer.print_string(f"{pair[0]} = {literal(pair[1])}"))
 
 
 def _parse_value(parser: AttrParser) -> Any:
@@ -81,16 +82,8 @@ def _parse_value(parser: AttrParser) -> Any:
         return flag
     items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)
     if items is not None:
-        return tuple(items)
+        return items
     return parser.parse_integer()
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_text(v) for v in cast("tuple[object, ...]", value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 @irdl_attr_definition

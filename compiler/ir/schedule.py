@@ -83,10 +83,10 @@ class Schedule:
 
     def to_toml(self) -> str:
         """Text that :meth:`from_toml` reads back to an equal value."""
-        lines = [f"machine = {_toml(self.machine)}"]
+        lines = [f"machine = {literal(self.machine)}"]
         for kernel in self.kernels:
             lines += ["", "[[kernel]]"]
-            lines += [f"{f.name} = {_toml(getattr(kernel, f.name))}" for f in fields(kernel)]
+            lines += [f"{f.name} = {literal(getattr(kernel, f.name))}" for f in fields(kernel)]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -100,18 +100,19 @@ class Schedule:
         machine, rows = data.get("machine"), data.get("kernel")
         if not isinstance(machine, str) or not isinstance(rows, list):
             raise ScheduleError(f"{source}: needs a string `machine` and at least one [[kernel]] table")
-        kernels = tuple(_kernel(source, row) for row in cast("list[Any]", rows))
+        kernels = tuple(kernel_schedule(source, row) for row in cast("list[Any]", rows))
         names = [k.kernel for k in kernels]
         if doubled := {n for n in names if names.count(n) > 1}:
             raise ScheduleError(f"{source}: kernel {min(doubled)!r} is scheduled twice")
         return cls(machine, kernels)
 
 
-def _toml(value: object) -> str:
+def literal(value: object) -> str:
+    """A string, flag, integer or tuple of them as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in cast("tuple[object, ...]", value)) + "]"
+        return "[" + ", ".join(literal(v) for v in cast("tuple[object, ...]", value)) + "]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return str(value)
@@ -122,7 +123,8 @@ def _known(where: str, table: Mapping[str, Any], keys: set[str]) -> None:
         raise ScheduleError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(keys))}")
 
 
-def _kernel(source: str, row: Any) -> KernelSchedule:
+def kernel_schedule(source: str, row: Any) -> KernelSchedule:
+    """The schedule in a table of keys and values; ScheduleError names the key that is wrong."""
     if not isinstance(row, dict):
         raise ScheduleError(f"{source}: `kernel` must be tables, [[kernel]]")
     table = cast("dict[str, Any]", row)
