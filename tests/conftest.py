@@ -45,7 +45,7 @@ class MlirTest(pytest.Item):
 
     def __init__(self, command: str, **kwargs: object):
         super().__init__(**kwargs)  # pyright: ignore[reportArgumentType]
-        self.command = MACROS.get(command, command).replace("%s", str(self.path))
+        self.command = MACROS.get(command, command).replace("%s", str(self.path)).replace("%S", str(self.path.parent))
 
     def runtest(self) -> None:
         text = ""

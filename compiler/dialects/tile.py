@@ -301,9 +301,10 @@ class KernelOp(kern.FusedOp):
         places: list[Place] | None = None
         if parser.parse_optional_keyword("places"):
             attribute = parser.parse_attribute()
-            if not isinstance(attribute, ArrayAttr):
+            entries = cast("ArrayAttr[Attribute]", attribute).data if isinstance(attribute, ArrayAttr) else None
+            places = [p.data for p in entries or () if isinstance(p, PlaceAttr)]
+            if entries is None or len(places) != len(entries):
                 parser.raise_error("places is an array of #tile.place")
-            places = [p.data for p in cast("ArrayAttr[PlaceAttr]", attribute)]
         parser.parse_keyword("steps")
         steps = parser.parse_region()
         op = cls(base.kernel.data, base.inputs, base.detach_region(0), base.output.type, schedule, steps, places)
