@@ -30,6 +30,7 @@ BINARY: dict[Func, Callable[..., Value]] = {
 }
 IMMEDIATE = BINARY | {Func.MIN: torch.clamp_max, Func.MAX: torch.clamp_min}
 UNARY: dict[Func, Callable[[Value], Value]] = {
+    Func.COPY: torch.positive,
     Func.RINT: torch.round,
     Func.SIGMOID: numerics.sigmoid,
     Func.TANH: numerics.tanh,
@@ -100,8 +101,6 @@ def _operate(context: Context, op: VcuOp, registers: dict[int, Value], shape: Sh
     a, name = _register(registers, op.a), f"r{op.dst}"
     if op.func not in BINARY:
         out = _buffer(context, name, tuple(a.shape), shape)
-        if op.func == Func.COPY:
-            return out, partial(out.copy_, a)
         return out, partial(_unary, UNARY[op.func], a, out)
     if op.b_kind == Operand.IMMEDIATE:
         out = _buffer(context, name, tuple(a.shape), shape)
