@@ -183,7 +183,9 @@ def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
             graph.placed[value].storage.touch(index)
             graph.placed[value].storage.readers += 1
     graph.placed[op.output].storage.touch(index)
-    nodes = tuple(dict.fromkeys(o.node for o in origins(op)))
+    # Copies that the compiler put in come from no node, whatever they are located at.
+    inserted = not any(origins(member) for member in op.members)
+    nodes = () if inserted else tuple(dict.fromkeys(o.node for o in origins(op)))
     graph.steps.append(Step(index, op, lowered.spec, lowered.values, nodes))
 
 

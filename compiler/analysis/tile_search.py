@@ -75,6 +75,8 @@ def check_schedule(
             f"stay: use smaller tiles, fewer slots, or keep = false on tensors that live across it"
         )
     anchor = spec.anchor
+    if isinstance(anchor, CopyAnchor):
+        _check_copy(spec, schedule)
     if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
         per_group = spec_group_outputs(spec)
         whole = schedule.tile_k >= spec.operands[anchor.act][3] // anchor.groups
@@ -86,6 +88,15 @@ def check_schedule(
         if not whole and schedule.tile_c > per_group:
             raise ScheduleError(f"{where}: tile_c = {schedule.tile_c} spans groups, so tile_k must cover a whole group")
     return cost
+
+
+def _check_copy(spec: KernelSpec, schedule: KernelSchedule) -> None:
+    tile, whole = (schedule.tile_h, schedule.tile_w, schedule.tile_c), spec.output[1:]
+    if any(t < size for t, size in zip(tile, whole, strict=True)):
+        raise ScheduleError(
+            f"kernel {schedule.kernel!r}: it moves elements across the whole tensor, so its tile must be "
+            f"{' x '.join(map(str, whole))} (rows, columns, channels), got {' x '.join(map(str, tile))}"
+        )
 
 
 def spec_group_outputs(spec: KernelSpec) -> int:

@@ -17,6 +17,7 @@ from compiler.backend.vectorize import Leaves, ProgramError, Seed, vectorize
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of
 from compiler.ir import location
+from compiler.ir.layout import Walk
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
 
@@ -117,7 +118,8 @@ class _Planner:
     def _grow_movement(self, root: Operation) -> Group:
         members = [root]
         while (last := _only_user(members[-1].results[0])) is not None and isinstance(last, kern.MOVES):
-            if not self._may_join(root, last) or kern.moved([*members, last]) is None:
+            walk = kern.moved([*members, last])
+            if walk is None or not (self._may_join(root, last) or self._may_view(root, last, walk)):
                 break
             members.append(last)
         return Group(tuple(members), members[-1].results[0])
@@ -182,12 +184,20 @@ class _Planner:
         first, second = self.groups_of.get(_node(root)), self.groups_of.get(_node(op))
         if first is None and second is None:
             return self.options.fuse
-        return first is not None and second is not None and not first.isdisjoint(second)
+        shared = (first or set()) & (second or set())
+        # A node that several groups name was cut between its own ops.
+        return len(shared) == 1 or (len(shared) > 1 and _node(root) != _node(op))
+
+    def _may_view(self, root: Operation, op: Operation, walk: Walk) -> bool:
+        """Views have no schedule, so that one of their nodes may be in no group, or in those of other kernels."""
+        grouped = [self.groups_of.get(_node(o)) is not None for o in (root, op)]
+        return bool(self.options.groups) and walk.is_view and not all(grouped)
 
     def _check_groups(self) -> None:
         """ScheduleError unless each wanted group is in one kernel; nodes that have no op any more are free."""
-        known = {_node(op) for op in self.order if not isinstance(op, (qnn.ConstantOp, qnn.DequantizeOp))}
-        formed = [{_node(m) for m in group.members} for group in self.groups]
+        free = (qnn.ConstantOp, qnn.DequantizeOp, ReturnOp)
+        known = {_node(op) for op in self.order if not isinstance(op, free)}
+        formed = [{o.node for m in group.members for o in location.origins(m)} for group in self.groups]
         for wanted in self.options.groups:
             nodes = [node for node in wanted if node in known]
             best = max((sum(n in group for n in nodes) for group in formed), default=0)
