@@ -35,6 +35,27 @@ class Memories:
             for dtype, item in ITEM_BYTES.items()
         }
         self._views: dict[object, torch.Tensor] = {}
+        self._derived: dict[object, tuple[int, int, torch.Tensor]] = {}
+        self._spare: dict[object, torch.Tensor] = {}
+
+    def derived(self, key: object, start: int, stop: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, bool]:
+        """An int32 buffer for what follows from SRAM bytes [start, stop) alone, and whether it holds that already.
+
+        It does from the first call with ``key`` until :meth:`target` is asked for any of those bytes.
+        """
+        if (found := self._derived.get(key)) is not None:
+            return found[2], True
+        buffer = self._spare.get(key)
+        if buffer is None:
+            buffer = self._spare[key] = torch.empty(shape, dtype=torch.int32)
+        self._derived[key] = (start, stop, buffer)
+        return buffer, False
+
+    def _forget(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> None:
+        stop = address + item + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        stale = [k for k, (low, high, _) in self._derived.items() if low < stop and address < high]
+        for key in stale:
+            del self._derived[key]
 
     def view(
         self,
@@ -76,6 +97,8 @@ class Memories:
         strides: tuple[int, ...],
     ) -> torch.Tensor:
         """A view to write. Raises AccessError also if the space is read-only or two elements share a byte."""
+        if space is Memory.SRAM and self._derived:
+            self._forget(address, shape, strides, ITEM_BYTES[dtype])
         key = (space, dtype, address, shape, strides, True)
         if (found := self._views.get(key)) is not None:
             return found

@@ -67,10 +67,11 @@ def _matrix(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]
             yield _product(a, _ones(context, columns), sums)
             yield partial(product.sub_, sums, alpha=zero_w)
     if zero_a:
-        sums = context.scratch("column sums", (1, inst.n), torch.int32)
-        yield _product(_ones(context, columns), weights, sums)
-        if zero_w:
-            yield partial(sums.sub_, columns * zero_w)
+        sums, held = _column_sums(context, weights)
+        if not held:
+            yield _product(_ones(context, columns), weights, sums)
+            if zero_w:
+                yield partial(sums.sub_, columns * zero_w)
         if not inst.accumulate:
             yield partial(torch.sub, product, sums, alpha=zero_a, out=acc)
             return
@@ -84,6 +85,14 @@ def _product(a: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> Step:
     if a.shape[1] > 1 and int_mm_is_exact(TORCH):
         return partial(TORCH._int_mm, a, w.t(), out=out)
     return lambda: out.copy_(matmul_i8(a, w))
+
+
+def _column_sums(context: Context, weights: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """A buffer [1, n] for sum_k (w - zero_w), and whether an earlier product with the same weights has filled it."""
+    start, zero = weights.storage_offset(), context.state.mmu_weight.zero
+    stop = start + sum((n - 1) * s for n, s in zip(weights.shape, weights.stride(), strict=True)) + 1
+    key = (start, tuple(weights.shape), weights.stride(), zero)
+    return context.memory.derived(key, start, stop, (1, weights.shape[0]))
 
 
 def _ones(context: Context, columns: int) -> torch.Tensor:

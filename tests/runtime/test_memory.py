@@ -103,3 +103,12 @@ def test_reads_are_checked_byte_by_byte(writes, read):
 
 def test_what_the_host_provides_counts_as_written():
     Written({Memory.INPUT: 4, Memory.CONSTANTS: 4}).read(make_box(Memory.INPUT, 0, 4)[0])
+
+
+def test_what_follows_from_sram_bytes_holds_until_one_of_them_is_written(memory):
+    held = [memory.derived("sums", 100, 164, (1, 4))[1]]
+    memory.target(Memory.SRAM, torch.uint8, 164, (8,), (1,))
+    held.append(memory.derived("sums", 100, 164, (1, 4))[1])
+    memory.target(Memory.SRAM, torch.uint8, 96, (5,), (1,))
+    held.append(memory.derived("sums", 100, 164, (1, 4))[1])
+    assert held == [False, True, False]
