@@ -37,5 +37,15 @@ def command(
         q = quartic.quantize(network, batches[0], batches, recipe=recipe)
     with progress("saving"):
         save_program(q, batches[0], output)
-    size = output.stat().st_size
-    show({"output": str(output), "bytes": size, "recipe": recipe, "batch": batch, "batches": len(batches)}, as_json)
+    from quantizer.report import report
+
+    figures = {
+        "output": str(output),
+        "bytes": output.stat().st_size,
+        "recipe": recipe,
+        "batch": batch,
+        "batches": len(batches),
+        # A user learns here, not from a slow chip, what is not 8 bits wide.
+        "float": [f"{row.node} ({row.module or '(root)'}, {row.source}): {row.reason}" for row in report(q)],
+    }
+    show(figures, as_json)
