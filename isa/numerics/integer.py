@@ -55,9 +55,18 @@ def _torch_matmul(a: Array, w: Array) -> Array:
     if 0 in (*a.shape, w.shape[0]):
         return torch.zeros((a.shape[0], w.shape[0]), dtype=torch.int32)
     if int_mm_is_exact(torch):
-        # torch._int_mm misreads rows that overlap in memory, as the patches of a convolution may.
-        return torch._int_mm(a.contiguous(), w.contiguous().t())
-    return cast(cast(a, "float64") @ cast(w, "float64").t(), "int32")
+        return torch._int_mm(_dense(a), _dense(w).t())
+    exact = cast(a, "float64") @ cast(w, "float64").t()
+    return cast(cast(exact, "int64"), "int32")  # a float beyond int32 would not wrap
+
+
+def _dense(x: Array) -> Array:
+    """``x`` with the strides of its shape, copied only if its elements do not lie so.
+
+    torch._int_mm misreads rows that overlap, as the patches of a convolution may, and a single row whose
+    (meaningless) row stride is below its length, which ``contiguous()`` lets pass.
+    """
+    return x.reshape(-1).view(x.shape)
 
 
 @cache

@@ -148,3 +148,20 @@ def test_product_of_rows_that_overlap_in_memory() -> None:
     rows = torch.arange(-4, 4, dtype=torch.int8).as_strided((4, 5), (1, 1))
     w = torch.arange(15, dtype=torch.int8).reshape(3, 5)
     assert torch.equal(numerics.matmul_i8(rows, w), (rows.int() @ w.int().t()))
+
+
+@pytest.mark.parametrize("k", [2, 5, 64])
+def test_product_of_a_single_row_whatever_its_row_stride(k: int) -> None:
+    row = torch.arange(k, dtype=torch.int8).view(k, 1).t()  # strides (1, 1), and contiguous to torch
+    w = torch.arange(-k, 2 * k, dtype=torch.int8).view(3, k)
+    assert torch.equal(numerics.matmul_i8(row, w), row.int() @ w.int().t())
+    assert torch.equal(numerics.matmul_i8(w, row), w.int() @ row.int().t())
+
+
+def test_product_wraps_modulo_2_to_the_32_on_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = torch.full((1, 2**17 + 3), -128, dtype=torch.int8)
+    want = [[2**14 * (2**17 + 3) - 2**32]]
+    assert numerics.matmul_i8(a, a).tolist() == want
+    assert numerics.matmul_i8(a.numpy(), a.numpy()).tolist() == want
+    monkeypatch.setattr("isa.numerics.integer.int_mm_is_exact", lambda _torch: False)
+    assert numerics.matmul_i8(a, a).tolist() == want
