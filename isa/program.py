@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -27,6 +27,8 @@ _EXPONENT_BITS = 0x7F800000
 
 Words = NDArray[np.uint64]
 """Shape (instructions, 2): low and high half of every word."""
+Program = Sequence[Instruction] | bytes
+"""A program as instructions, or as the bytes that hold them."""
 
 
 def encode(instructions: Iterable[Instruction]) -> bytes:
@@ -47,6 +49,24 @@ def decode(code: bytes) -> tuple[Instruction, ...]:
             instruction = known[raw] = _decode_at(raw, len(program))
         program.append(instruction)
     return tuple(program)
+
+
+def as_words(program: Program) -> Words:
+    """The words of ``program``; bytes are not copied, nor checked beyond their length (:func:`verify` does)."""
+    code = program if isinstance(program, bytes) else encode(program)
+    _check_length(code)
+    return np.frombuffer(code, dtype="<u8").reshape(-1, 2)
+
+
+def opcodes(words: Words) -> NDArray[np.int64]:
+    """The opcode of every word."""
+    return (words[:, 0] & np.uint64(_OPCODES - 1)).astype(np.int64)
+
+
+def column(words: Words, kind: type[Instruction], name: str) -> NDArray[np.int64]:
+    """The raw bits of field ``name`` of every word, all of class ``kind``."""
+    (row,) = (row for row in kind.layout() if row.name == name)
+    return _extract(words, row).astype(np.int64)
 
 
 def verify(code: bytes) -> None:

@@ -86,7 +86,7 @@ def run_timing(binary: Binary, *, checks: bool = False) -> Run:
 def profile(binary: Binary) -> Profile:
     """The profile of a run of ``binary``."""
     model = EnergyModel.of(binary.machine)
-    timeline = simulate_time(binary.instructions, binary.machine)
+    timeline = simulate_time(binary.code, binary.machine)
     return make_profile(binary, timeline, account_energy(timeline, model), model.table)
 
 

@@ -5,28 +5,34 @@ head of its queue, waits for its semaphores, runs for its closed-form cost and s
 a legal schedule, everything that an instruction waits for stands before it: one walk in program order is exact,
 with no event queue. Shared resources (the DRAM server, the SRAM banks) give priority to the earlier instruction
 of the program, whenever it asks; DRAM service is preemptible, burst by burst.
+
+Only what depends on earlier times is walked: who waits for whom (:mod:`runtime.plan`) and what every cycle was
+spent on (:mod:`runtime.causes`) are array operations before and after.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isa.cost import dram_cycles
-from isa.encoding import INSTRUCTIONS, WORD_BYTES, Engine, Instruction
-from isa.errors import DeadlockError
+from isa.encoding import WORD_BYTES, Engine
 from isa.machine import Machine
 from isa.pricing import Prices, price
+from isa.program import Program, as_words
+from runtime.causes import FETCH, Holds, Walked, critical_path, idle, waits
+from runtime.plan import DISPATCH, ENGINE_INDEX, ENGINES, Plan, make_plan
 
-ENGINES = (Engine.LOAD, Engine.STORE, Engine.MMU, Engine.VCU, Engine.DISPATCH)
-DISPATCH = ENGINES.index(Engine.DISPATCH)
-ENGINE_INDEX = {kind: ENGINES.index(kind.engine) for kind in INSTRUCTIONS.values()}
-BY_ENGINE, BY_DISPATCH = -1, -2
+__all__ = ["DISPATCH", "ENGINES", "ENGINE_INDEX", "Server", "Timeline", "simulate_time"]
+
 Cycles = NDArray[np.int64]
+PLAIN = -1
+"""Kind of an instruction of one cycle that neither waits nor signals."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,14 @@ class Server:
         if need == 0:
             return time
         starts, ends = self._starts, self._ends
+        # Most requests come after all others, or while the last stretch of service runs.
+        if not ends or time > ends[-1]:
+            starts.append(time)
+            ends.append(time + need)
+            return ends[-1]
+        if time >= starts[-1]:
+            ends[-1] += need
+            return ends[-1]
         low = bisect_right(starts, time)
         if low and ends[low - 1] >= time:
             time = ends[low - 1]
@@ -86,65 +100,90 @@ class Server:
         return time
 
 
-def simulate_time(program: Sequence[Instruction], machine: Machine, prices: Prices | None = None) -> Timeline:
-    """Times of ``program`` on ``machine``.
+def simulate_time(program: Program, machine: Machine, prices: Prices | None = None) -> Timeline:
+    """Times of ``program`` on ``machine``; fastest from its bytes.
 
     Raises DeadlockError when an instruction waits for a signal that no earlier instruction sends.
     """
+    words = as_words(program)
+    plan = make_plan(words, machine)
     prices = price(program, machine) if prices is None else prices
-    return _Walk(program, machine, prices).run()
+    cycles, service = (np.array(row, dtype=np.int64)[prices.which] for row in list(zip(*prices.costs, strict=True))[:2])
+    walk = _Walk(plan, machine, prices)
+    walked = walk.run(service > 0)
+    spent, why = waits(plan, walked)
+    critical, overhead = critical_path(plan, walked, why, walk.per_block)
+    load, busy = plan.engine == 0, [int(cycles[plan.engine == e].sum()) for e in range(DISPATCH)]
+    burst = machine.dram.burst_bytes
+    return Timeline(
+        walked.total,
+        plan.engine,
+        walked.head,
+        walked.start,
+        walked.release,
+        walked.end,
+        busy=dict(zip(ENGINES, (*busy, len(plan)), strict=True)),
+        idle=dict(zip(ENGINES, idle(plan, walked, spent), strict=True)),
+        critical=critical,
+        overhead=overhead,
+        dram_busy={"load": int(service[load].sum()), "store": int(service[~load].sum()), "fetch": walk.fetch_service},
+        fetch_bytes=-(-len(plan) * WORD_BYTES // burst) * burst,
+        prices=prices,
+    )
 
 
 class _Walk:
-    def __init__(self, program: Sequence[Instruction], machine: Machine, prices: Prices) -> None:
-        self.program, self.machine, self.prices = program, machine, prices
-        n = len(program)
-        self.engine = [ENGINE_INDEX[type(inst)] for inst in program]
-        self.head, self.start, self.release, self.end = [0] * n, [0] * n, [0] * n, [0] * n
-        self.own_end = [0] * n
-        """Completion without waiting for the previous completion of the same engine."""
-        self.why = [BY_ENGINE] * n
-        """What the start waited for last: an instruction that signalled, BY_ENGINE or BY_DISPATCH."""
-        self.previous = [-1] * n
-        self.dispatched = [0] * n
-        self.held = [-1] * n
-        """The last instruction at or before this one whose dispatch was held up, and by what."""
-        self.holder: dict[int, int] = {}
-        """Held instruction -> the instruction whose start made room in the queue; -1: its fetch."""
-        self.idle: list[dict[str, int]] = [{} for _ in ENGINES]
-        self.busy = [0] * len(ENGINES)
+    def __init__(self, plan: Plan, machine: Machine, prices: Prices) -> None:
+        self.plan, self.machine = plan, machine
+        self.per_block = machine.dispatch.fetch_block_bytes // WORD_BYTES
         self.server = Server()
-        self.dram_busy = {"load": 0, "store": 0, "fetch": 0}
+        self.fetch_service = 0
         self.requested: list[int] = []
         self.fetched: list[int] = []
         self.history: list[list[tuple[int, int, int]]] = [[] for _ in ENGINES]
-        self.peak = self._peak_words()
+        """Per engine: start, stop and SRAM words of what ran so far."""
+        self.bank, self.dram = [0] * len(ENGINES), [0] * len(ENGINES)
+        self.kinds, self.contended = self._kinds(prices)
+        signalling = (plan.waits | plan.signals).any(axis=1)
+        kind = plan.engine * len(prices.costs) + prices.which
+        self.kind = np.where((prices.which == 0) & ~signalling, PLAIN, kind)
 
-    def _peak_words(self) -> list[int]:
-        """Most SRAM words per cycle that any instruction of each engine asks for."""
-        peak = [0] * len(ENGINES)
-        for e, number in set(zip(self.engine, self.prices.which, strict=True)):
-            found = self.prices.costs[number]
-            peak[e] = max(peak[e], -(-found.words // found.cycles))
-        return peak
+    def _kinds(self, prices: Prices) -> tuple[list[tuple[int, int, int, bool]], bool]:
+        """Cycles, DRAM service, SRAM words and whether it is heavy, by engine and cost; can banks ever be short?
+
+        Where nothing heavy runs, the words per cycle of all engines together fit the banks.
+        """
+        rates = np.array([-(-cost.words // cost.cycles) for cost in prices.costs], dtype=np.int64)
+        peaks = np.zeros(len(ENGINES), dtype=np.int64)
+        np.maximum.at(peaks, self.plan.engine, rates[prices.which])
+        spare = self.machine.sram.banks - int(peaks.sum())
+        widest = int(peaks.argmax())
+        light = peaks.copy()
+        light[widest] += min(0, spare)
+        if light[widest] < 0:
+            light[:] = -1
+        table = [
+            (cost.cycles, cost.dram, cost.words, rate > most)
+            for most in light.tolist()
+            for cost, rate in zip(prices.costs, rates.tolist(), strict=True)
+        ]
+        return table, spare < 0
 
     def _fetch(self, block: int, time: int) -> None:
         """Ask for a block of program; past the end there is nothing to ask for."""
         size = self.machine.dispatch.fetch_block_bytes
-        left = len(self.program) * WORD_BYTES - block * size
+        left = len(self.plan) * WORD_BYTES - block * size
         if left <= 0:
             return
         burst = self.machine.dram.burst_bytes
         service = dram_cycles(-(-min(left, size) // burst) * burst, self.machine)
         self.requested.append(time)
         self.fetched.append(self.server.serve(time, service) + self.machine.dram.latency_cycles)
-        self.dram_busy["fetch"] += service
+        self.fetch_service += service
 
     def _stretch(self, e: int, time: int, length: int, words: int) -> int:
         """Extra cycles because the banks also serve earlier instructions of other engines meanwhile."""
         banks = self.machine.sram.banks
-        if -(-words // length) + sum(self.peak) - self.peak[e] <= banks:
-            return 0
         demand = words
         for other, runs in enumerate(self.history):
             if other == e:
@@ -156,178 +195,107 @@ class _Walk:
                     demand += moved * overlap // (stop - begin)
         return max(0, -(-(demand - banks * length) // banks))
 
-    def run(self) -> Timeline:
-        machine, costs, which = self.machine, self.prices.costs, self.prices.which
-        depth, latency = machine.dispatch.queue_depth, machine.dram.latency_cycles
-        per_block = machine.dispatch.fetch_block_bytes // WORD_BYTES
-        engines, server, dram_busy = self.engine, self.server, self.dram_busy
-        head, start, release, end = self.head, self.start, self.release, self.end
-        own_end, why, previous, dispatched, held = (
-            self.own_end,
-            self.why,
-            self.previous,
-            self.dispatched,
-            self.held,
-        )
-        idle, busy, history, holder = self.idle, self.busy, self.history, self.holder
-        contended = sum(self.peak) > machine.sram.banks
-        free, done, last = [0] * 5, [0] * 5, [-1] * 5
-        issued: list[list[int]] = [[] for _ in ENGINES]
-        signals: list[list[int]] = [[] for _ in range(64)]
-        taken = [0] * 64
-        clock, hold, hold_until, hold_cause = -1, -1, 0, "dispatch"
+    def _rows(self) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Index, engine, room, kind and both sources of every instruction."""
+        plan = self.plan
+        columns = plan.engine, plan.room, self.kind, plan.sources[:, 0], plan.sources[:, 1]
+        return zip(range(len(plan)), *(column.tolist() for column in columns), strict=True)
+
+    def run(self, is_dma: NDArray[np.bool_]) -> Walked:
+        """Times of all instructions; the loop keeps only what later instructions need."""
+        plan, kinds, contended = self.plan, self.kinds, self.contended
+        n, latency, serve = len(plan), self.machine.dram.latency_cycles, self.server.serve
+        bank, dram, history = self.bank, self.dram, self.history
+        # The last entry is that of nobody.
+        start, end = [0] * (n + 1), [0] * (n + 1)
+        free, done = [0] * len(ENGINES), [0] * len(ENGINES)
+        held: list[int] = []
+        until: list[int] = []
+        fetches: list[int] = []
+        """Which of the holds waited for words, not for room."""
+        stops: list[int] = []
+        clock, heavy_until = -1, 0
+        rooms: list[int] = plan.room.tolist()
+        rows = self._rows()
         self._fetch(0, 0)
         self._fetch(1, 0)
-        for i, inst in enumerate(self.program):
-            e = engines[i]
-            # Dispatch: one per cycle, when the word is here and its queue has room.
-            clock += 1
-            if i % per_block == 0 and (ready := self.fetched[i // per_block]) > clock:
-                _add(idle[DISPATCH], "fetch", ready - clock)
-                clock, hold, hold_until, hold_cause = ready, i, ready, "fetch"
-                holder[i] = -1
-            queue = issued[e]
-            if len(queue) >= depth and start[room := queue[-depth]] > clock:
-                cause = "queue:" + ENGINES[e].value
-                _add(idle[DISPATCH], cause, start[room] - clock)
-                clock = start[room]
-                hold, hold_until, hold_cause = i, clock, cause
-                holder[i] = room
-            if i % per_block == 0 and i:
-                self._fetch(i // per_block + 1, clock)
-            dispatched[i], held[i] = clock, hold
-            if e == DISPATCH:
-                head[i] = start[i] = clock
-                release[i] = own_end[i] = end[i] = clock + 1
-                why[i] = BY_DISPATCH
-                continue
-            # At the head of the queue once the engine is free.
-            time, since = clock + 1, free[e]
-            if since >= time:
-                time = since
-            else:
-                why[i] = BY_DISPATCH
-                _add(idle[e], hold_cause if hold_until > since else "dispatch", time - since)
-            head[i] = time
-            for sem in (inst.wait_a, inst.wait_b):
-                if sem:
-                    sent = signals[sem]
-                    if taken[sem] >= len(sent):
-                        raise DeadlockError(_deadlock(i, inst, sem))
-                    source = sent[taken[sem]]
-                    taken[sem] += 1
-                    if (at := end[source]) > time:
-                        cause = f"semaphore:{sem}:{ENGINES[engines[source]].value}"
-                        _add(idle[e], cause, at - time)
-                        time, why[i] = at, source
-            start[i] = time
-            queue.append(i)
-            previous[i], last[e] = last[e], i
-            if which[i] == 0:
-                free[e] = release[i] = own_end[i] = time + 1
-                busy[e] += 1
-            else:
-                length, service, words, _ = costs[which[i]]
-                busy[e] += length
+        for block, first in enumerate(range(0, n, self.per_block)):
+            # The block's first instruction waits for the words and for room, and with it the next block's request.
+            if (ready := self.fetched[block]) > clock + 1:
+                fetches.append(len(held))
+                held.append(first)
+                until.append(ready)
+                clock = ready - 1
+            if block:
+                self._fetch(block + 1, max(clock + 1, start[rooms[first]]))
+            for i, e, room, kind, source_a, source_b in islice(rows, self.per_block):
+                # Dispatch: one per cycle, when its queue has room.
+                clock += 1
+                if (at := start[room]) > clock:
+                    held.append(i)
+                    until.append(at)
+                    clock = at
+                # At the head of the queue once the engine is free.
+                if (time := free[e]) <= clock:
+                    time = clock + 1
+                if kind == PLAIN:
+                    start[i] = time
+                    free[e] = time + 1
+                    continue
+                if (at := end[source_a]) > time:
+                    time = at
+                if (at := end[source_b]) > time:
+                    time = at
+                start[i] = time
+                length, service, words, heavy = kinds[kind]
                 stop = time + length
-                if contended and words and (extra := self._stretch(e, time, length, words)):
-                    _add(idle[e], "bank", extra)
+                crowded = contended and words and (heavy or time < heavy_until)
+                if crowded and (extra := self._stretch(e, time, length, words)):
+                    bank[e] += extra
                     stop += extra
                 if service:
-                    dram_busy["load" if e == 0 else "store"] += service
-                    if (served := server.serve(time, service)) > stop:
-                        _add(idle[e], "dram", served - stop)
+                    if (served := serve(time, service)) > stop:
+                        dram[e] += served - stop
                         stop = served
-                    own_end[i] = stop + latency
+                    done[e] = end[i] = stop + latency
                 else:
-                    own_end[i] = stop
+                    # Completions of one engine keep their order.
+                    end[i] = at if (at := done[e]) > stop else stop
                 if contended and words:
                     history[e].append((time, stop, words))
-                free[e] = release[i] = stop
-            # Completions of one engine keep their order.
-            done[e] = end[i] = own_end[i] if own_end[i] > done[e] else done[e]
-            if inst.signal_a:
-                signals[inst.signal_a].append(i)
-            if inst.signal_b:
-                signals[inst.signal_b].append(i)
-        return self._finish(clock + 1, free, done)
+                    if heavy and stop > heavy_until:
+                        heavy_until = stop
+                free[e] = stop
+                stops.append(stop)
+        return self._walked(start[:n], stops, self._holds(held, until, fetches), clock + 1, is_dma)
 
-    def _finish(self, dispatch_end: int, free: list[int], done: list[int]) -> Timeline:
-        total = max(dispatch_end, *done)
-        for e, engine_free in enumerate(free):
-            if e != DISPATCH:
-                if (tail := done[e] - engine_free) > 0:
-                    _add(self.idle[e], "dram_latency", tail)
-                _add(self.idle[e], "end", total - max(done[e], engine_free))
-        self.busy[DISPATCH] = len(self.program)
-        _add(self.idle[DISPATCH], "end", total - dispatch_end)
-        critical, overhead = self._critical_path(total, dispatch_end)
-        as_array = [np.array(row, dtype=np.int64) for row in (self.head, self.start, self.release, self.end)]
-        return Timeline(
-            total,
-            np.array(self.engine, dtype=np.int64),
-            *as_array,
-            busy=dict(zip(ENGINES, self.busy, strict=True)),
-            idle={engine: dict(sorted(row.items())) for engine, row in zip(ENGINES, self.idle, strict=True)},
-            critical=critical,
-            overhead=overhead,
-            dram_busy=self.dram_busy,
-            fetch_bytes=self._fetch_bytes(),
-            prices=self.prices,
-        )
+    def _holds(self, held: list[int], until: list[int], fetches: list[int]) -> Holds:
+        """The holds of dispatch, which otherwise takes one instruction per cycle."""
+        instruction, ended = np.array(held, dtype=np.int64), np.array(until, dtype=np.int64)
+        # Without this hold: as many cycles after the previous one ended as instructions.
+        expected = np.append(0, ended)[:-1] + np.diff(instruction, prepend=0)
+        cause = FETCH + 1 + self.plan.engine[instruction]
+        cause[fetches] = FETCH
+        return Holds(instruction, ended, ended - expected, cause, self.plan.room[instruction])
 
-    def _fetch_bytes(self) -> int:
-        burst = self.machine.dram.burst_bytes
-        return -(-len(self.program) * WORD_BYTES // burst) * burst
-
-    def _critical_path(self, total: int, dispatch_end: int) -> tuple[Cycles, dict[str, int]]:
-        """Walk back from the last completion; every cycle goes to one instruction or overhead."""
-        critical, overhead = [0] * len(self.program), {"dispatch": 0, "fetch": 0}
-        i, cursor = (len(self.program) - 1, total)
-        if dispatch_end < total:
-            i = self.end.index(total)
-        elif cursor and self.engine[i] != DISPATCH:
-            # Dispatch itself ends last, which takes an instruction of no time after it.
-            overhead["dispatch"] += 1
-            i, cursor = self._before_dispatch(i, cursor - 1, overhead)
-        while cursor:
-            if cursor > self.own_end[i]:
-                i = self.previous[i]
-                continue
-            critical[i] += cursor - self.start[i]
-            cursor = self.start[i]
-            if self.why[i] == BY_ENGINE:
-                i = self.previous[i]
-            elif self.why[i] != BY_DISPATCH:
-                i = self.why[i]
-            else:
-                overhead["dispatch"] += cursor - self.dispatched[i]
-                i, cursor = self._before_dispatch(i, self.dispatched[i], overhead)
-        return np.array(critical, dtype=np.int64), overhead
-
-    def _before_dispatch(self, i: int, cursor: int, overhead: dict[str, int]) -> tuple[int, int]:
-        """From the dispatch of ``i`` back to the start that made room for it, or to time 0."""
-        per_block = self.machine.dispatch.fetch_block_bytes // WORD_BYTES
-        while cursor:
-            if (held := self.held[i]) < 0:
-                overhead["dispatch"] += cursor
-                return i, 0
-            overhead["dispatch"] += cursor - self.dispatched[held]
-            cursor = self.dispatched[held]
-            if (room := self.holder[held]) >= 0:
-                return room, cursor
-            block = held // per_block
-            overhead["fetch"] += cursor - self.requested[block]
-            cursor, i = self.requested[block], (block - 1) * per_block
-        return i, 0
-
-
-def _add(row: dict[str, int], cause: str, amount: int) -> None:
-    row[cause] = row.get(cause, 0) + amount
-
-
-def _deadlock(i: int, inst: Instruction, sem: int) -> str:
-    return (
-        f"instruction {i} ({inst.mnemonic}) waits for semaphore {sem}, but no earlier instruction signals it; "
-        f"signal before the wait in program order"
-    )
+    def _walked(
+        self, starts: list[int], stops: list[int], holds: Holds, dispatch_end: int, is_dma: NDArray[np.bool_]
+    ) -> Walked:
+        """The times that follow from those that the loop kept."""
+        plan = self.plan
+        index = np.arange(len(plan))
+        held = np.searchsorted(holds.instruction, index, side="right")
+        dispatched = np.append(0, holds.until)[held] + index - np.append(0, holds.instruction)[held]
+        halts = plan.engine == DISPATCH
+        start = np.where(halts, dispatched, np.array(starts, dtype=np.int64))
+        release = start + 1
+        release[self.kind != PLAIN] = stops
+        head = np.where(halts, dispatched, np.maximum(dispatched + 1, np.append(release, 0)[plan.previous]))
+        own_end = release + is_dma * self.machine.dram.latency_cycles
+        end = own_end.copy()
+        for e in range(DISPATCH):
+            mine = plan.engine == e
+            end[mine] = np.maximum.accumulate(own_end[mine])
+        total = max(dispatch_end, int(end.max(initial=0)))
+        times = (head, start, release, own_end, end, dispatched, held - 1)
+        return Walked(*times, holds, self.requested, self.bank, self.dram, dispatch_end, total)
