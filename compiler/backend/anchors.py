@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -145,7 +146,7 @@ def _conv2d(op: qnn.Conv2dOp, operands: Operands, leaves: Leaves) -> Stage:
     o, c, kh, kw = weight.shape
     groups = op.groups.value.data
     depthwise = groups > 1 and groups == o and c == 1
-    window = Window((kh, kw), _pair(op.strides.data), _pair(op.dilation.data), _pair(op.padding.data))
+    window = _window(op, (kh, kw), op.strides.data, op.dilation.data, op.padding.data)
     lhs, rhs = leaves.operands[op.x], leaves.operands[op.w]
     if depthwise:
         operands.set(rhs, (1, kh, kw, o), np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)))
@@ -190,14 +191,14 @@ def matrix_shape(shape: tuple[int, ...]) -> Shape4:
 
 def _max_pool(op: qnn.MaxPool2dOp, leaves: Leaves) -> Stage:
     zero = int_type(op.input).zero.data
-    window = Window(*(_pair(v.data) for v in (op.kernel, op.strides, op.dilation, op.padding)))
+    window = _window(op, op.kernel.data, op.strides.data, op.dilation.data, op.padding.data)
     anchor = PoolAnchor(leaves.operands.get(op.input, -1), window, Reduce.MAX, zero, 0.0)
     return Stage(anchor, Seed(op.output, Stream(None, DType.I8, zero)))
 
 
 def _avg_pool(op: qnn.AvgPool2dOp, operands: Operands, leaves: Leaves) -> Stage:
-    codes, window = int_type(op.input), Window(_pair(op.kernel.data), _pair(op.strides.data), (1, 1),
-                                               _pair(op.padding.data))  # fmt: skip
+    codes = int_type(op.input)
+    window = _window(op, op.kernel.data, op.strides.data, (1, 1), op.padding.data)
     scale = numerics.fp32(codes.scale.data)
     anchor = PoolAnchor(leaves.operands.get(op.input, -1), window, Reduce.SUM, codes.zero.data, scale)
     stream = Stream(None, DType.I8, codes.zero.data, scale)
@@ -241,8 +242,17 @@ def _membership(size: int, count: int) -> NDArray[np.int8]:
     return result
 
 
-def _pair(data: tuple[int, ...]) -> tuple[int, int]:
-    return data[0], data[1]
+def _window(
+    op: Operation, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], padding: Sequence[int]
+) -> Window:
+    """The taps of a window op.
+
+    A stride to no second output and a dilation to no second tap are 1: those of a global pool could exceed the fields.
+    """
+    outputs = shape_of(op.results[0])[2:]
+    step = [s if size > 1 else 1 for s, size in zip(strides, outputs, strict=True)]
+    spread = [d if taps > 1 else 1 for d, taps in zip(dilation, kernel, strict=True)]
+    return Window((kernel[0], kernel[1]), (step[0], step[1]), (spread[0], spread[1]), (padding[0], padding[1]))
 
 
 def copy_anchor(op: kern.FusedOp, first: Operation, dtype: DType) -> tuple[Anchor, VectorProgram]:

@@ -15,10 +15,19 @@ import numpy as np
 from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import shape_of
+from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.frontend import aten_layout as layout
 from compiler.frontend.build import Graph
-from compiler.frontend.qdq import Codes, Constant, Float, Quantized, Refusal, Value, Weight
+from compiler.frontend.qdq import (
+    Codes,
+    Constant,
+    Float,
+    Quantized,
+    Refusal,
+    Value,
+    Weight,
+    check_product_sum,
+)
 
 Pair = int | Sequence[int]
 Builder = Callable[..., Any]
@@ -128,7 +137,20 @@ def matmul(g: Graph, a: Value, b: Value) -> Value:
     """``aten.matmul``, ``mm`` and ``bmm``; a quantized constant b [K, N] makes it a linear."""
     if isinstance(b, Weight) and b.codes.ndim == 2 and not isinstance(a, Weight):
         return linear(g, a, b.permute((1, 0)))
-    return Float(g.add(qnn.MatmulOp(g.ints(a), g.ints(b))))
+    left, right = g.ints(a), g.ints(b)
+    check_product_sum(int_type(left), int_type(right), shape_of(left)[-1])
+    _check_batches(shape_of(left), shape_of(right))
+    return Float(g.add(qnn.MatmulOp(left, right)))
+
+
+def _check_batches(a: Sequence[int], b: Sequence[int]) -> None:
+    """Either one right factor for all, or a pair of factors per product: the machine repeats no matrices."""
+    left, right = math.prod(a[:-2]), math.prod(b[:-2])
+    if right != 1 and not left == right == math.prod(qnn.matmul_shape(tuple(a), tuple(b))[:-2]):
+        raise Refusal(
+            f"a product of {left} by {right} matrices (shapes {list(a)} and {list(b)}) repeats matrices",
+            "repeat the smaller batch with torch.cat, or exchange the factors",
+        )
 
 
 def addmm(g: Graph, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:

@@ -23,6 +23,7 @@ from compiler.frontend.qdq import (
     Refusal,
     Value,
     Weight,
+    check_sum,
     codes_type,
     matrix_weight,
 )
@@ -104,6 +105,7 @@ class Graph:
         if not isinstance(value, Weight):
             raise Refusal(f"needs a quantized constant weight, got {describe(value)}", "quantize this layer's weight")
         codes, scale = matrix_weight(value, int_type(x))
+        check_sum(codes, int_type(x))
         return self.constant(np.ascontiguousarray(codes)), self.add(qnn.ConstantOp(scale))
 
     def bias(self, value: Any, channels: int) -> SSAValue | None:

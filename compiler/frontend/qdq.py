@@ -18,6 +18,7 @@ from compiler.dialects.attrs import IntType
 from isa import numerics
 
 Array = NDArray[Any]
+ACCUMULATOR_LIMIT = 2**31
 
 
 class Refusal(Exception):  # noqa: N818  (a finding that is collected, not an error that is raised to users)
@@ -128,3 +129,31 @@ def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array]:
         )
     scale = np.broadcast_to(value.scale, (value.codes.shape[0],))
     return value.codes, numerics.product_scale(x.scale.data, scale)
+
+
+def magnitude(codes: IntType) -> int:
+    """Largest |q - zero| of the codes of a type."""
+    return max(codes.high - codes.zero.data, codes.zero.data - codes.low)
+
+
+def check_sum(weights: Array, x: IntType) -> None:
+    """Refusal when a product's sum over [O, ...] ``weights`` may leave the accumulators' int32."""
+    terms = weights.size // max(weights.shape[0], 1)
+    if terms * 128 * magnitude(x) < ACCUMULATOR_LIMIT:
+        return
+    largest = int(np.abs(weights.reshape(weights.shape[0], -1).astype(np.int64)).sum(1).max()) * magnitude(x)
+    if largest >= ACCUMULATOR_LIMIT:
+        raise Refusal(
+            f"a sum of {terms} products may reach {largest}, accumulators hold less than 2^31",
+            "split the layer along its inputs and add the parts",
+        )
+
+
+def check_product_sum(a: IntType, b: IntType, terms: int) -> None:
+    """Refusal when a sum of ``terms`` products of two activations may leave the accumulators' int32."""
+    largest = terms * magnitude(a) * magnitude(b)
+    if largest >= ACCUMULATOR_LIMIT:
+        raise Refusal(
+            f"a sum of {terms} products may reach {largest}, accumulators hold less than 2^31",
+            "split the contracted dimension and add the parts",
+        )

@@ -234,7 +234,7 @@ def logical(array: Array, shape: tuple[int, ...]) -> Array:
     """An (n, h, w, c) array back in PyTorch's dimension order."""
     order = storage_order(len(shape))
     lies = array.reshape([shape[i] for i in order])
-    return np.ascontiguousarray(lies.transpose(np.argsort(order)))
+    return np.asarray(lies.transpose(np.argsort(order)), order="C")
 
 
 def run_tile(

@@ -25,6 +25,9 @@ from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.location import fuse
 from isa import numerics
 
+LARGEST_PADDING = 255
+"""What the 8 bits of ``mmu.window`` say; more stays a pad of its own."""
+
 
 def _replace(rewriter: PatternRewriter, op: Operation, new: Operation, *absorbed: Operation) -> None:
     """Replace ``op`` by ``new``, which takes its origins and those of ``absorbed``."""
@@ -147,7 +150,10 @@ class FoldPadIntoConv(RewritePattern):
             return
         top, bottom, left, right = pad.padding.data[4:]
         own = op.padding.data
-        op.padding = IntsAttr((own[0] + top, own[1] + left, own[2] + bottom, own[3] + right))
+        padding = (own[0] + top, own[1] + left, own[2] + bottom, own[3] + right)
+        if max(padding) > LARGEST_PADDING:
+            return
+        op.padding = IntsAttr(padding)
         op.location = fuse([op, pad])
         op.operands[0] = pad.input
         rewriter.notify_op_modified(op)

@@ -16,7 +16,7 @@ BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
 
 
 def prepare(block: Block) -> None:
-    """Bring matrix products to rank 2 or 3, align broadcast operands, and split reshapes that no copy can do."""
+    """Bring matrix products to rank 2 or 3 and joins below 5, align broadcast operands, split reshapes for copies."""
     for op in list(block.ops):
         if isinstance(op, qnn.LinearOp):
             _flatten_linear(op)
@@ -24,6 +24,8 @@ def prepare(block: Block) -> None:
             _flatten_matmul(op)
         elif isinstance(op, BINARY):
             _align(op)
+        elif isinstance(op, qnn.ConcatOp):
+            _flatten_concat(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
 
@@ -76,6 +78,17 @@ def _flatten_matmul(op: qnn.MatmulOp) -> None:
         left = _reshaped(op, op.a, (prod(a[:-2]), *a[-2:]))
         right = _reshaped(op, op.b, (prod(b[:-2]), *b[-2:]))
     _replace(op, qnn.MatmulOp(left, right), result)
+
+
+def _flatten_concat(op: qnn.ConcatOp) -> None:
+    """A join of high rank is one of three dimensions: those before the axis, the axis, those behind."""
+    shape = shape_of(op.output)
+    if len(shape) < 5:
+        return
+    axis = op.axis.value.data % len(shape)
+    outer, inner = prod(shape[:axis]), prod(shape[axis + 1 :])
+    flat = [_reshaped(op, value, (outer, shape_of(value)[axis], inner)) for value in op.inputs]
+    _replace(op, qnn.ConcatOp(flat, 1), shape)
 
 
 def _align(op: Operation) -> None:
