@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from enum import Enum, IntEnum
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, get_args, get_origin, get_type_hints
 
@@ -145,7 +145,7 @@ class EnergyTable(Checked):
     @classmethod
     def from_toml(cls, text: str, source: str = "<energy table>") -> EnergyTable:
         """Parse and check TOML ``text``; ``source`` names it in errors. Raises DescriptionError."""
-        return read(cls, parse_toml(text, source), source)
+        return _parsed(text, source)
 
     def to_toml(self) -> str:
         """Canonical text."""
@@ -167,6 +167,12 @@ class EnergyTable(Checked):
         """Unit of every entry, by key."""
         hints = get_type_hints(cls, include_extras=True)
         return {name: get_args(kind)[1] for name, kind in hints.items() if get_origin(kind) is Annotated}
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str, source: str) -> EnergyTable:
+    """The table that ``text`` describes: every run of a binary asks for it again."""
+    return read(EnergyTable, parse_toml(text, source), source)
 
 
 @dataclass(frozen=True)
@@ -198,11 +204,19 @@ class EnergyModel:
     def of(cls, machine: Machine, table: EnergyTable | None = None) -> EnergyModel:
         """The model of ``machine``, with its own table unless another one is given."""
         table = EnergyTable.load(machine.energy) if table is None else table
-        corners = [_Corner(table, corner, machine) for corner in CORNERS]
-        event = {key: _band([corner.event(key) for corner in corners]) for key in Event}
-        clock = {key: _band([corner.clock(key) for corner in corners]) for key in Event}
-        cycle = {key: _band([corner.cycle()[key] for corner in corners]) for key in corners[0].cycle()}
-        return cls(table, event, clock, cycle)
+        return cls(table, *_bands(machine, table))
+
+
+@lru_cache(maxsize=16)
+def _bands(
+    machine: Machine, table: EnergyTable
+) -> tuple[Mapping[Event, Band], Mapping[Event, Band], Mapping[Component, Band]]:
+    """The model's three mappings. Tables that differ in digits only, not in value, share them."""
+    corners = [_Corner(table, corner, machine) for corner in CORNERS]
+    event = {key: _band([corner.event(key) for corner in corners]) for key in Event}
+    clock = {key: _band([corner.clock(key) for corner in corners]) for key in Event}
+    cycle = {key: _band([corner.cycle()[key] for corner in corners]) for key in corners[0].cycle()}
+    return event, clock, cycle
 
 
 def _band(corners: list[Decimal]) -> Band:

@@ -56,7 +56,7 @@ def _rates(model: EnergyModel, corner: str) -> Femtojoules:
 def account_energy(timeline: Timeline, model: EnergyModel) -> Energy:
     """Energy of the program whose times are ``timeline``."""
     counts = np.array([cost.counts for cost in timeline.prices.costs], dtype=np.int64)
-    which = np.array(timeline.prices.which, dtype=np.int64)
+    which = timeline.prices.which
     uses = np.bincount(which, minlength=len(counts))
     summed = uses @ counts
     summed[Event.DRAM_READ_BYTE] += timeline.fetch_bytes

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from isa.container import Binary, Location
 from isa.encoding import Instruction
 from isa.energy import EnergyTable, Event
-from isa.instructions import Region
+from isa.instructions import LoadCopy, LoadTile, Region, StoreCopy, StoreTile
+from isa.machine import Machine
+from isa.program import as_words, column, opcodes
 from runtime.energy import COMPONENTS, Energy
 from runtime.timing import DISPATCH, ENGINES, Timeline
 
@@ -63,7 +65,11 @@ class Profile:
     timeline: Timeline
     energy: Energy
     table: EnergyTable
-    _columns: Ints
+
+    @cached_property
+    def _columns(self) -> Ints:
+        """What :func:`make_columns` gives, which only tables and reports need."""
+        return make_columns(self.binary.code, self.timeline, self.energy)
 
     @property
     def cycles(self) -> int:
@@ -88,7 +94,9 @@ class Profile:
     @property
     def utilization(self) -> float:
         """Useful MACs / (peak MACs per cycle x cycles)."""
-        return self.total.utilization
+        used = {index for _, index in self.binary.spans}
+        macs = sum(self.binary.locations[index].macs for index in used)
+        return _utilization(macs, self.binary.machine, self.cycles)
 
     def rows(self, level: str) -> tuple[Row, ...]:
         """Rows of a level (kernel, node or module) in program order, overheads last."""
@@ -122,12 +130,15 @@ class Profile:
         numbers = {name: i for i, name in enumerate(names)}
         of_extra = [numbers.setdefault(overhead(name), len(numbers)) for name in extra]
         sums = np.zeros((len(numbers), self._columns.shape[1]), dtype=np.int64)
-        np.add.at(sums, groups, self._columns)
-        for number, column in zip(of_extra, extra.values(), strict=True):
-            sums[number] += column
-        peak = self.binary.machine.mmu.macs_per_cycle
+        # Instructions of one group mostly follow each other: add up these runs, then the few sums.
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        if len(starts):
+            np.add.at(sums, groups[starts], np.add.reduceat(self._columns, starts))
+        for number, row in zip(of_extra, extra.values(), strict=True):
+            sums[number] += row
+        machine = self.binary.machine
         return tuple(
-            _row(name, sums[i].tolist(), macs.get(name, 0), peak) for name, i in numbers.items() if sums[i].any()
+            _row(name, sums[i].tolist(), macs.get(name, 0), machine) for name, i in numbers.items() if sums[i].any()
         )
 
     def idle_cycles(self) -> dict[str, dict[str, int]]:
@@ -238,9 +249,19 @@ BUSY, ENERGY = 2, 2 + len(ENGINES)
 READ = ENERGY + len(COMPONENTS)
 WRITE = READ + len(Region)
 WIDTH = WRITE + len(Region)
+MOVERS: tuple[tuple[type[Instruction], Event, int], ...] = (
+    (LoadCopy, Event.DRAM_READ_BYTE, READ),
+    (LoadTile, Event.DRAM_READ_BYTE, READ),
+    (StoreCopy, Event.DRAM_WRITE_BYTE, WRITE),
+    (StoreTile, Event.DRAM_WRITE_BYTE, WRITE),
+)
 
 
-def _row(name: str, sums: list[int], macs: int, peak: int) -> Row:
+def _utilization(macs: int, machine: Machine, cycles: int) -> float:
+    return macs / (machine.mmu.macs_per_cycle * cycles) if cycles else 0.0
+
+
+def _row(name: str, sums: list[int], macs: int, machine: Machine) -> Row:
     cycles = sums[1]
     regions = [region.name.lower() for region in Region]
     return Row(
@@ -252,21 +273,23 @@ def _row(name: str, sums: list[int], macs: int, peak: int) -> Row:
         dict(zip(regions, sums[READ:WRITE], strict=True)),
         dict(zip(regions, sums[WRITE:WIDTH], strict=True)),
         macs,
-        macs / (peak * cycles) if cycles else 0.0,
+        _utilization(macs, machine, cycles),
     )
 
 
 def make_profile(binary: Binary, timeline: Timeline, energy: Energy, table: EnergyTable) -> Profile:
     """The profile of a run of ``binary`` whose times and energy are given; ``table`` priced the energy."""
-    return Profile(binary, timeline, energy, table, _columns(binary.instructions, timeline, energy))
+    return Profile(binary, timeline, energy, table)
 
 
-def _columns(program: Sequence[Instruction], timeline: Timeline, energy: Energy) -> Ints:
-    n = len(program)
+def make_columns(code: bytes, timeline: Timeline, energy: Energy) -> Ints:
+    """One row per instruction: 1, critical cycles, busy per engine, energy per component, DRAM bytes per region."""
+    words = as_words(code)
+    n = len(words)
     columns = np.zeros((n, WIDTH), dtype=np.int64)
     if n == 0:
         return columns
-    which = np.array(timeline.prices.which)
+    which = timeline.prices.which
     counts = np.array([cost.counts for cost in timeline.prices.costs], dtype=np.int64)[which]
     cycles = np.array([cost.cycles for cost in timeline.prices.costs], dtype=np.int64)[which]
     columns[:, 0] = 1
@@ -274,10 +297,9 @@ def _columns(program: Sequence[Instruction], timeline: Timeline, energy: Energy)
     columns[np.arange(n), BUSY + timeline.engine] = cycles
     columns[:, BUSY + DISPATCH] = 1  # dispatching takes a cycle for every instruction
     columns[:, ENERGY:READ] = energy.instruction_fj
-    moving = np.flatnonzero(counts[:, Event.DRAM_READ_BYTE] + counts[:, Event.DRAM_WRITE_BYTE])
-    regions = np.array([int(getattr(program[i], "region", 0)) for i in moving.tolist()], dtype=np.int64)
-    columns[moving, READ + regions] = counts[moving, Event.DRAM_READ_BYTE]
-    columns[moving, WRITE + regions] = counts[moving, Event.DRAM_WRITE_BYTE]
+    for kind, event, place in MOVERS:
+        moving = np.flatnonzero(opcodes(words) == kind.opcode)
+        columns[moving, place + column(words[moving], kind, "region")] = counts[moving, event]
     return columns
 
 
