@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from math import copysign
 
 import torch
 
@@ -21,14 +22,31 @@ Shape = tuple[int, ...]
 Value = torch.Tensor
 """binary32 [n0, n1, n2], or 1 along the axes on which it does not change."""
 
-BINARY: dict[Func, Callable[..., Value]] = {
+
+def _minimum(a: Value, b: Value, out: Value) -> None:
+    """IEEE 754-2019 minimum: NaN wins, -0 is below +0."""
+    negative = torch.signbit(a) | torch.signbit(b)
+    _sign_zeros(torch.minimum(a, b, out=out), negative)
+
+
+def _maximum(a: Value, b: Value, out: Value) -> None:
+    """IEEE 754-2019 maximum: NaN wins, +0 is above -0."""
+    negative = torch.signbit(a) & torch.signbit(b)
+    _sign_zeros(torch.maximum(a, b, out=out), negative)
+
+
+def _sign_zeros(value: Value, negative: torch.Tensor) -> None:
+    """Which of two zeros torch takes depends on the CPU and on an element's place in the array."""
+    value.copy_(torch.where(value == 0, torch.where(negative, -0.0, 0.0), value))
+
+
+BINARY: dict[Func, Callable[..., object]] = {
     Func.ADD: torch.add,
     Func.SUB: torch.sub,
     Func.MUL: torch.mul,
-    Func.MIN: torch.minimum,
-    Func.MAX: torch.maximum,
+    Func.MIN: _minimum,
+    Func.MAX: _maximum,
 }
-IMMEDIATE = BINARY | {Func.MIN: torch.clamp_max, Func.MAX: torch.clamp_min}
 UNARY: dict[Func, Callable[[Value], Value]] = {
     Func.COPY: torch.positive,
     Func.RINT: torch.round,
@@ -68,7 +86,8 @@ def vcu_run(context: Context, inst: Instruction) -> Iterator[Step]:
         registers[op.dst], step = _operate(context, op, registers, shape)
         result = op.dst
         yield step
-    yield from _write(context, target, _register(registers, result))
+    # Of no shape, so that the conversion never takes a kept zero for a register that it may overwrite.
+    yield from _write(context, target, registers.get(result, torch.zeros(())))
 
 
 def _check(context: Context, inst: VcuRun) -> None:
@@ -104,11 +123,21 @@ def _operate(context: Context, op: VcuOp, registers: dict[int, Value], shape: Sh
         return out, partial(_unary, UNARY[op.func], a, out)
     if op.b_kind == Operand.IMMEDIATE:
         out = _buffer(context, name, tuple(a.shape), shape)
-        return out, partial(IMMEDIATE[op.func], a, op.immediate, out=out)
+        return out, _immediate(op.func, a, op.immediate, out)
     is_parameter = op.b_kind == Operand.PARAMETER
     b = _parameter(context, op.b, shape) if is_parameter else _register(registers, op.b)
     out = _buffer(context, name, tuple(map(max, a.shape, b.shape)), shape)
     return out, partial(BINARY[op.func], a, b, out=out)
+
+
+def _immediate(func: Func, a: Value, b: float, out: Value) -> Step:
+    if func not in (Func.MIN, Func.MAX):
+        return partial(BINARY[func], a, b, out=out)
+    if b != 0:
+        return partial(torch.clamp_min if func == Func.MAX else torch.clamp_max, a, b, out=out)
+    if func == Func.MAX and copysign(1.0, b) > 0:
+        return partial(torch.threshold, a, 0, 0, out=out)  # a > 0 or NaN: a, else +0
+    return partial(BINARY[func], a, torch.tensor(b), out=out)
 
 
 def _unary(function: Callable[[Value], Value], a: Value, out: Value) -> None:

@@ -6,7 +6,18 @@ import torch
 from isa.container import Binary, Location, TensorInfo
 from isa.encoding import Instruction
 from isa.errors import AccessError, DeadlockError, InputError, RaceError, UninitialisedError
-from isa.instructions import DType, Halt, LoadCopy, Region, StoreCopy, VcuRun, VcuShape, VcuSync
+from isa.instructions import (
+    DType,
+    Halt,
+    LoadCopy,
+    Region,
+    StoreCopy,
+    VcuConvert,
+    VcuRun,
+    VcuShape,
+    VcuStream,
+    VcuSync,
+)
 from isa.machine import Machine
 from isa.program import encode
 from runtime.session import run, run_timing
@@ -119,3 +130,11 @@ def test_an_access_outside_is_an_error_with_and_without_checks(checks):
 def test_a_store_to_a_read_only_region_is_an_error():
     with pytest.raises(AccessError, match=r"instruction 0 .* INPUT is read-only"):
         run(binary(StoreCopy(region=Region.INPUT, bytes=1)), [X])
+
+
+def test_a_kept_zero_is_the_same_in_every_run():
+    """One element of no stream: the zero of an unwritten register, which the conversion may not change."""
+    setup = VcuConvert(id=7, zero=5), VcuStream(id=7, stride2=1), VcuShape(n2=1)
+    runs = [VcuRun(streams=0, dst=i, signal_a=int(i == 7)) for i in range(8)]
+    program = binary(*setup, *runs, StoreCopy(region=Region.OUTPUT, bytes=8, wait_a=1))
+    assert [run(program, [X], timing=False).outputs[0].unique().tolist() for _ in range(3)] == [[5]] * 3

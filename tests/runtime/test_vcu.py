@@ -1,5 +1,7 @@
 """vcu.run against plain numpy in binary32 and exact integers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,21 @@ def test_operations_round_once(values, b, func):
     register = over(torch.from_numpy(a), VcuOp(func=func, b=1), second=torch.full((len(a),), b))
     assert np.array_equal(immediate.numpy(), want, equal_nan=True)
     assert np.array_equal(register.numpy(), want, equal_nan=True)
+
+
+@pytest.mark.parametrize("n", [1, 7, 33])
+@pytest.mark.parametrize("b", [0.0, -0.0, 1.0, float("nan")])
+@pytest.mark.parametrize("func", [Func.MIN, Func.MAX])
+def test_minimum_and_maximum_order_the_zeros(func, b, n):
+    a = torch.tensor([-0.0, 0.0, -1.0, 2.0, float("nan")]).repeat(n)
+    choose = min if func == Func.MIN else max
+    chosen = [choose(x, b, key=lambda v: (v, math.copysign(1, v))) for x in a.tolist()]
+    want = torch.where((a + b).isnan(), 9.0, torch.tensor(chosen))
+    immediate = over(a, VcuOp(func=func, b_kind=Operand.IMMEDIATE, immediate=b))
+    first = over(a, VcuOp(func=func, b=1), second=torch.full_like(a, b))
+    second = over(torch.full_like(a, b), VcuOp(func=func, b=1), second=a)
+    for found in (immediate, first, second):
+        assert torch.equal(bits(found.nan_to_num(nan=9.0)), bits(want))
 
 
 def test_a_multiply_and_an_add_are_never_fused():
