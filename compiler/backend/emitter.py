@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from math import copysign
 
 from isa.encoding import Instruction
 from isa.instructions import VcuConvert, VcuOp, VcuStream
@@ -16,7 +17,7 @@ class Emitter:
     instructions: list[Instruction] = field(default_factory=list[Instruction])
     locations: list[int] = field(default_factory=list[int])
     location: int = 0
-    _setup: dict[Hashable, tuple[object, ...]] = field(default_factory=dict[Hashable, tuple[object, ...]])
+    _setup: dict[Hashable, tuple[float, ...]] = field(default_factory=dict[Hashable, tuple[float, ...]])
 
     def run(self, instruction: Instruction) -> None:
         """Append an instruction that does work."""
@@ -28,7 +29,9 @@ class Emitter:
         # Streams, conversions and program slots are banks of registers: their first field is the index.
         banked = kind in (VcuStream, VcuConvert, VcuOp)
         key = (kind, values[0]) if banked else kind
-        if self._setup.get(key) == values:
+        known = self._setup.get(key)
+        # The last field may be an immediate, and 0.0 == -0.0.
+        if known == values and (values[-1] or copysign(1.0, known[-1]) == copysign(1.0, values[-1])):
             return
         self._setup[key] = values
         self.run(kind(0, 0, 0, 0, *values))
