@@ -155,15 +155,19 @@ def _anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
 
 
 def _loads(tiling: Tiling, depends: str, chunks: int, slots: int) -> int:
-    """How often a ring is filled: once per distinct box if its slots outlast the loops around it."""
+    """How often a ring is filled: exact where all tiles are full.
+
+    The inner loops whose boxes all fit the ring fill it once per step of the loops around them that matter.
+    """
     counts, order = tiling.counts, tiling.schedule.order
-    inside = [i for i, d in enumerate(order) if d in depends and counts[d] > 1]
-    distinct = chunks * prod(counts[order[i]] for i in inside)
-    if distinct <= slots:
-        return distinct
-    # Loops outside the innermost one that matters repeat the sweep; those inside reuse the slot in place.
-    depth = len(order) if chunks > 1 else (max(inside) + 1 if inside else 0)
-    return chunks * prod(counts[d] for d in order[:depth])
+    sweep, depth = chunks, len(order)
+    if chunks <= slots:
+        while depth and sweep * (step := counts[order[depth - 1]] if order[depth - 1] in depends else 1) <= slots:
+            sweep, depth = sweep * step, depth - 1
+        # Loops that do not matter, just around the sweep, find everything where it was.
+        while depth and (order[depth - 1] not in depends or counts[order[depth - 1]] == 1):
+            depth -= 1
+    return sweep * prod(counts[d] for d in order[:depth])
 
 
 def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> KernelCost:
