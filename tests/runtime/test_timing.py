@@ -26,8 +26,10 @@ from isa.instructions import (
     VcuSync,
 )
 from isa.machine import Machine
+from isa.program import encode
 from isa.state import State
 from runtime.timing import DISPATCH, ENGINES, Server, Timeline, simulate_time
+from tests.runtime.plain_timing import plain_times
 from tests.runtime.programs import programs
 
 TINY = Machine.load("tiny")
@@ -124,6 +126,41 @@ def test_banks_stretch_the_later_instruction():
 def test_wait_without_an_earlier_signal_is_a_deadlock():
     with pytest.raises(DeadlockError, match=r"instruction 1 \(vcu.sync\) waits for semaphore 3, but no earlier"):
         simulate_time([LoadSync(signal_a=2), VcuSync(wait_a=3), LoadSync(signal_a=3)], EDGE)
+
+
+def test_the_first_wait_without_a_signal_is_the_one_named():
+    program = [LoadSync(signal_a=1), VcuSync(wait_a=2, wait_b=3), VcuSync(wait_a=1, wait_b=1)]
+    with pytest.raises(DeadlockError, match=r"instruction 1 \(vcu.sync\) waits for semaphore 2, but no earlier"):
+        simulate_time(program, EDGE)
+
+
+def test_an_instruction_does_not_signal_itself():
+    with pytest.raises(DeadlockError, match=r"instruction 0 \(vcu.sync\) waits for semaphore 1, but no earlier"):
+        simulate_time([VcuSync(wait_a=1, signal_a=1), VcuSync(wait_a=1)], EDGE)
+
+
+FEW_BANKS = dataclasses.replace(TINY, sram=dataclasses.replace(TINY.sram, bytes=TINY.sram.bank_bytes))
+
+
+@pytest.mark.parametrize("machine", [TINY, FEW_BANKS, EDGE], ids=["tiny", "few banks", "edge28"])
+@settings(max_examples=60, deadline=None)
+@given(program=programs())
+def test_the_walk_equals_the_plain_model(machine, program):
+    timeline = simulate_time(program, machine)
+    assert list(zip(timeline.start.tolist(), timeline.end.tolist(), strict=True)) == plain_times(program, machine)
+
+
+def test_a_long_program_equals_the_plain_model_also_from_its_bytes():
+    streams = [VcuStream(id=i, dtype=DType.F32, stride0=4096, stride1=256, stride2=4) for i in (0, 7)]
+    program = [MmuInput(channels=64), MmuOutput(height=9, width=9), *streams, VcuShape(n0=9, n1=9, n2=40)]
+    for turn in range(60):
+        program += [LoadCopy(bytes=100 * turn, signal_a=1), MmuRun(n=8 + turn % 7, wait_a=1, signal_a=2)]
+        program += [VcuRun(wait_a=2, signal_a=3), StoreCopy(bytes=70 * turn, wait_a=3), VcuShape(n0=turn, n1=9, n2=40)]
+    machine = dataclasses.replace(EDGE, sram=dataclasses.replace(EDGE.sram, bytes=4 * EDGE.sram.bank_bytes))
+    timeline = simulate_time(encode([*program, Halt()]), machine)
+    expected = plain_times([*program, Halt()], machine)
+    assert list(zip(timeline.start.tolist(), timeline.end.tolist(), strict=True)) == expected
+    assert sum(timeline.idle[engine].get("bank", 0) for engine in ENGINES) > 0
 
 
 def check_conservation(timeline: Timeline) -> None:
