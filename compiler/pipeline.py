@@ -11,6 +11,7 @@ from typing import Any
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
+from compiler.analysis.cost import acc_pixel_bytes
 from compiler.analysis.memory import MemoryPlan
 from compiler.backend.emit import emit
 from compiler.ir.schedule import Schedule
@@ -102,7 +103,7 @@ def compile_module(
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
     with watch.stage("fuse"):
-        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups))
+        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, _pool_taps(machine)))
     watch.passed("fuse-kernels", module)
     with watch.stage("fuse"):
         materialize_copies(module)
@@ -117,6 +118,11 @@ def compile_module(
         names = (input_names(main), output_names(main))
         binary = emit(module, layout, plan, machine, names, {})
     return Compiled(binary, schedule, watch.seconds, plan, validator)
+
+
+def _pool_taps(machine: Machine) -> int:
+    """Pixels of the fewest channels that half of the accumulators hold."""
+    return machine.acc.bytes // (2 * acc_pixel_bytes(1, machine))
 
 
 def _validator(module: ModuleOp, watch: Stopwatch) -> Validator:

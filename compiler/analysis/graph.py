@@ -18,7 +18,7 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.ir.kernel import KernelSpec, Shape4
 from compiler.ir.layout import nhwc
-from compiler.ir.location import origins
+from compiler.ir.location import blamed, origins
 from compiler.ir.place import packed_strides, planar_strides
 from compiler.ir.signature import main_function
 from isa.errors import UnsupportedError
@@ -177,7 +177,9 @@ def _visit(graph: KernelGraph, op: Operation) -> None:
 def _visit_kernel(graph: KernelGraph, op: kern.FusedOp) -> None:
     if op.output not in graph.placed:
         _root(graph, op.output, None)
-    index, lowered = len(graph.steps), lower_kernel(op)
+    with blamed(op):
+        lowered = lower_kernel(op)
+    index = len(graph.steps)
     for value in lowered.values:
         if value is not None:
             graph.placed[value].storage.touch(index)

@@ -9,7 +9,7 @@ from compiler.analysis.cost import ChannelSize, KernelCost, Residency, aligned, 
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.tile_search import check_schedule, choose_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
-from compiler.ir.kernel import KernelSpec
+from compiler.ir.location import where
 from compiler.ir.place import Place
 from compiler.ir.schedule import KernelSchedule, Schedule
 from compiler.ir.tiling import Tiling
@@ -201,7 +201,7 @@ class _Search:
     def _must(self, step: Step) -> tuple[KernelSchedule, KernelCost]:
         choice = self.choose(step, frozenset(), 0)
         if choice is None:
-            raise ScheduleError(_too_large(step.spec, self.machine))
+            raise ScheduleError(_too_large(step, self.machine))
         return choice
 
     def _schedule(self, resident: frozenset[int], chosen: list[tuple[KernelSchedule, KernelCost]]) -> Schedule:
@@ -217,10 +217,10 @@ def _weight(cost: KernelCost) -> float:
     return cost.cycles + 0.02 * cost.dma
 
 
-def _too_large(spec: KernelSpec, machine: Machine) -> str:
+def _too_large(step: Step, machine: Machine) -> str:
     return (
-        f"kernel {spec.name!r} with output {spec.output} does not fit {machine.name} "
-        f"({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that was tried: "
+        f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) with output {step.spec.output} does not fit "
+        f"{machine.name} ({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that was tried: "
         "use a larger machine or split the operator"
     )
 

@@ -12,6 +12,7 @@ from math import inf
 
 from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
+from compiler.ir.place import MAX_COUNT
 from compiler.ir.schedule import KernelSchedule
 from compiler.ir.tiling import Tiling
 from isa.errors import ScheduleError
@@ -156,7 +157,7 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
     per_group = spec.operands[anchor.act][3] // anchor.groups
     lanes = machine.mmu.lanes_k
     sizes = [s if s == per_group else -(-s // lanes) * lanes for s in _halvings(per_group)]
-    yield from dict.fromkeys(sizes)
+    yield from dict.fromkeys(size for size in sizes if size <= MAX_COUNT)
 
 
 def _pixel_tiles(

@@ -17,7 +17,7 @@ from compiler.backend.pack import ConstantPool
 from compiler.backend.synchronize import synchronize
 from compiler.dialects.qnn_base import shape_of
 from compiler.dialects.tile import KernelOp
-from compiler.ir.location import origin
+from compiler.ir.location import blamed, origin
 from compiler.ir.tiling import Tiling
 from isa.container import Binary, Location, TensorInfo
 from isa.instructions import DType, Halt, Region
@@ -100,7 +100,8 @@ def _emit_kernel(
     name = step.spec.name
     places = tuple(p.data for p in kernel.places.data)
     tiling = Tiling(step.spec, kernel.schedule.data)
-    KernelEmitter(kernel, tiling, places, machine, pool, emitter, lambda op: locations.of(name, op)).emit()
+    with blamed(kernel):
+        KernelEmitter(kernel, tiling, places, machine, pool, emitter, lambda op: locations.of(name, op)).emit()
     if step.spec.macs:
         locations.credit(name, kernel, step.spec.macs)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from xdsl.ir import Operation
 
 from compiler.analysis.cost import acc_pixel_bytes
 from compiler.backend.emitter import Emitter
 from compiler.backend.pack import ConstantPool, params_block, weight_block
+from compiler.backend.slots import Slots, View
 from compiler.backend.walk import walk_steps
 from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
 from compiler.ir.channel import Ring
@@ -48,31 +48,6 @@ from isa.instructions import (
 )
 from isa.instructions.vcu import STREAM_OUTPUT
 from isa.machine import Machine
-
-
-class View(NamedTuple):
-    """Bytes on chip: where a box starts and its byte strides over (n, h, w, c)."""
-
-    address: int
-    strides: Shape4
-
-
-@dataclass
-class Slots:
-    """A ring at an address: which box or block each slot holds."""
-
-    address: int
-    slot_bytes: int
-    ring: Ring
-
-    def find(self, key: object) -> int | None:
-        """Address of the slot that holds ``key``."""
-        slot = self.ring.find(key)
-        return None if slot is None else self.address + slot * self.slot_bytes
-
-    def push(self, key: object) -> int:
-        """Address of the next slot, now holding ``key``."""
-        return self.address + self.ring.push(key) * self.slot_bytes
 
 
 @dataclass
@@ -195,7 +170,8 @@ class KernelEmitter:
         _, _, pad_top = window.input_range(0, box.h.start, box.h.stop, shape[1])
         _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
         height, width = act_box.h.size, act_box.w.size
-        out.setup(MmuInput, height, width, inputs.size, act.strides[1], act.strides[2], anchor.zero_act)
+        pixel = act.strides[2] if width > 1 else inputs.size  # one pixel's distance to none may exceed the field
+        out.setup(MmuInput, height, width, inputs.size, act.strides[1], pixel, anchor.zero_act)
         out.setup(MmuWindow, *window.kernel, *window.stride, *window.dilation, max(pad_top, 0), max(pad_left, 0))
         weight, row_stride = self._weights(anchor, tile, box, outputs)
         out.setup(MmuWeight, row_stride, anchor.zero_weight, int(anchor.dynamic_weight))

@@ -6,7 +6,8 @@ such as a fused kernel, has a ``FusedLoc`` of them, the anchor first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +23,8 @@ from xdsl.dialects.builtin import (
     StringAttr,
 )
 from xdsl.ir import Attribute, Operation
+
+from isa.errors import EncodingError, UnsupportedError
 
 SEPARATOR = " | "
 
@@ -72,6 +75,28 @@ def origin(operation: Operation) -> Origin | None:
     """The first origin of an operation: the anchor's, for a fused kernel."""
     found = origins(operation)
     return found[0] if found else None
+
+
+def where(operation: Operation) -> str:
+    """``node conv2d, module layer1.conv, model.py:12`` of the first origin, as far as it is known."""
+    found = origin(operation)
+    if found is None:
+        return ""
+    return ", ".join(filter(None, (f"node {found.node}", found.module and f"module {found.module}", found.source)))
+
+
+@contextmanager
+def blamed(operation: Operation) -> Generator[None]:
+    """Say where ``operation`` comes from in an error that the block raises because of it."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where(operation) or operation.name}: {error}") from error
+    except EncodingError as error:
+        raise UnsupportedError(
+            f"{where(operation) or operation.name}: {error}, which is all that the instruction can say: "
+            "change the layer, or split it, so that it stays inside"
+        ) from error
 
 
 def fuse(operations: Iterable[Operation]) -> LocationAttr:

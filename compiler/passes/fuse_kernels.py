@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -32,6 +34,8 @@ class Options:
     fuse: bool = True
     pool: bool = False
     groups: tuple[tuple[str, ...], ...] = ()
+    pool_taps: int | None = None
+    """The largest window that a trailing pool may have: accumulators must hold all that one of its outputs reads."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ class _Planner:
                 self._store_operands(op)
             if isinstance(op, ReturnOp) or not op.results[0].uses.get_length():
                 continue
-            self._add(self._grow(op))
+            with location.blamed(op):
+                group = self._grow(op)
+            self._add(group)
         self._check_groups()
         return tuple(self.groups)
 
@@ -168,6 +174,7 @@ class _Planner:
             and isinstance(op, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
             and isinstance(value.owner, qnn.QuantizeOp)
             and value.uses.get_length() == 1
+            and (self.options.pool_taps is None or _taps(op) <= self.options.pool_taps)
         )
 
     def _is_ready(self, value: SSAValue, members: set[Operation]) -> bool:
@@ -198,11 +205,16 @@ class _Planner:
         free = (qnn.ConstantOp, qnn.DequantizeOp, ReturnOp)
         known = {_node(op) for op in self.order if not isinstance(op, free)}
         formed = [{o.node for m in group.members for o in location.origins(m)} for group in self.groups]
+        holders: dict[str, list[int]] = {}
+        for i, group in enumerate(formed):
+            for node in group:
+                holders.setdefault(node, []).append(i)
         for wanted in self.options.groups:
             nodes = [node for node in wanted if node in known]
-            best = max((sum(n in group for n in nodes) for group in formed), default=0)
-            if best < len(nodes):
-                group = next(g for g in formed if sum(n in g for n in nodes) == best)
+            held = Counter(i for node in nodes for i in holders[node])
+            best = min(held, key=lambda i: (-held[i], i), default=0)
+            if held[best] < len(nodes):
+                group = formed[best]
                 outside = next(n for n in nodes if n not in group)
                 raise ScheduleError(
                     f"kernel of nodes {', '.join(wanted)}: {outside} cannot be fused with "
@@ -214,6 +226,12 @@ class _Planner:
 def _node(op: Operation) -> str:
     origin = location.origin(op)
     return origin.node if origin is not None else ""
+
+
+def _taps(pool: qnn.MaxPool2dOp | qnn.AvgPool2dOp) -> int:
+    """Elements between the first and the last tap of a window, and those."""
+    spread = pool.dilation.data if isinstance(pool, qnn.MaxPool2dOp) else (1, 1)
+    return prod((k - 1) * d + 1 for k, d in zip(pool.kernel.data, spread, strict=True))
 
 
 def _users(value: SSAValue) -> Iterator[Operation]:

@@ -7,6 +7,7 @@ concatenations want the same value, or where a view needs bytes without gaps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -36,15 +37,16 @@ class MaterializeCopiesPass(ModulePass):
 def materialize_copies(module: ModuleOp) -> None:
     """Insert copy kernels in front of views, joins and returns that need them."""
     block = main_function(module).body.block
+    copied = _Copies({op.kernel.data for op in block.ops if isinstance(op, kern.BodyOp | kern.ConcatOp)})
     for op in list(block.ops):
         if isinstance(op, kern.ViewOp):
-            _settle_view(op)
+            _settle_view(op, copied)
         elif isinstance(op, kern.ConcatOp):
             for i, value in enumerate(op.inputs):
                 if not _may_be_slice(op, i, value):
                     op.operands[i] = copied(value, op)
         elif isinstance(op, kern.FusedOp):
-            _settle_kernel(op)
+            _settle_kernel(op, copied)
     last = block.last_op
     assert isinstance(last, ReturnOp)
     for i, value in enumerate(last.operands):
@@ -52,22 +54,24 @@ def materialize_copies(module: ModuleOp) -> None:
             last.operands[i] = copied(value, last)
 
 
-def copied(value: SSAValue, before: Operation) -> SSAValue:
-    """A copy of ``value`` made by a kernel in front of ``before``."""
-    block = before.parent
-    assert block is not None
-    body = Block(arg_types=[value.type])
-    pad = qnn.PadOp(body.args[0], [0] * (2 * len(shape_of(value))), 0.0)
-    body.add_ops([pad, kern.YieldOp(pad.output)])
-    taken = {op.kernel.data for op in block.ops if isinstance(op, kern.BodyOp | kern.ConcatOp)}
-    name = next(n for i in range(len(taken) + 1) if (n := f"copy_{i}") not in taken)
-    kernel = kern.KernelOp(name, [value], body, value.type)
-    owner = value.owner
-    copy_location(owner if isinstance(owner, Operation) else before, kernel)
-    if isinstance(owner, BlockArgument | Block):
-        copy_location(before, kernel)
-    block.insert_op_before(kernel, before)
-    return kernel.output
+class _Copies:
+    """Makes copy kernels whose names are not ``taken``."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self._names = (name for i in count() if (name := f"copy_{i}") not in taken)
+
+    def __call__(self, value: SSAValue, before: Operation) -> SSAValue:
+        """A copy of ``value`` made by a kernel in front of ``before``."""
+        block = before.parent
+        assert block is not None
+        body = Block(arg_types=[value.type])
+        pad = qnn.PadOp(body.args[0], [0] * (2 * len(shape_of(value))), 0.0)
+        body.add_ops([pad, kern.YieldOp(pad.output)])
+        kernel = kern.KernelOp(next(self._names), [value], body, value.type)
+        owner = value.owner
+        copy_location(owner if isinstance(owner, Operation) else before, kernel)
+        block.insert_op_before(kernel, before)
+        return kernel.output
 
 
 def _planar(value: SSAValue) -> bool:
@@ -76,13 +80,13 @@ def _planar(value: SSAValue) -> bool:
     return len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1
 
 
-def _settle_view(op: kern.ViewOp) -> None:
+def _settle_view(op: kern.ViewOp, copied: _Copies) -> None:
     value = op.inputs[0]
     if isinstance(value, BlockArgument) and _planar(value):
         op.operands[0] = copied(value, op)
 
 
-def _settle_kernel(op: kern.FusedOp) -> None:
+def _settle_kernel(op: kern.FusedOp, copied: _Copies) -> None:
     """Bring a planar graph input into NHWC order where the kernel reads codes by channel, or bytes without gaps."""
     matrix = isinstance(op.anchor, kern.MATRIX)
     for i, value in enumerate(op.inputs):

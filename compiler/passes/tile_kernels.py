@@ -11,12 +11,12 @@ from xdsl.ir import Block, Operation, Region
 from xdsl.passes import ModulePass
 
 from compiler.analysis.cost import Residency, channels
-from compiler.analysis.graph import KernelGraph, Step, build_graph
+from compiler.analysis.graph import Step, build_graph
 from compiler.analysis.memory import check, choose, kept_by, residency
 from compiler.dialects.tile import ChannelOp, CopyOp, ForOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor
 from compiler.ir.location import origins
-from compiler.ir.schedule import Schedule
+from compiler.ir.schedule import KernelSchedule, Schedule
 from compiler.ir.tiling import READS, Tiling
 from isa.machine import Machine
 
@@ -46,16 +46,13 @@ def tile_kernels(module: ModuleOp, machine: Machine, given: Schedule | None = No
     schedule = given if given is not None else choose(graph, machine, slots)
     check(graph, schedule, machine)
     resident = kept_by(graph, schedule)
+    rows = schedule.by_name()
     for step in graph.steps:
-        _replace(graph, step, schedule, residency(graph, step, resident), machine)
+        _replace(step, rows[step.spec.name], residency(graph, step, resident), machine)
     return schedule
 
 
-def _replace(
-    graph: KernelGraph, step: Step, schedule: Schedule, stays: Residency, machine: Machine
-) -> None:
-    row = schedule.kernel(step.spec.name)
-    assert row is not None
+def _replace(step: Step, row: KernelSchedule, stays: Residency, machine: Machine) -> None:
     old = step.op
     steps = _Steps(step, Tiling(step.spec, row), stays, machine).build()
     new = KernelOp(old.kernel.data, old.inputs, old.detach_region(old.body), old.output.type, row, steps)

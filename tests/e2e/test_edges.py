@@ -125,6 +125,7 @@ case("shuffled channels", [IMAGE],
      c=conv(6, 6, 1, groups=2), d=conv(6, 6, 3, groups=6))  # fmt: skip
 case("scalar", [()], lambda m, x: F.relu(x) * 0.3 + x)
 case("padding beyond the field", [(1, 2, 5, 3)], lambda m, x: m.c(F.pad(x, (0, 0, 300, 0))), c=conv(2, 3, 3, padding=1))
+case("more channels than the field", [(1, 65600)], lambda m, x: m.l(x), l=linear(65600, 2))
 case("stride to no second output", [(1, 2, 90, 3)], lambda m, x: F.adaptive_avg_pool2d(x, (1, 3)))
 
 
@@ -148,6 +149,22 @@ def test_bits(name: str) -> None:
         exe = quartic.compile(q, machine, **options)
         for values, wanted in zip(inputs, expected, strict=True):
             assert_same(quartic.simulate(exe, *values).outputs, wanted)
+
+
+@pytest.mark.parametrize("machine", ["edge28", "tiny"])
+def test_a_global_pool_larger_than_the_accumulators_follows_its_convolution(machine: str) -> None:
+    shape = (1, 3, 40, 40)
+    x = torch.randn(shape)
+    q = quartic.quantize(Case(lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1), c=nn.Conv2d(3, 4, 1)).eval(), (x,), [(x,)])
+    exe = quartic.compile(q, machine)
+    assert_same(quartic.simulate(exe, x).outputs, quartic.reference(q)(x))
+
+
+def test_what_no_instruction_can_say_is_refused_by_name() -> None:
+    x = torch.randn(1, 2, 150, 3)
+    q = quartic.quantize(Case(lambda m, x: m.c(x), c=nn.Conv2d(2, 3, 3, (70, 1))).eval(), (x,), [(x,)])
+    with pytest.raises(UnsupportedError, match=r"^node conv2d, module c, .*: mmu.window: stride_h=70 must be .* 0..63"):
+        quartic.compile(q)
 
 
 def test_products_that_repeat_matrices_are_refused() -> None:
