@@ -31,7 +31,7 @@ class Emitter:
         key = (kind, values[0]) if banked else kind
         known = self._setup.get(key)
         # The last field may be an immediate, and 0.0 == -0.0.
-        if known == values and (values[-1] or copysign(1.0, known[-1]) == copysign(1.0, values[-1])):
+        if known is not None and known == values and copysign(1.0, known[-1]) == copysign(1.0, values[-1]):
             return
         self._setup[key] = values
         self.run(kind(0, 0, 0, 0, *values))
