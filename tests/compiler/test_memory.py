@@ -1,0 +1,124 @@
+"""Plans: what is alive together lies apart, inside of the machine's memories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
+
+import pytest
+
+from compiler.analysis.cost import channels
+from compiler.analysis.graph import KernelGraph, build_graph
+from compiler.analysis.memory import check, choose, kept_by, plan_memory, residency
+from compiler.backend.allocate import AllocationError
+from compiler.ir.schedule import Schedule
+from compiler.ir.tiling import Tiling
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.materialize_copies import materialize_copies
+from isa.machine import Machine
+from tests.compiler.alias_graphs import CASES
+from tests.compiler.kern_graphs import GRAPHS, graph
+
+TINY = Machine.load("tiny")
+ALL = {**GRAPHS, **{n: c for n, c in CASES.items() if not n.endswith("_batch")}}
+
+
+@cache
+def planned(name: str, slots: int = 2) -> tuple[KernelGraph, Schedule]:
+    module = graph(*ALL[name])
+    fuse_kernels(module)
+    materialize_copies(module)
+    found = build_graph(module)
+    return found, choose(found, TINY, slots)
+
+
+def tenants(found: KernelGraph, schedule: Schedule) -> list[tuple[range, range, object]]:
+    """(kernels, SRAM bytes, what) of each storage and ring; rings at least while their kernel runs."""
+    plan = plan_memory(found, schedule, TINY)
+    rows = schedule.by_name()
+    result: list[tuple[range, range, object]] = []
+    for storage in found.storages:
+        if storage.index in plan.resident:
+            start = plan.storages[storage.index]
+            result.append((range(storage.first, storage.last + 1), range(start, start + storage.bytes), storage.index))
+    for step in found.steps:
+        tiling = Tiling(step.spec, rows[step.spec.name])
+        for ring in channels(tiling, residency(found, step, plan.resident), TINY):
+            start = plan.rings[step.index, ring.role, ring.operand]
+            if ring.role == "acc":
+                assert start + ring.bytes <= TINY.acc.bytes
+            else:
+                result.append((range(step.index, step.index + 1), range(start, start + ring.bytes), ring))
+    return result
+
+
+def meet(a: range, b: range) -> bool:
+    return max(a.start, b.start) < min(a.stop, b.stop)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_alive_together_lies_apart(name):
+    everything = tenants(*planned(name))
+    assert all(place.stop <= TINY.sram.bytes for _, place, _ in everything)
+    for (when, where, what), (when_too, where_too, what_too) in combinations(everything, 2):
+        assert not (meet(when, when_too) and meet(where, where_too)), f"{what} and {what_too} overlap"
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("name", ["zoo", "attention", "deep", "uneven_pool", "rows_wider_than_sram"])
+def test_a_chosen_schedule_is_legal(name, slots):
+    found, schedule = planned(name, slots)
+    check(found, schedule, TINY)
+    assert plan_memory(found, schedule, TINY).sram_peak_bytes <= TINY.sram.bytes
+
+
+def test_small_networks_stay_on_chip():
+    found, schedule = planned("zoo")
+    plan = plan_memory(found, schedule, TINY)
+    assert plan.arena_bytes == 0
+    assert {s.index for s in found.storages if s.region is None and s.last >= 0} == plan.resident
+
+
+def test_what_is_not_kept_goes_to_the_arena():
+    found, schedule = planned("zoo")
+    rows = tuple(replace(k, keep=False) for k in schedule.kernels)
+    plan = plan_memory(found, replace(schedule, kernels=rows), TINY)
+    assert not plan.resident
+    places = [
+        (range(s.first, s.last + 1), range(plan.storages[s.index], plan.storages[s.index] + s.bytes))
+        for s in found.storages
+        if s.region is None and s.last >= 0
+    ]
+    assert all(stop.stop <= plan.arena_bytes for _, stop in places)
+    for (when, where), (when_too, where_too) in combinations(places, 2):
+        assert not (meet(when, when_too) and meet(where, where_too))
+
+
+def test_a_join_stays_only_if_every_writer_keeps_it():
+    found, schedule = planned("nested_concat")
+    storages = [found.placed[s.op.output].storage for s in found.steps]
+    shared = next(s for s in storages if storages.count(s) > 1)
+    writers = [s.spec.name for s in found.steps if found.placed[s.op.output].storage is shared]
+    assert len(writers) == 3
+
+    def keep(*names: str) -> Schedule:
+        return replace(schedule, kernels=tuple(replace(k, keep=k.kernel in names) for k in schedule.kernels))
+
+    assert kept_by(found, keep(*writers)) == {shared.index}
+    assert kept_by(found, keep(*writers[:2])) == frozenset()
+
+
+def test_inputs_and_outputs_are_packed_in_order():
+    found, schedule = planned("broadcast_slices")
+    plan = plan_memory(found, schedule, TINY)
+    inputs = [plan.storages[found.placed[v].storage.index] for v in found.inputs]
+    assert inputs == [0, 2 * 6 * 5 * 4 * 4]
+    assert plan.input_bytes == sum(-(-n // 64) * 64 for n in (2 * 6 * 5 * 4 * 4, 6 * 5 * 4 * 4))
+
+
+def test_too_much_kept_is_refused():
+    found, schedule = planned("rows_of_three_taps")
+    rows = tuple(replace(k, keep=True) for k in schedule.kernels)
+    with pytest.raises(AllocationError):
+        plan_memory(found, replace(schedule, kernels=rows), TINY)
