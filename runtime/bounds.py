@@ -3,11 +3,17 @@
 Kinds: *mac* (every multiplier busy), *array* (padded work, still unavoidable for this array), *dram* (compulsory
 traffic), *layerwise* (every layer reads its inputs from and writes its outputs to DRAM: what a schedule without
 fusion pays; a reference point, not a limit for fused schedules).
+
+Energy: no schedule causes fewer events than :func:`least_events`, and each costs what the table says; leakage runs
+as long as the fastest schedule. It holds for one array, whose lanes and accumulators say how often an operand is
+reused: per MAC a byte of activations for ``lanes_n`` columns, a byte of weights for ``acc_rows`` rows. Additions,
+pools, activation functions, parameters, idle lanes and the program's own fetch are left out, so the bound is loose
+where they matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isa.cost import ceil_div, dram_cycles, weight_fill_cycles
@@ -46,6 +52,8 @@ class Bounds:
     layerwise_bytes: int
     layerwise_cycles: int
     energy_fj: int
+    events: Mapping[Event, int]
+    """The events in ``energy_fj``; the rest of it is leakage and DRAM background."""
 
     @property
     def cycles(self) -> int:
@@ -71,6 +79,44 @@ def array_cycles(layer: Layer, machine: Machine) -> int:
     return tiles * max(layer.m, chunks * weight_fill_cycles(mmu))
 
 
+def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, write_bytes: int) -> dict[Event, int]:
+    """Events that no schedule of ``layers`` avoids, with the compulsory DRAM traffic ``read_bytes``, ``write_bytes``.
+
+    Sums over the layers with MACs of: the MACs; the accumulations of lanes_k products; a latch of every weight per
+    acc_rows rows; SRAM reads of what the array takes; one write and read of every int32 result; its conversion and
+    scaling; and, but for the last layer, whose result may leave as binary32, its quantization and one write. DRAM
+    bytes pass through SRAM. (Depthwise: every output reads at least one new input.)
+    """
+    mmu, word = machine.mmu, machine.sram.word_bytes
+    anchors = [layer for layer in layers if layer.macs]
+    outputs = sum(layer.m * layer.n for layer in anchors)
+    quantized = sum(layer.m * layer.n for layer in anchors[:-1])
+    latched = sum(_latched_bytes(layer, machine) for layer in anchors)
+    taken = sum(layer.m * layer.n if layer.depthwise else layer.macs // mmu.lanes_n for layer in anchors)
+    added = sum(layer.macs // (mmu.depthwise_taps if layer.depthwise else mmu.lanes_k) for layer in anchors)
+    return {
+        Event.MAC_W8A8: sum(layer.macs for layer in anchors),
+        Event.WEIGHT_LATCH_BYTE: latched,
+        Event.LOCAL_ACCUMULATOR_READ: added,
+        Event.LOCAL_ACCUMULATOR_WRITE: added,
+        Event.ACC_READ_WORD: 4 * outputs // word,
+        Event.ACC_WRITE_WORD: 4 * outputs // word,
+        Event.SRAM_READ_WORD: (taken + latched + write_bytes) // word,
+        Event.SRAM_WRITE_WORD: (quantized + read_bytes) // word,
+        Event.DRAM_READ_BYTE: read_bytes,
+        Event.DRAM_WRITE_BYTE: write_bytes,
+        # int32 to binary32: an addition; times the scale: a vector op; to int8: multiply, round, add, clamp.
+        Event.VCU_ADD: outputs + 3 * quantized,
+        Event.VCU_MUL: outputs + quantized,
+        Event.VCU_REGISTER: 3 * outputs,
+    }
+
+
+def _latched_bytes(layer: Layer, machine: Machine) -> int:
+    rows = layer.m if layer.depthwise else machine.mmu.acc_rows
+    return ceil_div(layer.m, rows) * layer.k * layer.n
+
+
 def bound(
     layers: Sequence[Layer],
     machine: Machine,
@@ -91,11 +137,10 @@ def bound(
     arrays = [array_cycles(layer, machine) for layer in layers]
     mac_cycles, moved_cycles = ceil_div(macs, machine.mmu.macs_per_cycle), dram_cycles(moved, machine)
     per_cycle = sum(band.nominal for band in model.cycle.values())
-    energy = (
-        macs * (model.event[Event.MAC_W8A8].nominal + model.clock[Event.MAC_W8A8].nominal)
-        + moved * model.event[Event.DRAM_READ_BYTE].nominal
-        + max(mac_cycles, moved_cycles) * per_cycle
-    )
+    written = output_bytes + spill // 2
+    events = least_events(layers, machine, moved - written, written)
+    dynamic = sum(n * (model.event[event].nominal + model.clock[event].nominal) for event, n in events.items())
+    energy = dynamic + max(mac_cycles, sum(arrays), moved_cycles) * per_cycle
     return Bounds(
         macs,
         mac_cycles,
@@ -105,4 +150,5 @@ def bound(
         sum(traffic),
         sum(max(a, dram_cycles(b, machine)) for a, b in zip(arrays, traffic, strict=True)),
         energy,
+        events,
     )

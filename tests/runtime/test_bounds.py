@@ -1,8 +1,30 @@
 """Bounds: what no schedule can beat, from a list of layers."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from isa.energy import EnergyModel, Event
+from isa.instructions import (
+    DType,
+    Func,
+    Halt,
+    LoadCopy,
+    MmuInput,
+    MmuOutput,
+    MmuRun,
+    MmuWindow,
+    Operand,
+    Space,
+    StoreCopy,
+    VcuOp,
+    VcuRun,
+    VcuShape,
+    VcuStream,
+)
 from isa.machine import Machine
-from runtime.bounds import Layer, array_cycles, bound
+from runtime.bounds import Layer, array_cycles, bound, least_events
+from runtime.energy import account_energy
+from runtime.timing import simulate_time
 
 EDGE = Machine.load("edge28")
 CONV = Layer("conv", 196 * 576 * 100, 196, 576, 100, 196 * 64, 196 * 100, 57_600)
@@ -38,11 +60,63 @@ def test_live_bytes_beyond_sram_go_out_and_back():
     assert over.dram_bytes - base.dram_bytes == 14
 
 
-def test_energy_bound_is_macs_and_traffic_and_leakage():
+def test_energy_bound_is_its_events_and_leakage():
     model = EnergyModel.of(EDGE)
     found = bound([CONV], EDGE, 0, 0)
-    static = found.cycles * sum(band.nominal for band in model.cycle.values())
-    assert found.energy_fj == CONV.macs * 250 + 57_600 * model.event[Event.DRAM_READ_BYTE].nominal + static
+    static = found.machine_cycles * sum(band.nominal for band in model.cycle.values())
+    dynamic = {event: model.event[event].nominal + model.clock[event].nominal for event in Event}
+    assert found.energy_fj == sum(dynamic[event] * n for event, n in found.events.items()) + static
+
+
+def test_least_events_of_a_convolution():
+    found = least_events([CONV, ADD], EDGE, 57_600, 32)
+    outputs, weights = 196 * 100, 576 * 100
+    assert found[Event.MAC_W8A8] == CONV.macs
+    # 196 rows latch every weight four times, 64 rows each; a byte of activations serves 32 columns.
+    assert found[Event.WEIGHT_LATCH_BYTE] == 4 * weights
+    assert found[Event.SRAM_READ_WORD] == (CONV.macs // 32 + 4 * weights + 32) // 32
+    assert found[Event.ACC_READ_WORD] == found[Event.ACC_WRITE_WORD] == 4 * outputs // 32
+    # The last layer's results are only converted and scaled.
+    assert found[Event.VCU_ADD] == found[Event.VCU_MUL] == outputs
+    assert found[Event.SRAM_WRITE_WORD] == 57_600 // 32
+
+
+def test_layers_before_the_last_quantize_and_write_their_results():
+    found = least_events([CONV, LINEAR], EDGE, 0, 0)
+    assert found[Event.VCU_MUL] == 2 * 19_600 + 1000
+    assert found[Event.VCU_ADD] == 4 * 19_600 + 1000
+    assert found[Event.SRAM_WRITE_WORD] == 19_600 // 32
+
+
+SIZES = st.integers(1, 80)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=SIZES, width=SIZES, channels=SIZES, n=SIZES, taps=st.integers(1, 3), depthwise=st.booleans())
+def test_no_program_needs_less(height, width, channels, n, taps, depthwise):
+    m, k = height * width, taps * taps * (1 if depthwise else channels)
+    weights = k * n
+    layer = Layer("layer", m * k * n, m, k, n, 0, m * n, weights, depthwise)
+    program = [
+        LoadCopy(bytes=weights),
+        MmuInput(channels=channels),
+        MmuWindow(kernel_h=taps, kernel_w=taps),
+        MmuOutput(height=height, width=width),
+        MmuRun(n=n, depthwise=int(depthwise)),
+        VcuOp(func=Func.MUL, b_kind=Operand.PARAMETER),
+        VcuShape(n0=height, n1=width, n2=n),
+        VcuStream(id=0, dtype=DType.I32, space=Space.ACC, stride0=4 * width * n, stride1=4 * n, stride2=4),
+        VcuStream(id=7, dtype=DType.I8, stride0=width * n, stride1=n, stride2=1),
+        VcuRun(count=1),
+        StoreCopy(bytes=m * n),
+        Halt(),
+    ]
+    timeline = simulate_time(program, EDGE)
+    spent = account_energy(timeline, EnergyModel.of(EDGE))
+    least = bound([layer], EDGE, 0, m * n)
+    assert timeline.cycles >= least.machine_cycles
+    assert spent.total_fj.nominal >= least.energy_fj
+    assert all(spent.events[event] >= count for event, count in least.events.items())
 
 
 def test_reference_resnet50_figures():
