@@ -16,22 +16,27 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from isa.errors import DescriptionError
 
+LARGEST = 1 << 40
+"""No quantity of a real machine is larger, and sums of products of two stay far from 64 bits' end."""
 
-def at_least(minimum: int) -> Any:
-    """A dataclass field whose integer may not be below ``minimum`` (others may not be below 1)."""
-    return field(metadata={"minimum": minimum})
+
+def within(minimum: int, maximum: int = LARGEST) -> Any:
+    """A dataclass field whose integer must lie in ``minimum`` .. ``maximum`` (others in 1 .. LARGEST)."""
+    return field(metadata={"range": (minimum, maximum)})
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Base of description tables: every integer is at least 1, or the ``at_least`` of its field."""
+    """Base of description tables: every integer is in 1 .. LARGEST, or in its field's range."""
 
     def __post_init__(self) -> None:
         for row in fields(self):
             value = getattr(self, row.name)
-            minimum = row.metadata.get("minimum", 1)
-            if isinstance(value, int) and value < minimum:
-                raise DescriptionError(f"{row.name} = {value}: must be at least {minimum}")
+            low, high = row.metadata.get("range", (1, LARGEST))
+            if isinstance(value, int) and value < low:
+                raise DescriptionError(f"{row.name} = {value}: must be at least {low}")
+            if isinstance(value, int) and value > high:
+                raise DescriptionError(f"{row.name} = {value}: must be at most {high}")
 
 
 T = TypeVar("T", bound=Checked)
@@ -41,7 +46,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     """TOML text as nested dicts; a syntax error names ``source``."""
     try:
         return tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # syntax, but also too many digits or levels
         raise DescriptionError(f"{source}: not TOML: {error}") from None
 
 
@@ -121,8 +126,8 @@ def find(name_or_path: str | Path, folder: Path, what: str) -> tuple[str, str]:
         return shipped.read_text("utf-8"), shipped.name
     try:
         return path.read_text("utf-8"), str(path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text, or not a path"
         names = listing(folder)
         near = get_close_matches(str(name_or_path), names, 1, 0.0)[0]
         raise DescriptionError(

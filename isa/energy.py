@@ -23,6 +23,9 @@ QUALITIES = {"P": "published", "D": "derived", "C": "computed", "A": "assumed"}
 FJ_PER_PJ = 1000
 FJ_PER_S_PER_UW = 10**9
 VCU_WORD_BITS = 32
+CORNERS = ("low", "value", "high")
+LARGEST_ENTRY = 10**6
+"""In its entry's unit: above every technology, and small enough that a network's femtojoules fit 64 bits."""
 
 
 class Event(IntEnum):
@@ -91,8 +94,9 @@ class Entry(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.low.is_finite() or not self.high.is_finite() or self.low < 0:
-            raise DescriptionError(f"low = {self.low}, high = {self.high}: must be finite and not negative")
+        for name in CORNERS:
+            if not (number := getattr(self, name)).is_finite() or not 0 <= number <= LARGEST_ENTRY:
+                raise DescriptionError(f"{name} = {number}: must be in 0 .. {LARGEST_ENTRY}")
         if not self.low <= self.value <= self.high:
             raise DescriptionError(f"value = {self.value}: must be in its band {self.low} .. {self.high}")
         if self.quality not in QUALITIES:
@@ -182,9 +186,6 @@ class Band:
     low: int
     nominal: int
     high: int
-
-
-CORNERS = ("low", "value", "high")
 
 
 @dataclass(frozen=True)

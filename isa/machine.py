@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from isa.description import Checked, at_least, find, listing, parse_toml, read, write
+from isa.description import Checked, find, listing, parse_toml, read, within, write
 from isa.errors import DescriptionError
 
 MACHINES = Path(__file__).parent / "machines"
 ADDRESS_BYTES = 1 << 24
 """What the 24-bit address fields of the instruction table can reach."""
+SLOWEST_HZ = 1_000_000
+LARGEST_COUNT = 1 << 16
+"""Lanes, rows, stages, cycles of one pipeline: above every machine, and small enough for exact 64-bit sums."""
 
 
 def _require(ok: bool, message: str) -> None:
@@ -30,7 +33,7 @@ class Sram(Checked):
 
     @property
     def banks(self) -> int:
-        """Number of banks; bank = address // bank_bytes."""
+        """Number of banks; consecutive words lie in consecutive banks."""
         return self.bytes // self.bank_bytes
 
     def __post_init__(self) -> None:
@@ -63,12 +66,12 @@ class Acc(Checked):
 class Mmu(Checked):
     """Broadcast dot-product array: ``lanes_k`` products summed into each of ``lanes_n`` lanes."""
 
-    lanes_k: int
-    lanes_n: int
-    acc_rows: int
-    weight_port_bytes: int
-    pipeline_cycles: int = at_least(0)
-    depthwise_taps: int = at_least(1)
+    lanes_k: int = within(1, LARGEST_COUNT)
+    lanes_n: int = within(1, LARGEST_COUNT)
+    acc_rows: int = within(1, LARGEST_COUNT)
+    weight_port_bytes: int = within(1, LARGEST_COUNT)
+    pipeline_cycles: int = within(0, LARGEST_COUNT)
+    depthwise_taps: int = within(1, LARGEST_COUNT)
 
     @property
     def macs_per_cycle(self) -> int:
@@ -80,11 +83,11 @@ class Mmu(Checked):
 class Vcu(Checked):
     """Vector unit: ``lanes`` elements per cycle through ``stages`` chained binary32 operations."""
 
-    lanes: int
-    stages: int
-    pipeline_cycles: int = at_least(0)
-    registers: int = at_least(4)
-    slots: int = at_least(1)
+    lanes: int = within(1, LARGEST_COUNT)
+    stages: int = within(1, LARGEST_COUNT)
+    pipeline_cycles: int = within(0, LARGEST_COUNT)
+    registers: int = within(4)
+    slots: int = within(1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,8 +101,8 @@ class Dram(Checked):
 
     bytes_per_second: int
     efficiency_percent: int
-    latency_cycles: int = at_least(0)
-    burst_bytes: int = at_least(1)
+    latency_cycles: int = within(0, LARGEST_COUNT)
+    burst_bytes: int = within(1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,8 +116,8 @@ class Dram(Checked):
 class Dispatch(Checked):
     """Instruction supply: queue entries per engine and the size of one program fetch."""
 
-    queue_depth: int
-    fetch_block_bytes: int
+    queue_depth: int = within(1, LARGEST_COUNT)
+    fetch_block_bytes: int = within(16, ADDRESS_BYTES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,6 +157,7 @@ class Machine(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.clock_hz >= SLOWEST_HZ, f"clock_hz = {self.clock_hz}: must be at least {SLOWEST_HZ}")
         _require(bool(self.name), "name = '': must not be empty")
         _require(bool(self.energy), "energy = '': must name an energy table")
         chunk = 4 * self.mmu.acc_rows * self.mmu.lanes_n

@@ -72,6 +72,17 @@ def test_strings_with_quotes_and_controls_round_trip():
         ("semaphores = 63", "semaphores = 64", r"\[sync\] semaphores = 64: must be at most 63"),
         ("percent = 80", "percent = 101", r"\[dram\] efficiency_percent = 101: must be at most 100"),
         ("fetch_block_bytes = 256", "fetch_block_bytes = 48", r"must be a multiple of dram.burst_bytes = 32"),
+        ("clock_hz = 1000000000", "clock_hz = 999999", r"clock_hz = 999999: must be at least 1000000"),
+        (
+            "clock_hz = 1000000000",
+            f"clock_hz = {2**40 + 1}",
+            r"clock_hz = 1099511627777: must be at most 1099511627776",
+        ),
+        ("clock_hz = 1000000000", "clock_hz = " + "9" * 5000, r"<machine>: not TOML: Exceeds the limit"),
+        ("lanes_k = 8", "lanes_k = 65537", r"\[mmu\] lanes_k = 65537: must be at most 65536"),
+        ("latency_cycles = ", "latency_cycles = 99999", r"\[dram\] latency_cycles = 99999\d+: must be at most 65536"),
+        ("fetch_block_bytes = 256", "fetch_block_bytes = 33554432", r"must be at most 16777216"),
+        ("[sync]", "x = " + "[" * 5000 + "\n[sync]", r"<machine>: not TOML"),
         ("bytes = 16384", "bytes = 256", r"acc.bytes = 256: must hold one chunk .* = 512"),
     ],
 )
@@ -101,6 +112,11 @@ def test_error_of_a_file_names_its_path(tmp_path):
     path.write_text(TINY.replace("lanes_k = 8", "lanes_k = 0"))
     with pytest.raises(DescriptionError, match=r"mine\.toml: \[mmu\] lanes_k = 0"):
         Machine.load(path)
+
+
+def test_a_name_with_a_zero_byte_is_an_error_not_a_crash():
+    with pytest.raises(DescriptionError, match="not a path"):
+        Machine.load("edge\0")
 
 
 def test_binary_file_is_an_error_not_a_crash(tmp_path):
