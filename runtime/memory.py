@@ -51,6 +51,10 @@ class Memories:
         self._derived[key] = (start, stop, buffer)
         return buffer, False
 
+    def forget(self) -> None:
+        """Drop what :meth:`derived` holds: the bytes may have changed in another way than through targets."""
+        self._derived.clear()
+
     def _forget(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> None:
         stop = address + item + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         stale = [k for k, (low, high, _) in self._derived.items() if low < stop and address < high]

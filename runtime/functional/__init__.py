@@ -59,6 +59,7 @@ def bind(
     Raises SimulationError (mostly AccessError), which names the instruction.
     """
     context.state = State()
+    context.memory.forget()
     for index, instruction in enumerate(instructions):
         try:
             yield from SEMANTICS[type(instruction)](context, instruction)

@@ -89,8 +89,8 @@ def _product(a: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> Step:
 
 def _column_sums(context: Context, weights: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """A buffer [1, n] for sum_k (w - zero_w), and whether an earlier product with the same weights has filled it."""
-    start, zero = weights.storage_offset(), context.state.mmu_weight.zero
-    stop = start + sum((n - 1) * s for n, s in zip(weights.shape, weights.stride(), strict=True)) + 1
+    start, zero = int(weights.storage_offset()), context.state.mmu_weight.zero
+    stop = start + sum((n - 1) * int(s) for n, s in zip(weights.shape, weights.stride(), strict=True)) + 1
     key = (start, tuple(weights.shape), weights.stride(), zero)
     return context.memory.derived(key, start, stop, (1, weights.shape[0]))
 
