@@ -220,8 +220,8 @@ def _weight(cost: KernelCost) -> float:
 def _too_large(step: Step, machine: Machine) -> str:
     return (
         f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) with output {step.spec.output} does not fit "
-        f"{machine.name} ({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that was tried: "
-        "use a larger machine or split the operator"
+        f"{machine.name} ({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that "
+        "was tried: use a larger machine or split the operator"
     )
 
 
