@@ -88,12 +88,16 @@ def _settle_view(op: kern.ViewOp, copied: _Copies) -> None:
 
 def _settle_kernel(op: kern.FusedOp, copied: _Copies) -> None:
     """Bring a planar graph input into NHWC order where the kernel reads codes by channel, or bytes without gaps."""
-    matrix = isinstance(op.anchor, kern.MATRIX)
     for i, value in enumerate(op.inputs):
-        if not isinstance(value, BlockArgument) or not _planar(value):
-            continue
-        if _reads_packed(op, value) or (matrix and is_int(value)):
+        if isinstance(value, BlockArgument) and _planar(value) and _reads_nhwc(op, value):
             op.operands[i] = copied(value, op)
+
+
+def _reads_nhwc(op: kern.FusedOp, value: SSAValue) -> bool:
+    if isinstance(op.anchor, kern.COPIES):
+        # The loads of a copy pack what they bring, but single bytes are too slow a way.
+        return isinstance(op.anchor, kern.MOVES) and is_int(value)
+    return _reads_packed(op, value) or (isinstance(op.anchor, kern.MATRIX) and is_int(value))
 
 
 def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:

@@ -1,0 +1,100 @@
+"""Copies go where bytes cannot be shared, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from compiler.dialects import kern, qnn
+from compiler.dialects.qnn_base import shape_of
+from compiler.ir.location import origins
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.materialize_copies import materialize_copies
+from tests.compiler.alias_graphs import CASES, adaptive, concat, pad, reshape
+from tests.compiler.kern_graphs import GRAPHS, conv, graph, q, relu
+
+
+def settled(body, *shapes: tuple[int, ...]) -> ModuleOp:
+    module = graph(list(shapes) or [(1, 3, 9, 8)], body)
+    fuse_kernels(module)
+    materialize_copies(module)
+    module.verify()
+    return module
+
+
+def copies(module: ModuleOp) -> list[kern.KernelOp]:
+    return [op for op in module.walk() if isinstance(op, kern.KernelOp) and op.kernel.data.startswith("copy_")]
+
+
+def test_slices_of_one_join_need_no_copy():
+    assert not copies(settled(lambda x: relu(concat(relu(x), relu(relu(x))))))
+
+
+def test_an_input_is_copied_into_a_join():
+    (copy,) = copies(settled(lambda x: relu(concat(relu(x), x))))
+    assert copy.inputs[0].owner is copy.parent_block()
+
+
+def test_a_value_is_copied_into_its_second_join():
+    def body(x):
+        a = relu(x)
+        return [relu(concat(a, relu(a))), relu(concat(relu(a), a))]
+
+    assert len(copies(settled(body))) == 1
+
+
+def test_an_operand_of_a_view_is_not_a_slice():
+    def body(x):
+        a = q(conv(q(x), 4))
+        return [relu_of(concat(a, q(conv(q(x), 4)))), reshape(a, 1, 4, 72)]
+
+    def relu_of(codes):
+        return q(relu(qnn.DequantizeOp(codes).output))
+
+    assert any(c.inputs[0].owner.kernel.data == "n1" for c in copies(settled(body)))
+
+
+def test_what_an_uneven_pool_reads_is_not_a_slice():
+    def body(x):
+        a, b = q(conv(q(x), 5)), q(conv(q(x), 3))
+        return [q(conv(concat(a, b), 2)), q(conv(adaptive(a), 2))]
+
+    (copy,) = copies(settled(body))
+    assert shape_of(copy.output) == (1, 5, 9, 8)
+
+
+def test_an_uneven_pool_is_copied_into_an_output_of_images():
+    (copy,) = copies(settled(lambda x: adaptive(q(conv(q(x), 5)))))
+    assert copy.output.uses.get_length() == 1
+
+
+def test_padding_rows_and_columns_of_codes_writes_its_slice_itself():
+    def body(x):
+        a = q(conv(q(x), 4))
+        wide = pad(a, (0, 0, 0, 0, 1, 1, 0, 0))
+        return q(conv(concat(wide, pad(a, (0, 0, 0, 0, 2, 0, 0, 0))), 4))
+
+    assert not copies(settled(body))
+
+
+def test_returned_inputs_views_of_inputs_and_values_returned_twice_are_copied():
+    def body(x):
+        a = q(conv(q(x), 4))
+        return [x, reshape(x, 1, 216), a, a]
+
+    assert len(copies(settled(body))) == 4
+
+
+def test_copies_have_names_of_their_own_and_a_location():
+    found = copies(settled(lambda x: [x, x, x]))
+    assert [c.kernel.data for c in found] == ["copy_0", "copy_1", "copy_2"]
+    assert all(origins(c) for c in found)
+
+
+@pytest.mark.parametrize("name", [*GRAPHS, *CASES])
+def test_once_is_enough(name):
+    shapes, body = {**GRAPHS, **CASES}[name]
+    module = settled(body, *shapes)
+    before = len(copies(module))
+    materialize_copies(module)
+    assert len(copies(module)) == before
