@@ -11,7 +11,7 @@ from isa.energy import EVENT_COMPONENT, Event
 from isa.instructions import INSTRUCTIONS, Func
 from isa.state import SETTERS, State
 from runtime.functional import SEMANTICS
-from runtime.functional.vcu import BINARY, IMMEDIATE, UNARY
+from runtime.functional.vcu import BINARY, UNARY
 from runtime.timing import ENGINE_INDEX
 
 CLASSES = set(INSTRUCTIONS.values())
@@ -52,7 +52,6 @@ def test_every_energy_event_belongs_to_a_component():
 def test_every_vector_function_has_its_semantics():
     for two, one in ((BINARY, UNARY), (vector.FUNCTIONS, vector.UNARY)):
         assert sorted([*two, *one]) == sorted(Func)
-    assert set(IMMEDIATE) == set(BINARY)
 
 
 def test_mnemonics_begin_with_their_engine():
