@@ -286,6 +286,14 @@ def max_pool2d(
     """``aten.max_pool2d`` on the codes."""
     source, strides = _image(g, x), stride or kernel
     sides = _padding(source, kernel, strides, padding, dilation, ceil_mode)
+    for axis, have in enumerate(shape_of(source)[2:]):
+        window = (pair(kernel)[axis], pair(strides)[axis], pair(dilation)[axis], sides[axis], sides[axis + 2])
+        if not shapes.windows_reach(have, *window):
+            raise Refusal(
+                f"a window lies wholly in the padding {tuple(sides)} of input {list(shape_of(source))}: "
+                "its maximum would be of nothing",
+                "pad less, or dilate less",
+            )
     return Quantized(g.add(qnn.MaxPool2dOp(source, pair(kernel), pair(strides), sides, pair(dilation))))
 
 

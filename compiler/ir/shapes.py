@@ -13,6 +13,12 @@ def window_size(size: int, kernel: int, stride: int, dilation: int, before: int,
     return (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def windows_reach(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> bool:
+    """Whether every window along one axis has a tap inside [0, size)."""
+    starts = range(-before, window_size(size, kernel, stride, dilation, before, after) * stride - before, stride)
+    return all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
+
+
 def window_sizes(
     sizes: Sequence[int],
     kernel: Sequence[int],

@@ -249,9 +249,11 @@ def _live_out(members: Sequence[Operation]) -> list[SSAValue]:
 
 
 def _inputs(members: Sequence[Operation]) -> list[SSAValue]:
-    """What members read from outside, once each, with the codes behind outside dequantizes."""
+    """What members read from outside, once each: the codes behind dequantizes, but copies read what is stored."""
     inside = set(members)
     values = [v for m in members for v in m.operands if v.owner not in inside]
+    if isinstance(members[0], kern.COPIES):
+        return values
     return list(dict.fromkeys(v.owner.input if isinstance(v.owner, qnn.DequantizeOp) else v for v in values))
 
 

@@ -33,6 +33,7 @@ DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 CHANNELS = "quantized_decomposed.dequantize_per_channel.default"
 INT8 = (0.05, -3, -128, 127, "int8")
 RNG = np.random.default_rng(0)
+RNG_CODES = np.random.default_rng(1).integers(-127, 128, (4, 2, 3, 3), np.int8)
 
 
 class Records:
@@ -286,6 +287,34 @@ def test_refusals_name_the_rule(records, call, rule):
     target, *args = call
     kwargs = {"alpha": 2} if rule.startswith("alpha") else {}
     assert f"rule: {rule}" in refusal(records.call("y", target, *args, **kwargs))
+
+
+def test_unsigned_weights_are_signed_ones_shifted():
+    x, results = sample(), []
+    for codes, zero, bounds in ((0, 0, (-127, 127, "int8")), (128, 128, (1, 255, "uint8"))):
+        records = Records()
+        records.list[1] = Parameter("wq", (RNG_CODES.astype(np.int16) + codes).astype(bounds[2]))
+        records.list[2:4] = [Parameter("ws", np.full(4, 0.2)), Parameter("wz", np.full(4, zero))]
+        records.list[-1] = Call("w", CHANNELS, (Ref("wq"), Ref("ws"), Ref("wz"), 0, *bounds))
+        results.append(run_qnn(records.call("y", "aten.conv2d.default", Ref("q"), Ref("w")).build("y"), [x])[0])
+    assert np.array_equal(*results)
+
+
+def test_a_pool_over_nothing_is_refused():
+    records = Records((1, 2, 3, 5)).call("y", "aten.max_pool2d.default", Ref("q"), (2, 2), (1, 1), (1, 1), (4, 4))
+    with pytest.raises(UnsupportedError, match=r"a window lies wholly in the padding \(1, 1, 1, 1\) of input "):
+        records.build("y")
+
+
+def test_a_flattened_linear_keeps_the_place_of_the_flatten():
+    records = Records().call("f", "aten.flatten.using_ints", Ref("q"), 1)
+    records.list += [Parameter("lq", RNG.integers(-9, 9, (3, 72), np.int8)), Parameter("ls", RNG.random(3))]
+    records.call("l", CHANNELS, Ref("lq"), Ref("ls"), Ref("lz"), 0, -127, 127, "int8")
+    records.list.insert(0, Parameter("lz", np.zeros(3, np.int64)))
+    module = records.call("y", "aten.linear.default", Ref("f"), Ref("l")).build("y")
+    LegalizeLinearPass().apply(None, module)
+    (conv,) = ops(module, qnn.Conv2dOp)
+    assert [o.node for o in origins(conv)] == ["y", "f"]
 
 
 def test_uint8_output_is_refused():

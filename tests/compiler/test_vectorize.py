@@ -222,3 +222,15 @@ def test_value_read_from_a_tensor_is_unbounded_whatever_made_it():
     assert not Magnitudes(constant, {value}).finite(value)
 
 
+
+
+@pytest.mark.parametrize(("low", "high", "ops"), [(-127, 127, 1), (-128, 126, 2), (-128, 127, 0)])
+def test_a_clamp_is_left_out_only_where_the_conversion_saturates(low, high, ops):
+    chain = Chain(3)
+    step, zero = CODES.scale.data, CODES.zero.data
+    with ImplicitBuilder(chain.block):
+        clamped = qnn.ClampOp(chain.block.args[2], (low - zero) * step, (high - zero) * step).output
+        result = q(clamped)
+    x = (np.linspace(-140, 140, 24, dtype=np.float32) * np.float32(step)).reshape(SHAPE)
+    codes = np.zeros(SHAPE, np.int8)
+    assert len(check(chain, result, [codes, codes, x]).ops) == ops

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -14,6 +15,8 @@ import quartic
 from isa.errors import UnsupportedError
 from tests.e2e.support import probes
 
+DECOMPOSED = torch.ops.quantized_decomposed
+UINT8 = torch.uint8
 IMAGE = (1, 6, 9, 8)
 Shapes = list[tuple[int, ...]]
 
@@ -125,6 +128,11 @@ case("shuffled channels", [IMAGE],
      c=conv(6, 6, 1, groups=2), d=conv(6, 6, 3, groups=6))  # fmt: skip
 case("scalar", [()], lambda m, x: F.relu(x) * 0.3 + x)
 case("padding beyond the field", [(1, 2, 5, 3)], lambda m, x: m.c(F.pad(x, (0, 0, 300, 0))), c=conv(2, 3, 3, padding=1))
+case("vectors before and behind a pool", [IMAGE],
+     lambda m, x: F.avg_pool2d(F.relu(m.c(x)), 3, 2, 1) * m.p + m.r, c=conv(6, 40, 3),
+     p=vector(40, 1, 1), r=vector(40, 1, 1))  # fmt: skip
+case("padding that is no code", [IMAGE], lambda m, x: m.d(F.pad(m.c(x), (1, 2, 0, 3), value=0.2601)),
+     c=conv(6, 5, 1), d=conv(5, 4, 3))  # fmt: skip
 case("more channels than the field", [(1, 65600)], lambda m, x: m.l(x), l=linear(65600, 2))
 case("stride to no second output", [(1, 2, 90, 3)], lambda m, x: F.adaptive_avg_pool2d(x, (1, 3)))
 
@@ -149,6 +157,43 @@ def test_bits(name: str) -> None:
         exe = quartic.compile(q, machine, **options)
         for values, wanted in zip(inputs, expected, strict=True):
             assert_same(quartic.simulate(exe, *values).outputs, wanted)
+
+
+def qdq(
+    x: torch.Tensor, scale: float, zero: int, low: int = -128, high: int = 127, dtype: torch.dtype = torch.int8
+) -> torch.Tensor:
+    codes = DECOMPOSED.quantize_per_tensor(x, scale, zero, low, high, dtype)
+    return DECOMPOSED.dequantize_per_tensor(codes, scale, zero, low, high, dtype)
+
+
+def codes_of(x: torch.Tensor) -> torch.Tensor:
+    return DECOMPOSED.quantize_per_tensor(x, 0.05, 3, -12, 17, torch.int8)
+
+
+QUANTIZED: dict[str, Callable[[torch.Tensor], Any]] = {
+    "narrow": lambda x: qdq(F.relu(qdq(x, 0.05, -3, -100, 90)), 0.07, 5, -20, 50),
+    "zero outside the range": lambda x: qdq(x, 0.05, -60, -20, 50),
+    "same grid, fewer codes": lambda x: qdq(qdq(x, 0.05, 3), 0.05, 3, -5, 9),
+    "two scales": lambda x: (qdq(x * 2, 0.05, 0), qdq(x * 2, 0.5, -10), x * 2),
+    "unsigned": lambda x: qdq(F.relu(qdq(x, 0.05, 120, 3, 250, UINT8)), 0.07, 7, 1, 99, UINT8),
+    "signed joins unsigned": lambda x: torch.cat([qdq(x, 0.05, 120, 0, 255, UINT8), F.relu(x)], 1),
+    "maximum of the lowest codes": lambda x: F.max_pool2d(qdq(x - 9, 0.05, -100), 3, 2, 1),
+    "codes returned": codes_of,
+    "chain of conversions": lambda x: qdq(qdq(x * 1.5, 0.1, -7, -60, 60) + 0.3, 0.2, 0),
+    "infinite padding": lambda x: qdq(F.pad(qdq(x, 0.05, 3), (1, 2, 0, 3), value=float("-inf")), 0.05, 3),
+}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_bits_of_graphs_that_others_quantized(name: str) -> None:
+    shape = (1, 3, 7, 6)
+    module = Case(lambda m, x: QUANTIZED[name](x)).eval()
+    q = torch.export.export(module, (torch.zeros(shape),)).module(check_guards=False)
+    reference = quartic.reference(q)
+    for machine, fuse in (("tiny", True), ("edge28", False)):
+        exe = quartic.compile(q, machine, fuse=fuse, validate=True)
+        for x in probes(shape):
+            assert_same(quartic.simulate(exe, x).outputs, reference(x))
 
 
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
