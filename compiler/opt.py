@@ -72,12 +72,13 @@ def time_table(seconds: Sequence[tuple[str, float]]) -> str:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the driver; errors in the input are printed, not raised. 0 on success."""
+    """Run the driver; errors in the input are printed, not raised: 2. 0 on success."""
     try:
         QuarticOpt("Run compiler passes on .mlir text", args).run()
     except (QuarticError, DiagnosticException, ParseError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"quartic: error: {where}", file=sys.stderr)
+        return 2
     return 0
 
 

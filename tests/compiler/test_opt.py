@@ -56,17 +56,17 @@ def test_time_table_without_passes():
 def test_broken_input_is_an_error_with_its_position(tmp_path, capsys):
     path = tmp_path / "bad.mlir"
     path.write_text(MODULE.replace("tensor<2xf32> {", "tensor<2xf32> {{"))
-    assert main([str(path)]) == 1
+    assert main([str(path)]) == 2
     assert f"error: {path}:1" in capsys.readouterr().err
 
 
 def test_unknown_pass_is_an_error(source, capsys):
-    assert main([source, "-p", "no-such-pass"]) == 1
+    assert main([source, "-p", "no-such-pass"]) == 2
     assert "no-such-pass" in capsys.readouterr().err
 
 
 def test_missing_file_is_an_error(capsys):
-    assert main(["nowhere.mlir"]) == 1
+    assert main(["nowhere.mlir"]) == 2
     assert "nowhere.mlir" in capsys.readouterr().err
 
 
@@ -119,11 +119,11 @@ def test_each_level_is_printed_in_text_that_the_rest_of_the_pipeline_reads(sourc
     ],
 )
 def test_a_pass_in_front_of_what_it_needs_is_an_error(source, capsys, passes, expected):
-    assert main([source, "-p", passes]) == 1
+    assert main([source, "-p", passes]) == 2
     assert expected in capsys.readouterr().err
 
 
 def test_target_without_addresses_is_an_error(source, capsys):
     steps = PIPELINE.rsplit(",", 1)[0]
-    assert main([source, "-p", steps, "-t", "npu{machine=tiny}"]) == 1
+    assert main([source, "-p", steps, "-t", "npu{machine=tiny}"]) == 2
     assert "has no addresses: run plan-memory first" in capsys.readouterr().err
