@@ -37,15 +37,21 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
         name = next(name or "(root)" for name, module in model.named_modules() if module.training)
         raise QuantizationError(f"module {name} is in training mode: call model.eval() before quantizing")
     inputs = as_tuple(example_inputs)
+    for i, value in enumerate(inputs):
+        if value.dtype != torch.float32:
+            raise QuantizationError(f"example input {i} is {value.dtype}: must be torch.float32; convert it first")
     try:
         with torch.no_grad():
-            return torch.export.export(model, inputs).module(check_guards=False)  # type: ignore[return-value]
+            graph: GraphModule = torch.export.export(model, inputs).module(check_guards=False)  # type: ignore[assignment]
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {_shapes(inputs)}: "
             f"{_first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
             "or torch.cond, or quantize the part of the model that has none"
         ) from error
+    if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
+        raise QuantizationError("the model is quantized already: compile it, or quantize the float model")
+    return graph
 
 
 def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
