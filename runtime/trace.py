@@ -10,14 +10,19 @@ from typing import Any
 
 from isa.container import Binary, Location
 from isa.encoding import Instruction
+from isa.errors import InputError
 from runtime.timing import ENGINES, Timeline
 
 PROCESS = 1
 
 
 def write_atomically(path: str | Path, text: str) -> None:
-    """Write ``text`` whole or not at all, so that an interrupted run leaves no half file."""
+    """Write ``text`` whole or not at all, so that an interrupted run leaves no half file. Raises InputError."""
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the name of a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
