@@ -52,11 +52,16 @@ def describe(location: Location) -> str:
 
 def assemble(text: str) -> tuple[Instruction, ...]:
     """The instructions of assembly ``text``. Raises AssemblyError, which names the line."""
-    program: list[Instruction] = []
+    return tuple(instruction for _, instruction in assemble_lines(text))
+
+
+def assemble_lines(text: str) -> tuple[tuple[int, Instruction], ...]:
+    """As :func:`assemble`, each instruction with the number of its line, from 1."""
+    program: list[tuple[int, Instruction]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if code := re.split("[#;]", line, maxsplit=1)[0].strip():
             try:
-                program.append(_instruction(code))
+                program.append((number, _instruction(code)))
             except (AssemblyError, EncodingError) as error:
                 raise AssemblyError(f"line {number}: {error}") from None
     return tuple(program)

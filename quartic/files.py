@@ -11,11 +11,23 @@ from pathlib import Path
 from isa.errors import InputError
 
 
+def writable(*paths: Path | None) -> None:
+    """Raise InputError unless each path can become a file: asked before the work whose result it is to hold."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file to write")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path}: its folder cannot be written to; choose another place")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` (same suffix) that becomes it when the block succeeds, else vanishes."""
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
+    writable(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

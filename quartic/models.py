@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isa.errors import InputError
 from quartic.files import existing, read_text, replacing
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import nn
     from torch.fx import GraphModule
 
@@ -28,6 +31,10 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     # Registers the quantize and dequantize ops; without it a quantized program does not load.
     import torch.ao.quantization.fx._decomposed
 
+    # torch would log the traceback of what becomes our one message.
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         return torch.export.load(path)
     except Exception as error:
@@ -37,6 +44,15 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
             f"{path}: cannot be read as a torch.export program ({reason}); write it with "
             f"torch.export.save under torch {torch.__version__}"
         ) from error
+    finally:
+        log.setLevel(level)
+
+
+def _failure(error: Exception) -> str:
+    """What the user's own code raised, and on which line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    reason = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {reason} ({frames[-1].filename}:{frames[-1].lineno})"
 
 
 def _module(source: str) -> ModuleType:
@@ -56,6 +72,8 @@ def _module(source: str) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{path}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise InputError(f"{path}: importing it failed with {_failure(error)}") from error
     finally:
         sys.path.pop(0)
     return module
@@ -73,10 +91,18 @@ def load_model(source: str) -> nn.Module:
     build = getattr(_module(file), name, None)
     if not callable(build):
         raise InputError(f"{file} has no function {name!r} that builds a model")
-    model = build()
+    try:
+        model = build()
+    except Exception as error:
+        raise InputError(f"{source}: building the model failed with {_failure(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{source} returned {type(model).__name__}; it must return a torch.nn.Module")
     return model.eval()
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Contiguous and in this machine's byte order; the shape stays, that of a scalar too."""
+    return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
 def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
@@ -85,10 +111,15 @@ def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
     import torch
 
     existing(path, "a .npy or .npz array file")
+    with path.open("rb") as stream:
+        if not stream.read(8).startswith((b"\x93NUMPY", b"PK")):
+            raise InputError(f"{path}: not a .npy or .npz file; write it with numpy.save or numpy.savez")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = [loaded[name] for name in loaded.files] if hasattr(loaded, "files") else [loaded]
-        return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+        # Opened here: numpy leaves its own handle open where an archive is damaged.
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = [loaded[name] for name in loaded.files] if hasattr(loaded, "files") else [loaded]
+        return tuple(torch.from_numpy(_native(array)) for array in arrays)
     except (ValueError, OSError, EOFError, TypeError) as error:
         raise InputError(f"{path}: not a readable .npy or .npz of numbers ({error})") from error
     except Exception as error:

@@ -21,24 +21,28 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Assemble a program."""
-    from isa.assembler import assemble
+    from isa.assembler import assemble_lines
     from isa.container import Binary, Location
-    from isa.errors import AssemblyError
+    from isa.errors import AssemblyError, ContainerError
     from isa.machine import Machine
     from isa.program import encode
     from quartic.executable import Executable
     from quartic.files import read_text
 
     try:
-        instructions = assemble(read_text(source, "assembly text"))
+        lines = assemble_lines(read_text(source, "assembly text"))
     except AssemblyError as error:
         raise AssemblyError(f"{source}: {error}") from error
-    # Edited text has lost which layer its instructions came from, so the whole program is named after its file.
-    place = Location(kernel="", node="overhead:assembled", module="", source=f"{source.name}:1")
-    code, spans = encode(instructions), ((len(instructions), 0),) if instructions else ()
-    if into is None:
-        binary = Binary(Machine.load(machine), code, b"", (), (), 0, 0, 0, (place,), spans, {})
-    else:
-        binary = replace(Executable.load(into).binary, code=code, locations=(place,), spans=spans)
+    # Edited text has lost which layer its instructions came from, so that each is named after its line.
+    places = tuple(Location("", "overhead:assembled", "", f"{source.name}:{number}") for number, _ in lines)
+    code, spans = encode([instruction for _, instruction in lines]), tuple((1, i) for i in range(len(lines)))
+    base = Executable.load(into).binary if into is not None else None
+    try:
+        if base is None:
+            binary = Binary(Machine.load(machine), code, b"", (), (), 0, 0, 0, places, spans, {})
+        else:
+            binary = replace(base, code=code, locations=places, spans=spans)
+    except ContainerError as error:
+        raise ContainerError(f"{source}: {error}") from error
     Executable(binary).save(output)
-    show({"output": str(output), "instructions": len(instructions), "bytes": output.stat().st_size}, as_json)
+    show({"output": str(output), "instructions": len(lines), "bytes": output.stat().st_size}, as_json)

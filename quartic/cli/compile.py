@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quartic.cli.console import Json, progress, show
+from quartic.files import writable, write_text
 
 
 def command(
@@ -22,6 +23,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Compile a quantized model for a machine."""
+    writable(output, emit_schedule)
     with progress(f"loading {model.name}"):
         from quartic.models import load_program
 
@@ -34,8 +36,6 @@ def command(
         )
     exe.save(output)
     if emit_schedule is not None and exe.schedule is not None:
-        from quartic.files import write_text
-
         write_text(emit_schedule, exe.schedule.to_toml())
     show(
         {

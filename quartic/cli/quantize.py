@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quartic.cli.console import Json, progress, show
+from quartic.files import writable
 
 
 def command(
@@ -24,6 +25,9 @@ def command(
     from isa.errors import InputError
     from quartic.models import load_arrays, load_model, save_program
 
+    writable(output)
+    if output.suffix != ".pt2":
+        raise InputError(f"{output}: a quantized model is written as .pt2; give the name that ending")
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)

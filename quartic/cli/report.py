@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quartic.cli.console import Json, progress, show
+from quartic.files import writable
 
 
 def command(
@@ -18,6 +19,7 @@ def command(
     """Write a self-contained report of cycles and energy per layer, from a run without data."""
     from quartic.executable import Executable
 
+    writable(output)
     exe = Executable.load(binary)
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic

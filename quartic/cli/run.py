@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from quartic.cli.console import Json, progress, show
+from quartic.files import writable
 
 
 def command(
@@ -31,6 +32,7 @@ def command(
         raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
     if output is not None and timing_only:
         raise InputError("--output needs values, which --timing-only does not compute; leave one of them out")
+    writable(output, trace)
     exe = Executable.load(binary)
     with progress("loading"):
         from quartic.models import load_arrays, save_arrays

@@ -45,6 +45,11 @@ def test_printed_machine_is_a_machine(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (("machines", "no-such"), "machine 'no-such'"),
         (("compile", "gone.pt2", "-o", "m.qbin"), "gone.pt2: no such file; expected a .pt2"),
+        (("compile", "gone.pt2", "-o", "no/m.qbin"), "no/m.qbin: its folder does not exist; create no first"),
+        (("compile", "gone.pt2", "-o", "m.qbin", "--emit-schedule", "no/s"), "no/s: its folder does not exist"),
+        (("report", "gone.qbin", "-o", "tests"), "tests: is a folder; give the name of a file to write"),
+        (("run", "gone.qbin", "--timing-only", "--trace", "no/t.json"), "no/t.json: its folder does not exist"),
+        (("quantize", "gone:build", "-o", "q.bin", "--calibration", "x.npy"), "q.bin: a quantized model is written as"),
         (("run", "gone.qbin"), "needs --input (the model's inputs), or --timing-only"),
         (("run", "gone.qbin", "--timing-only"), "gone.qbin: cannot be read: No such file or directory"),
         (("dis", "gone.qbin"), "gone.qbin: cannot be read: No such file or directory"),

@@ -60,10 +60,44 @@ def test_npz_gives_its_arrays_in_order(tmp_path: Path) -> None:
     assert [tuple(tensor.shape) for tensor in load_arrays(tmp_path / "x.npz")] == [(2,), (3,)]
 
 
-@pytest.mark.parametrize("data", [b"", b"\x93NUMPY", b"hello, world"])
+@pytest.mark.parametrize("data", [b"", b"hello, world"])
+def test_file_that_is_no_array_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(data)
+    with pytest.raises(InputError, match=r"x\.npy: not a \.npy or \.npz file; write it with numpy\.save"):
+        load_arrays(tmp_path / "x.npy")
+
+
+def test_a_scalar_and_a_foreign_byte_order_load_as_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.float32(3), b=np.array([1, 2], ">f4"))
+    scalar, pair = load_arrays(tmp_path / "x.npz")
+    assert scalar.shape == ()
+    assert pair.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def build():\n    return 1 / 0", r"building the model failed with ZeroDivisionError: .* \(.*net\.py:2\)"),
+        ("import no_such_thing", r"importing it failed with ModuleNotFoundError: .* \(.*net\.py:1\)"),
+    ],
+)
+def test_failure_of_the_users_code_is_named_with_its_line(tmp_path: Path, body: str, message: str) -> None:
+    (tmp_path / "net.py").write_text(body)
+    with pytest.raises(InputError, match=message):
+        load_model(f"{tmp_path / 'net.py'}:build")
+
+
+def test_damaged_program_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "m.pt2").write_bytes(b"no zip")
+    with pytest.raises(InputError):
+        load_program(tmp_path / "m.pt2")
+    assert not [record for record in caplog.records if record.name == "torch.export"]
+
+
+@pytest.mark.parametrize("data", [b"\x93NUMPY", b"PK\x03\x04" + bytes(50)])
 def test_damaged_array_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.npy").write_bytes(data)
-    with pytest.raises(InputError, match=r"x\.npy: not a readable"):
+    with pytest.raises(InputError, match=r"x\.npy: (not a readable|damaged)"):
         load_arrays(tmp_path / "x.npy")
 
 

@@ -115,6 +115,33 @@ def test_wrong_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str
     assert "has shape (1, 3, 12, 11): must be (1, 3, 12, 12)" in capsys.readouterr().err
 
 
+def test_assembled_instructions_are_named_after_their_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.s").write_text("# reads past its end\n\nload.copy region=constants, bytes=0xffffff\nhalt\n")
+    into = ("-o", str(folder / "bad.qbin"), "--into", str(folder / "net.qbin"))
+    assert outcome("asm", str(folder / "bad.s"), *into) == 0
+    assert outcome("run", str(folder / "bad.qbin"), "--input", str(folder / "image.npy")) == 2
+    assert "bad.s:3 reads CONSTANTS" in capsys.readouterr().err
+
+
+def test_program_without_halt_names_its_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "endless.s").write_text("load.copy\n")
+    assert outcome("asm", str(folder / "endless.s"), "-o", str(folder / "bad.qbin")) == 2
+    assert "endless.s: CODE section: code has no halt" in capsys.readouterr().err
+
+
+def test_quantized_model_is_not_quantized_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ("--calibration", str(folder / "images.npy"), "-o", str(folder / "twice.pt2"))
+    assert outcome("quantize", str(folder / "net.pt2"), *files) == 2
+    assert "the model is quantized already" in capsys.readouterr().err
+
+
+def test_calibration_in_binary64_says_what_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(folder / "double.npy", np.zeros((2, 3, 12, 12)))
+    files = ("--calibration", str(folder / "double.npy"), "-o", str(folder / "twice.pt2"))
+    assert outcome("quantize", "benchmarks.zoo.toys:Plain", *files) == 2
+    assert "example input 0 is torch.float64: must be torch.float32; convert it" in capsys.readouterr().err
+
+
 def test_float_model_does_not_compile_and_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = torch.nn.Conv2d(3, 4, 3).eval()
     torch.export.save(torch.export.export(model, (torch.zeros(1, 3, 8, 8),)), folder / "float.pt2")
