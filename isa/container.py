@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from types import MappingProxyType
@@ -83,6 +84,7 @@ class Binary:
         _check_tensors("output", self.outputs, self.output_bytes)
         names = [info.name for info in self.inputs]
         _require(len(set(names)) == len(names), f"input names must differ: {', '.join(names)}")
+        _check_apart(self.inputs)
         _check_spans(self.spans, len(self.locations), len(self.code) // WORD_BYTES)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -175,6 +177,17 @@ def _check_tensors(kind: str, infos: tuple[TensorInfo, ...], region_bytes: int) 
         _require(
             info.offset >= 0 and end <= region_bytes,
             f"{label}: bytes {info.offset}..{end} must lie in the {kind} region of {region_bytes} bytes",
+        )
+
+
+def _check_apart(inputs: tuple[TensorInfo, ...]) -> None:
+    """No two inputs share a byte, or one would change the other; outputs may, when a graph returns a value twice."""
+    rising = sorted(inputs, key=lambda info: info.offset)
+    for first, second in pairwise(rising):
+        end = first.offset + first.size_bytes
+        _require(
+            end <= second.offset,
+            f"input {second.name!r}: offset {second.offset} lies within input {first.name!r}, which ends at {end}",
         )
 
 

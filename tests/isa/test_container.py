@@ -299,3 +299,11 @@ def test_files_that_cannot_be_read_or_written_name_the_path(tmp_path):
     (tmp_path / "bad.qbin").write_bytes(b"12345678")
     with rejects("bad.qbin: not a .qbin file (wrong magic number)"):
         Binary.load(tmp_path / "bad.qbin")
+
+
+def test_inputs_may_not_share_bytes_but_outputs_may():
+    first, second = TensorInfo("a", (4,), DType.I8, 2), TensorInfo("b", (3,), DType.I8, 0)
+    with rejects("input 'a': offset 2 lies within input 'b', which ends at 3"):
+        replace(sample(), inputs=(first, second), input_bytes=8)
+    found = replace(sample(), outputs=(first, replace(first, name="again")), output_bytes=8)
+    assert Binary.from_bytes(found.to_bytes()) == found
