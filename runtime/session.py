@@ -13,7 +13,7 @@ import torch
 from isa.access import Memory
 from isa.container import Binary, TensorInfo
 from isa.energy import EnergyModel
-from isa.errors import InputError
+from isa.errors import InputError, SimulationError
 from runtime.checks import Names, check_binary, identity, sizes
 from runtime.energy import account_energy
 from runtime.functional import Context, Step, bind
@@ -84,9 +84,14 @@ def run_timing(binary: Binary, *, checks: bool = False) -> Run:
 
 
 def profile(binary: Binary) -> Profile:
-    """The profile of a run of ``binary``."""
+    """The profile of a run of ``binary``. Raises SimulationError for runs far larger than any memory."""
     model = EnergyModel.of(binary.machine)
-    timeline = simulate_time(binary.code, binary.machine)
+    try:
+        timeline = simulate_time(binary.code, binary.machine)
+    except OverflowError:
+        raise SimulationError(TOO_LARGE) from None
+    if any(max(cost.cycles, *cost.counts) > LARGEST_COUNT for cost in timeline.prices.costs):
+        raise SimulationError(TOO_LARGE)
     return make_profile(binary, timeline, account_energy(timeline, model), model.table)
 
 
@@ -159,6 +164,9 @@ class Prepared:
         self.steps = made if keep else None
 
 
+LARGEST_COUNT = 1 << 44
+"""Cycles or events of one instruction: beyond every legal run, and femtojoules of it still fit 64 bits."""
+TOO_LARGE = "an instruction's cycles or events pass 2^44, which no run within the memories does; run with checks"
 KEPT_BINARIES = 2
 KEPT_INSTRUCTIONS = 1 << 16
 _prepared: dict[object, Prepared] = {}

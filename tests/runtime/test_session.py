@@ -5,14 +5,19 @@ import torch
 
 from isa.container import Binary, Location, TensorInfo
 from isa.encoding import Instruction
-from isa.errors import AccessError, DeadlockError, InputError, RaceError, UninitialisedError
+from isa.errors import AccessError, DeadlockError, InputError, RaceError, SimulationError, UninitialisedError
 from isa.instructions import (
     DType,
+    Func,
     Halt,
     LoadCopy,
+    MmuInput,
+    MmuOutput,
+    MmuRun,
     Region,
     StoreCopy,
     VcuConvert,
+    VcuOp,
     VcuRun,
     VcuShape,
     VcuStream,
@@ -138,3 +143,18 @@ def test_a_kept_zero_is_the_same_in_every_run():
     runs = [VcuRun(streams=0, dst=i, signal_a=int(i == 7)) for i in range(8)]
     program = binary(*setup, *runs, StoreCopy(region=Region.OUTPUT, bytes=8, wait_a=1))
     assert [run(program, [X], timing=False).outputs[0].unique().tolist() for _ in range(3)] == [[5]] * 3
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        [MmuInput(height=65535, width=65535, channels=65535), MmuOutput(height=65535, width=65535), MmuRun(n=16383)],
+        [VcuShape(n0=65535, n1=65535, n2=65535), VcuOp(func=Func.TANH), VcuRun(count=63)],
+    ],
+    ids=["mmu", "vcu"],
+)
+def test_a_run_larger_than_any_memory_is_an_error_of_time_too(huge):
+    with pytest.raises(SimulationError, match="no run within the memories"):
+        run_timing(binary(*huge))
+    with pytest.raises(SimulationError, match="ends at|no instruction before it wrote"):
+        run_timing(binary(*huge), checks=True)
