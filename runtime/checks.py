@@ -9,13 +9,15 @@ from isa.access import NOTHING, Accesses, Memory, accesses
 from isa.container import Binary
 from isa.encoding import Instruction
 from isa.errors import AccessError, SimulationError, UninitialisedError
+from isa.instructions import VcuRun
 from isa.sections import Location
 from isa.state import State
 from runtime.functional import describe
-from runtime.hazards import check_hazards
+from runtime.hazards import check_hazards, common_bytes
 from runtime.memory import READ_ONLY, Written
 
 REMEMBERED = 16
+UNKNOWN = object()
 _checked: dict[Hashable, SimulationError | None] = {}
 
 
@@ -25,16 +27,20 @@ def check_binary(binary: Binary) -> None:
     The verdict is remembered by content.
     """
     key = identity(binary)
-    if key not in _checked:
+    if (verdict := _checked.get(key, UNKNOWN)) is UNKNOWN:
         if len(_checked) >= REMEMBERED:
             _checked.clear()
-        try:
-            _check(binary)
-            _checked[key] = None
-        except SimulationError as error:
-            _checked[key] = error
-    if (error := _checked[key]) is not None:
-        raise type(error)(str(error))
+        verdict = _checked[key] = _verdict(binary)
+    if isinstance(verdict, SimulationError):
+        raise type(verdict)(str(verdict))
+
+
+def _verdict(binary: Binary) -> SimulationError | None:
+    try:
+        _check(binary)
+    except SimulationError as error:
+        return error
+    return None
 
 
 def identity(binary: Binary) -> Hashable:
@@ -92,6 +98,8 @@ def _check(binary: Binary) -> None:
     touched = trace(program)
     for index, both in enumerate(touched):
         _check_bounds(index, both, limits, names)
+        if isinstance(program[index], VcuRun):
+            _check_overlay(index, both, names)
     check_hazards(program, touched, binary.machine, names)
     _check_written(binary, touched, limits, names)
 
@@ -109,6 +117,17 @@ def _check_bounds(index: int, both: Accesses, limits: dict[Memory, int], names: 
                 raise AccessError(f"{names(index)} {verb} {box}: {box.space.name} ends at {limits[box.space]:#x}")
             if verb == "writes" and box.space in READ_ONLY:
                 raise AccessError(f"{names(index)} writes {box}: {box.space.name} is read-only")
+
+
+def _check_overlay(index: int, both: Accesses, names: Names) -> None:
+    """A vector run reads and writes at once, so what it writes may be what it reads only element by element."""
+    for write in both.writes:
+        for read in both.reads:
+            if read != write and (common := common_bytes(read, write)) is not None:
+                raise AccessError(
+                    f"{names(index)} writes {write}, of which it also reads {common[0]:#x}..{common[1]:#x} in {read}: "
+                    "an output may lie on an input only with the same address, element size and strides"
+                )
 
 
 def _check_written(binary: Binary, touched: Sequence[Accesses], limits: dict[Memory, int], names: Names) -> None:

@@ -156,5 +156,15 @@ def test_a_kept_zero_is_the_same_in_every_run():
 def test_a_run_larger_than_any_memory_is_an_error_of_time_too(huge):
     with pytest.raises(SimulationError, match="no run within the memories"):
         run_timing(binary(*huge))
-    with pytest.raises(SimulationError, match="ends at|no instruction before it wrote"):
+    with pytest.raises(SimulationError, match=r"ends at|no instruction before it wrote"):
         run_timing(binary(*huge), checks=True)
+
+
+def test_a_vector_run_may_write_where_it_reads_only_element_by_element():
+    in_place = [VcuShape(n2=8), VcuRun(a=0, dst=0, wait_a=1, signal_a=2)]
+    store = StoreCopy(region=Region.OUTPUT, sram=0, bytes=8, wait_a=2)
+    assert torch.equal(run(binary(LOAD, *in_place, store), [X]).outputs[0], X)
+    shifted = [VcuShape(n2=7), VcuRun(a=0, dst=1, wait_a=1, signal_a=2)]
+    message = r"instruction 2 \(vcu.run\) .* writes SRAM \[0x1, 0x8\), of which it also reads 0x1..0x6 in SRAM"
+    with pytest.raises(AccessError, match=message):
+        run(binary(LOAD, *shifted, store), [X])
