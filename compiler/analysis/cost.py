@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4
-from compiler.ir.place import ELEMENT_BYTES
+from compiler.ir.place import ELEMENT_BYTES, packed_strides
 from compiler.ir.tiling import Tiling
 from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
 from isa.machine import Machine
@@ -74,14 +74,19 @@ def weight_block_bytes(tiling: Tiling, channels: int) -> int:
     return channels * anchor.window.taps * depth
 
 
-def burst_bytes(shape: Shape4, sizes: tuple[int, int, int], element: int, burst: int) -> int:
-    """DRAM bytes, whole bursts, that moving a box of ``sizes`` (h, w, c) out of a packed tensor takes."""
-    (_, _, w_full, c_full), (h, w, c) = shape, sizes
-    run, runs = c * element, h * w
-    if c >= c_full:
-        run, runs = run * w, h
-        if w >= w_full:
-            run, runs = run * h, 1
+def burst_bytes(
+    shape: Shape4, sizes: tuple[int, int, int], element: int, burst: int, strides: Shape4 | None = None
+) -> int:
+    """DRAM bytes, whole bursts, that moving a box of ``sizes`` (h, w, c) takes; ``strides`` (elements) if not packed."""
+    steps = (strides or packed_strides(shape, 1))[1:]
+    run = 1
+    for axis in sorted(range(3), key=lambda a: (steps[a], -a)):
+        if sizes[axis] > 1 and steps[axis] != run:
+            break
+        run *= sizes[axis]
+        if sizes[axis] < shape[1 + axis]:
+            break
+    runs, run = prod(sizes) // run, run * element
     # A run that does not fill its bursts starts anywhere in one: half a burst more on average.
     return runs * (aligned(run, burst) + (burst // 2 if run % burst else 0))
 
@@ -186,7 +191,8 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
             depth = anchor.window.taps * min(s.tile_k, tiling.group_inputs)
             pieces = max(1, -(-c // tiling.group_outputs))
             mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
-    vcu_tile = vcu_cycles(h * w * c, len(spec.program.ops), _taps(anchor), machine)
+    strided = spec.movement is not None
+    vcu_tile = vcu_cycles(h * w * c, len(spec.program.ops), _taps(anchor), machine, strided)
     if spec.pool is not None and spec.pool_program is not None:
         out = prod(_tile_sizes(tiling))
         vcu_tile += vcu_cycles(out, len(spec.pool_program.ops), spec.pool.window.taps, machine)
@@ -223,14 +229,16 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     anchor, chunks = spec.anchor, tiling.counts["k"]
     if ring.role == "output":
         tiles = prod(tiling.counts[d] for d in "nhwc") * _edge_factor(tiling)
-        return ceil(tiles * burst_bytes(spec.output, _tile_sizes(tiling), output_element(spec), burst))
+        written = spec.movement.output_strides if spec.movement else None
+        return ceil(tiles * burst_bytes(spec.output, _tile_sizes(tiling), output_element(spec), burst, written))
     if ring.role == "params":
         return (1 if tiling.schedule.whole_params else _loads(tiling, "c", 1, ring.slots)) * ring.slot_bytes
     if ring.role == "weight":
         return _loads(tiling, "c", chunks, ring.slots) * ring.slot_bytes
     shape = spec.operands[ring.operand]
     _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
-    each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst)
+    walked = spec.movement.input_strides if spec.movement else None
+    each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst, walked)
     if ring.role == "rhs":
         return _loads(tiling, "nc", chunks, ring.slots) * each
     if ring.role == "act" and isinstance(anchor, MatrixAnchor):

@@ -67,6 +67,13 @@ class Placed:
         return Placed(self.storage, self.offset, packed_strides(shape, self.element), shape, self.element)
 
 
+    def walked(self, shape: Shape4, strides: Shape4) -> Placed:
+        """The same bytes, without gaps, as loops of ``shape`` over ``strides`` (elements)."""
+        assert self.packed, f"bytes with gaps cannot be walked as {shape}: materialize-copies must come first"
+        n, h, w, c = (s * self.element for s in strides)
+        return Placed(self.storage, self.offset, (n, h, w, c), shape, self.element)
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One kernel in program order."""

@@ -19,6 +19,7 @@ from compiler.ir.kernel import (
     Anchor,
     CopyAnchor,
     MatrixAnchor,
+    Movement,
     PoolAnchor,
     Shape4,
     Stream,
@@ -253,6 +254,16 @@ def _window(
     step = [s if size > 1 else 1 for s, size in zip(strides, outputs, strict=True)]
     spread = [d if taps > 1 else 1 for d, taps in zip(dilation, kernel, strict=True)]
     return Window((kernel[0], kernel[1]), (step[0], step[1]), (spread[0], spread[1]), (padding[0], padding[1]))
+
+
+def movement_shape(op: kern.FusedOp) -> tuple[Shape4, Movement] | None:
+    """The loops of reshapes and permutes as (n, h, w, c) with both sides' strides; None beyond four loops."""
+    walk = kern.movement(op) if isinstance(op.anchor, kern.MOVES) else None
+    if walk is None or len(loops := walk.loops()) > 4:
+        return None
+    padded = [(1, 0, 0)] * (4 - len(loops)) + list(loops)
+    sizes, source, target = ((a, b, c, d) for a, b, c, d in zip(*padded, strict=True))
+    return sizes, Movement(source, target)
 
 
 def copy_anchor(op: kern.FusedOp, first: Operation, dtype: DType) -> tuple[Anchor, VectorProgram]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import f32
 from xdsl.ir import Operation, SSAValue
 
-from compiler.backend.anchors import Operands, Stage, anchor_stage, constant_of, copy_anchor, stored
+from compiler.backend.anchors import Operands, Stage, anchor_stage, constant_of, copy_anchor, movement_shape, stored
 from compiler.backend.vectorize import Leaves, ProgramError, vectorize
 from compiler.dialects import kern
 from compiler.dialects.qnn_base import shape_of, tensor
@@ -25,6 +25,7 @@ from compiler.ir.kernel import (
     MatrixAnchor,
     PoolAnchor,
     Shape4,
+    Stream,
     VectorProgram,
 )
 from compiler.ir.layout import Walk, nhwc
@@ -60,6 +61,11 @@ def lower_kernel(op: kern.FusedOp) -> Lowered:
     leaves = Leaves({a: i for i, a in enumerate(arguments)}, constant_of)
     anchor, pool, output = op.anchor, op.pool, nhwc(shape_of(op.output))
     if isinstance(anchor, kern.COPIES):
+        if (moved := movement_shape(op)) is not None and leaves.constant(arguments[0]) is None:
+            shape, movement = moved
+            operands.set(0, shape)
+            program = VectorProgram((Stream(0, operands.dtypes[0]),), (), operands.dtypes[0])
+            return _compact(KernelSpec(op.kernel.data, (), (), shape, None, program, movement=movement), operands)
         copy, program = copy_anchor(op, anchor, operands.dtypes[0])
         return _compact(KernelSpec(op.kernel.data, (), (), output, copy, program), operands)
     members = [m for m in op.members if m is not anchor]

@@ -9,7 +9,7 @@ order, so the waits between two engines are monotone and one counting semaphore 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from isa.access import NOTHING, Accesses, Box, Memory, accesses
@@ -31,6 +31,9 @@ COUNT = len(ENGINES)
 SEMAPHORES = COUNT * (COUNT - 1)
 REMEMBERED = 8
 """Interleaved records kept apart per interval and engine; older ones are merged into their hull."""
+
+SPLIT_ROWS = 8
+"""Rows of a box that are followed one by one, not as their hull."""
 
 Clock = tuple[int, ...]
 """Per engine: the index of its last instruction that is known to have completed."""
@@ -70,8 +73,8 @@ def synchronize(instructions: Sequence[Instruction], machine: Machine) -> Synchr
         plan.visit(
             index,
             engine,
-            [box for box in reads if box.space in shared],
-            [box for box in writes if box.space in shared],
+            [row for box in reads if box.space in shared for row in _rows(box)],
+            [row for box in writes if box.space in shared for row in _rows(box)],
         )
     return _insert(instructions, plan.edges())
 
@@ -84,6 +87,16 @@ def _touched(instructions: Sequence[Instruction]) -> list[tuple[int, int, Access
         if not state.apply(instruction) and (both := accesses(instruction, state)) is not NOTHING:
             found.append((index, NUMBER[instruction.engine], both))
     return found
+
+
+def _rows(box: Box) -> Iterator[Box]:
+    """The steps of a short outermost loop, one by one: what lies between the rows of a tile is not touched."""
+    if not 1 < box.n0 <= SPLIT_ROWS:
+        yield box
+        return
+    for i in range(box.n0):
+        start = box.start + i * box.stride0
+        yield Box(box.space, start, box.run, box.n1, box.stride1, box.n2, box.stride2)
 
 
 def _shared_spaces(touched: Iterable[tuple[int, int, Accesses]]) -> set[Memory]:

@@ -26,10 +26,7 @@ Array = NDArray[Any]
 
 def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
     """The kernel's result (n, h, w, c), int8 or float32; operands that are None come from the spec's constants."""
-    arrays = [
-        spec.constants[i] if a is None else np.asarray(a).reshape(spec.operands[i])
-        for i, a in enumerate(operands)
-    ]
+    arrays = [spec.constants[i] if a is None else seen(spec, i, a) for i, a in enumerate(operands)]
     if isinstance(spec.anchor, CopyAnchor):
         return _copy(spec, spec.anchor, arrays[0])
     shape = spec.inner or spec.output
@@ -38,7 +35,27 @@ def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
     if spec.pool is not None and spec.pool_program is not None:
         total = _pool(spec.pool, result, spec.output)
         result = _program(spec.pool_program, total, arrays, spec.output)
-    return result
+    return settled(spec, result)
+
+
+def seen(spec: KernelSpec, operand: int, array: Array) -> Array:
+    """A stored operand as the (n, h, w, c) that the kernel walks."""
+    if spec.movement is None:
+        return np.asarray(array).reshape(spec.operands[operand])
+    return _walked(np.ravel(array), spec.output, spec.movement.input_strides)
+
+
+def settled(spec: KernelSpec, result: Array) -> Array:
+    """What the kernel walked as (n, h, w, c), as its elements lie in storage."""
+    if spec.movement is None:
+        return result
+    flat = np.empty(result.size, result.dtype)
+    _walked(flat, spec.output, spec.movement.output_strides)[...] = result
+    return flat.reshape(spec.output)
+
+
+def _walked(flat: Array, shape: Shape4, strides: Shape4) -> Array:
+    return np.lib.stride_tricks.as_strided(flat, shape, [s * flat.itemsize for s in strides])
 
 
 def _program(program: VectorProgram, start: Array | None, arrays: Sequence[Array], shape: Shape4) -> Array:

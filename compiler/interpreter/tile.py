@@ -23,7 +23,7 @@ from compiler.dialects.qnn_base import shape_of
 from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
 from compiler.interpreter.kern import KernFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
-from compiler.interpreter.spec import anchor_result, run_program, run_spec
+from compiler.interpreter.spec import anchor_result, run_program, run_spec, seen, settled
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import MatrixAnchor, PoolAnchor, Shape4, Window
 from compiler.ir.layout import storage_order
@@ -223,11 +223,11 @@ class TileFunctions(InterpreterFunctions):
             spec.constants[i] if i in spec.constants or value is None else stored(by_value[value])
             for i, value in enumerate(lowered.values)
         ]
-        shaped = [a if i in spec.constants else a.reshape(spec.operands[i]) for i, a in enumerate(operands)]
+        shaped = [a if i in spec.constants else seen(spec, i, a) for i, a in enumerate(operands)]
         program = spec.pool_program or spec.program
         result = np.zeros(spec.output, np.int8 if program.output is DType.I8 else np.float32)
         result = KernelRun(op, Tiling(spec, op.schedule.data), shaped, result).run()
-        return (logical(result, shape_of(op.output)),)
+        return (logical(settled(spec, result), shape_of(op.output)),)
 
 
 def logical(array: Array, shape: tuple[int, ...]) -> Array:

@@ -74,7 +74,10 @@ class PoolAnchor:
 
 @dataclass(frozen=True)
 class CopyAnchor:
-    """Move elements of ``act`` by strides, outermost loop first, in elements of each tensor."""
+    """Move elements of ``act`` by strides, outermost loop first, in elements of each tensor; both whole in SRAM.
+
+    For fills and for nests of more than four loops; others are a :class:`Movement`, which tiles.
+    """
 
     act: int
     sizes: tuple[int, ...]
@@ -128,6 +131,17 @@ class VectorProgram:
     """Per-channel vectors, each of the output's channel count."""
 
 
+@dataclass(frozen=True)
+class Movement:
+    """Operand 0 and the result of a vector-only kernel as the same loops over different strides, in elements.
+
+    Both are walked as one (n, h, w, c); neither lies as that shape alone would say.
+    """
+
+    input_strides: Shape4
+    output_strides: Shape4
+
+
 @dataclass(frozen=True, eq=False)
 class KernelSpec:
     """A fused kernel: operands as (n, h, w, c), the anchor, its program, and an optional trailing pool.
@@ -146,5 +160,6 @@ class KernelSpec:
     inner: Shape4 | None = None
     pool_program: VectorProgram | None = None
     macs: int = 0
+    movement: Movement | None = None
     constants: dict[int, NDArray[np.generic]] = field(default_factory=dict[int, NDArray[np.generic]])
     """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K] int8, others as (n,h,w,c)."""

@@ -95,8 +95,8 @@ def _settle_kernel(op: kern.FusedOp, copied: _Copies) -> None:
 
 def _reads_nhwc(op: kern.FusedOp, value: SSAValue) -> bool:
     if isinstance(op.anchor, kern.COPIES):
-        # The loads of a copy pack what they bring, but single bytes are too slow a way.
-        return isinstance(op.anchor, kern.MOVES) and is_int(value)
+        # A fill packs what it loads; movements walk bytes without gaps.
+        return isinstance(op.anchor, kern.MOVES)
     return _reads_packed(op, value) or (isinstance(op.anchor, kern.MATRIX) and is_int(value))
 
 
@@ -114,7 +114,8 @@ def _packed(op: Operation) -> bool:
     if not isinstance(op, kern.FusedOp):
         return False
     if isinstance(op.anchor, kern.COPIES):
-        return isinstance(lower_kernel(op).spec.anchor, CopyAnchor)
+        spec = lower_kernel(op).spec
+        return spec.movement is not None or isinstance(spec.anchor, CopyAnchor)
     return folded_shape(op.anchor) is not None
 
 

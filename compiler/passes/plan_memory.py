@@ -69,9 +69,13 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
         elif i in boxes:
             operand = step.values[i]
             assert operand is not None
-            value = graph.placed[operand].seen_as(spec.operands[i])
+            placed = graph.placed[operand]
+            strides = spec.movement.input_strides if spec.movement else None
+            value = placed.walked(spec.operands[i], strides) if strides else placed.seen_as(spec.operands[i])
             places.append(plan.place(value.storage, value.offset, value.strides, value.element))
         else:
             places.append(Place(Region.CONSTANTS, 0, strides, ELEMENT_BYTES[dtype]))
-    result = graph.placed[step.op.output].seen_as(spec.output)
+    result = graph.placed[step.op.output]
+    strides = spec.movement.output_strides if spec.movement else None
+    result = result.walked(spec.output, strides) if strides else result.seen_as(spec.output)
     return [*places, plan.place(result.storage, result.offset, result.strides, result.element)]

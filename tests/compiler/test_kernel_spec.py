@@ -6,7 +6,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from compiler.backend.kernel_spec import Lowered, lower_kernel
 from compiler.dialects import kern, qnn
-from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Window
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, Movement, PoolAnchor, Window
 from compiler.passes.fuse_kernels import Options, fuse_kernels
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Operand, Reduce
@@ -128,7 +128,8 @@ def test_a_trailing_pool_has_an_inner_tensor_and_a_program():
 
 def test_a_movement_is_loops_over_strides():
     spec = last(graph([(1, 3, 4, 5)], lambda x: qnn.ReshapeOp(q(x), (1, 60)).output)).spec
-    assert spec.anchor == CopyAnchor(0, (3, 20), (1, 3), (20, 1))
+    assert spec.output == spec.operands[0] == (1, 1, 3, 20)
+    assert spec.movement == Movement((0, 0, 1, 3), (0, 0, 20, 1))
 
 
 def test_a_pad_of_rows_and_columns_is_a_window_of_one_tap():

@@ -82,7 +82,8 @@ def test_returned_inputs_views_of_inputs_and_values_returned_twice_are_copied():
         a = q(conv(q(x), 4))
         return [x, reshape(x, 1, 216), a, a]
 
-    assert len(copies(settled(body))) == 4
+    # The reshape walks packed bytes, so the planar input is packed for it first.
+    assert len(copies(settled(body))) == 5
 
 
 def test_copies_have_names_of_their_own_and_a_location():
