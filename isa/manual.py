@@ -53,7 +53,8 @@ Every instruction has four semaphore fields. Before it starts, it waits until th
 positive and takes one from it; the same for `wait_b`. When it is complete, it adds one to `signal_a` and one to
 `signal_b`. Semaphore 0 is none. All counts start at 0 and may not pass the machine's `semaphore_max`. A
 semaphore belongs to one pair of engines, one that signals and one that waits; the k-th wait consumes the k-th
-signal. Assembly writes `wait=3,4 signal=5`.
+signal. A wait whose signal comes only later in the program is a deadlock, even where the engines' queues would reach
+the signal. Assembly writes `wait=3,4 signal=5`.
 """
 
 STICKY = """
@@ -67,7 +68,9 @@ SPACES = """
 ## Address spaces
 
 Addresses on the chip are byte addresses. DRAM is addressed as region and byte offset, so a binary does not
-depend on where its regions lie. Every address of int32 or binary32 data is a multiple of 4.
+depend on where its regions lie. Every address of int32 or binary32 data is a multiple of 4. Nothing wraps: an access
+past the end of its space is an AccessError, and so are a write to the regions code, constants and input, and an
+output two of whose elements share a byte.
 """
 
 

@@ -54,7 +54,10 @@ class LoadStrides(Instruction, opcode=0x12, engine=Engine.LOAD, mnemonic="load.s
 
 @dataclass(frozen=True)
 class LoadTile(Instruction, opcode=0x13, engine=Engine.LOAD, mnemonic="load.tile"):
-    """Copy a box from DRAM to SRAM: run (i, j) from offset + i*dram0 + j*dram1 to sram + i*sram0 + j*sram1."""
+    """Copy a box from DRAM to SRAM: run (i, j) from offset + i*dram0 + j*dram1 to sram + i*sram0 + j*sram1.
+
+    Runs may overlap where they are read, not where they are written (AccessError).
+    """
 
     region: RegionField = Region.ARENA
     offset: U32 = 0
@@ -92,7 +95,10 @@ class StoreStrides(Instruction, opcode=0x22, engine=Engine.STORE, mnemonic="stor
 
 @dataclass(frozen=True)
 class StoreTile(Instruction, opcode=0x23, engine=Engine.STORE, mnemonic="store.tile"):
-    """Copy a box from SRAM to DRAM: run (i, j) from sram + i*sram0 + j*sram1 to offset + i*dram0 + j*dram1."""
+    """Copy a box from SRAM to DRAM: run (i, j) from sram + i*sram0 + j*sram1 to offset + i*dram0 + j*dram1.
+
+    Runs may overlap where they are read, not where they are written (AccessError).
+    """
 
     region: RegionField = Region.ARENA
     offset: U32 = 0

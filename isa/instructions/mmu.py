@@ -51,7 +51,7 @@ class MmuWeight(Instruction, opcode=0x32, engine=Engine.MMU, mnemonic="mmu.weigh
 
     Rows are output channels of K = kernel_h*kernel_w*channels bytes in (kh, kw, c) order; with
     ``transposed`` they are K rows of output channels. A depthwise run has rows of kernel_h*kernel_w taps
-    with ``channels`` bytes each: taps x channels.
+    with ``channels`` bytes each: taps x channels. Rows that overlap are an AccessError of the run.
     """
 
     row_stride: U24 = 0
@@ -74,7 +74,8 @@ class MmuRun(Instruction, opcode=0x34, engine=Engine.MMU, mnemonic="mmu.run"):
 
     m runs over output pixels row by row, n over ``n`` output channels, k over (kh, kw, c). With
     ``accumulate`` the sum is added to what the accumulators hold, else it replaces it. With
-    ``depthwise`` output channel n reads only input channel n (n = channels).
+    ``depthwise`` output channel n reads only input channel n; ``n`` must equal the tile's ``channels`` (AccessError).
+    Sums beyond int32 wrap modulo 2^32. Outputs that overlap each other are an AccessError.
     """
 
     act: U24 = 0

@@ -42,7 +42,12 @@ class Operand(IntEnum):
 
 
 class Func(IntEnum):
-    """One binary32 operation, rounded once: ``dst = func(a, b)``."""
+    """One binary32 operation, rounded once: ``dst = func(a, b)``.
+
+    MIN and MAX are IEEE 754-2019's minimum and maximum: NaN if an operand is NaN, and -0 below +0. RINT rounds to
+    nearest even. Of zero, RECIPROCAL is the infinity of the same sign, RSQRT +inf for both zeros, LOG2 -inf; of
+    negative values RSQRT and LOG2 are NaN.
+    """
 
     COPY = 0
     ADD = 1
@@ -68,7 +73,8 @@ class VcuOp(Instruction, opcode=0x40, engine=Engine.VCU, mnemonic="vcu.op"):
     """Write program slot ``slot``: r[dst] = func(r[a], operand b).
 
     Operand b is register ``b``, the immediate, or parameter vector ``b`` (one binary32 per channel, see
-    ``vcu.params``). Registers 0..3 are preloaded with streams A..D; the result of the last op is stored.
+    ``vcu.params``). Registers 0..3 are preloaded with streams A..D, a register that nothing wrote reads 0; the
+    result of the last op is stored.
     """
 
     slot: U6 = 0
@@ -109,8 +115,9 @@ class VcuStream(Instruction, opcode=0x42, engine=Engine.VCU, mnemonic="vcu.strea
 class VcuConvert(Instruction, opcode=0x43, engine=Engine.VCU, mnemonic="vcu.convert"):
     """Set the int8 conversion of stream ``id``: input (q - zero) * scale, output clamp(rne(y * scale) + zero).
 
-    For an output stream ``scale`` is the reciprocal of the quantization step. Inputs with ``scale`` 0
-    skip the multiplication and give q - zero, the exact integer.
+    For an output stream ``scale`` is the reciprocal of the quantization step; NaN gives ``zero``, infinities saturate.
+    Inputs with ``scale`` 0 skip the multiplication and give q - zero, the exact integer. int32 outputs, which no
+    conversion scales, round to nearest even and saturate; NaN gives 0.
     """
 
     id: Annotated[int, Bits(3)] = 0
@@ -133,6 +140,8 @@ class VcuWindow(Instruction, opcode=0x45, engine=Engine.VCU, mnemonic="vcu.windo
     With a reduction, stream A holds a ``height`` x ``width`` int8 tile with pixel strides stride0, stride1, and
     element (y, x, c) is the reduction over taps of q - zero; taps outside the tile are left out. MAX
     and SUM are exact integers, converted once to binary32, then multiplied by the stream's scale unless it is 0.
+    A window without a tap inside the tile gives MAX the lowest code (-128 - zero) and SUM 0. A stream A that is not
+    int8 is an AccessError.
     """
 
     reduce: Annotated[Reduce, Bits(2)] = Reduce.NONE
@@ -161,7 +170,8 @@ class VcuRun(Instruction, opcode=0x47, engine=Engine.VCU, mnemonic="vcu.run"):
     """Run program slots ``first`` .. ``first``+``count``-1 on every element and store to the output stream.
 
     Streams A and B start at ``a`` and ``b``, the output at ``dst``; ``streams`` says how many of A..D are
-    read. A count of 0 copies stream A through the conversions.
+    read. A count of 0 copies stream A through the conversions. Outputs that overlap each other are an AccessError, and
+    so is an output that lies on an input, unless both have the same address, element size and strides.
     """
 
     first: U6 = 0
