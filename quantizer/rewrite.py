@@ -33,10 +33,16 @@ def _call(model: GraphModule, like: Node, target: object, *args: object) -> Node
 
 
 def _identity(model: GraphModule, node: Node) -> Node | None:
-    """dropout in eval mode and detach pass their operand on."""
-    if node.target is aten.dropout.default and node.args[2]:
+    """dropout in eval mode, detach and what export checked of a type pass their operand on."""
+    if node.target in (aten.dropout.default, aten.feature_dropout.default) and node.args[2]:
         return None
     return node.all_input_nodes[0]
+
+
+def _same_type(model: GraphModule, node: Node) -> Node | None:
+    """A conversion of binary32 to binary32, as ``x.float()``."""
+    x = node.all_input_nodes[0]
+    return x if x.meta["val"].dtype == node.meta["val"].dtype == torch.float32 else None
 
 
 def _batch_norm(model: GraphModule, node: Node) -> Node | None:
@@ -90,7 +96,12 @@ def _buffer(model: GraphModule, like: Node, suffix: str, value: torch.Tensor) ->
 
 RULES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
     aten.dropout.default: _identity,
+    aten.feature_dropout.default: _identity,
     aten.detach.default: _identity,
+    aten._assert_tensor_metadata.default: _identity,
+    aten.to.dtype: _same_type,
+    aten.to.dtype_layout: _same_type,
+    aten._to_copy.default: _same_type,
     aten.batch_norm.default: _batch_norm,
     aten.div.Tensor: _divide,
     aten.rsub.Scalar: _reversed_subtract,

@@ -368,6 +368,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.dropout_.default": dropout,
     "aten.feature_dropout.default": dropout,
     "aten.alias.default": identity,
+    "aten._assert_tensor_metadata.default": identity,
     "aten.clone.default": identity,
     "aten.contiguous.default": identity,
     "aten.detach.default": identity,

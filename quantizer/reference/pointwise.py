@@ -194,6 +194,14 @@ matrix_transpose = _move(torch.t)
 same = _move(lambda x, *_, **__: x)
 
 
+def to(x: Value, *args: Any, **kwargs: Any) -> Value:
+    """``aten.to`` and ``_to_copy`` that stay in float32. Raises UnsupportedError."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.dtype) and value is not torch.float32:
+            raise UnsupportedError(f"conversion to {value}: keep the tensor in float32")
+    return x
+
+
 def pad(x: Value, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
     """Constant padding; codes stay codes if ``value`` is one of theirs."""
     if mode != "constant":

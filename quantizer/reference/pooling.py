@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -26,6 +27,11 @@ def max_pool2d(
     values = x.codes.float() if isinstance(x, Lazy) else x
     y = functional.max_pool2d(values, pair(kernel), step, pair(padding), pair(dilation), ceil_mode)
     return x.moved(y.to(torch.int8)) if isinstance(x, Lazy) else y
+
+
+def max_pool2d_tuple(*args: Any, **kwargs: Any) -> tuple[Lazy | torch.Tensor]:
+    """``max_pool2d_with_indices``, of which only the values exist."""
+    return (max_pool2d(*args, **kwargs),)
 
 
 def avg_pool2d(

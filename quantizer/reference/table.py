@@ -57,8 +57,9 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.silu, "silu", "silu_"),
     **_named(pointwise.tanh, "tanh", "tanh_"),
     **_named(pooling.max_pool2d, "max_pool2d"),
+    **_named(pooling.max_pool2d_tuple, "max_pool2d_with_indices"),
     **_named(pooling.avg_pool2d, "avg_pool2d"),
-    **_named(pooling.adaptive_avg_pool2d, "adaptive_avg_pool2d"),
+    **_named(pooling.adaptive_avg_pool2d, "adaptive_avg_pool2d", "_adaptive_avg_pool2d"),
     **_named(pooling.mean, "mean"),
     **_named(pointwise.pad, "pad"),
     **_named(pointwise.constant_pad_nd, "constant_pad_nd"),
@@ -70,7 +71,9 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.permute, "permute"),
     **_named(pointwise.transpose, "transpose"),
     **_named(pointwise.matrix_transpose, "t"),
-    **_named(pointwise.same, "contiguous", "clone", "detach", "alias", "dropout", "dropout_"),
+    **_named(pointwise.same, "contiguous", "clone", "detach", "detach_", "alias", "dropout", "dropout_"),
+    **_named(pointwise.same, "feature_dropout", "lift_fresh_copy", "_assert_tensor_metadata"),
+    **_named(pointwise.to, "to", "_to_copy"),
     operator.getitem: operator.getitem,
 }
 """Every operator that the reference computes; others are reported together before anything runs."""

@@ -35,6 +35,8 @@ RULES = [
     ("division", lambda norm, x: x / 3, ["mul"]),
     ("reversed subtraction", lambda norm, x: 1 - x, ["mul", "add"]),
     ("dropout", lambda norm, x: functional.dropout(x, 0.5, False).relu(), ["relu"]),
+    ("feature dropout", lambda norm, x: functional.dropout2d(x, 0.5, False).relu(), ["relu"]),
+    ("conversion to its own type", lambda norm, x: x.float().to(torch.float32).relu(), ["relu"]),
     ("division by a tensor stays", lambda norm, x: x / (x * x + 1), ["mul", "add", "div"]),
 ]
 
