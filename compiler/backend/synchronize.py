@@ -90,8 +90,8 @@ def _touched(instructions: Sequence[Instruction]) -> list[tuple[int, int, Access
 
 
 def _rows(box: Box) -> Iterator[Box]:
-    """The steps of a short outermost loop, one by one: what lies between the rows of a tile is not touched."""
-    if not 1 < box.n0 <= SPLIT_ROWS:
+    """A few dense rows one by one: in their hull, a tile would meet all tiles beside it."""
+    if box.n1 > 1 or not 1 < box.n0 <= SPLIT_ROWS:
         yield box
         return
     for i in range(box.n0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 from compiler.ir.kernel import Shape4
@@ -45,10 +45,6 @@ class Place:
         """Byte offset of the first element of ``box``."""
         return self.offset + sum(r.start * s for r, s in zip(box, self.strides, strict=True))
 
-    def channels_from(self, channel: int) -> Place:
-        """The same tensor, seen from channel ``channel`` on."""
-        return replace(self, offset=self.offset + channel * self.strides[3])
-
 
 @dataclass(frozen=True)
 class Transfer:
@@ -82,11 +78,6 @@ def buffer_strides(place: Place, box: Box) -> Shape4:
         step *= max(box[axis].size, 1)
     strides[0] = step
     return (strides[0], strides[1], strides[2], strides[3])
-
-
-def box_bytes(box: Box, element: int) -> int:
-    """SRAM bytes of a packed box."""
-    return box.elements * element
 
 
 def transfers(place: Place, box: Box, sram_strides: Shape4) -> Iterator[Transfer]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.backend.synchronize import Synchronized, semaphore, synchronize
-from isa.access import accesses
+from compiler.backend.synchronize import Synchronized, _rows, semaphore, synchronize
+from isa.access import Box, Memory, accesses
 from isa.encoding import Engine, Instruction
 from isa.errors import UnsupportedError
 from isa.instructions import (
@@ -222,3 +222,15 @@ def test_ten_thousand_instructions_take_a_fraction_of_a_second():
     start = time.process_time()
     synchronize(program, MACHINE)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("box", [
+    Box(Memory.SRAM, 7, 5, 4, 100), Box(Memory.SRAM, 7, 5), Box(Memory.SRAM, 0, 2, 3, 50, 4, 6),
+    Box(Memory.SRAM, 0, 2, 90, 9),
+])  # fmt: skip
+def test_rows_are_the_bytes_of_their_box(box):
+    rows = list(_rows(box))
+    assert sum(row.bytes for row in rows) == box.bytes
+    assert [row.start for row in rows] == [box.start + i * box.stride0 for i in range(len(rows))]
+    assert all(row.dense for row in rows) or rows == [box]
+    assert (len(rows) > 1) == (box == Box(Memory.SRAM, 7, 5, 4, 100))
