@@ -147,6 +147,7 @@ def _group_tiles(per_group: int, groups: int, lanes: int) -> Iterator[int]:
         if groups % count == 0:
             yield count * per_group
     yield from (d for d in _halvings(per_group, min(lanes, per_group)) if per_group % d == 0)
+    yield max(d for d in range(1, 9) if per_group % d == 0)
 
 
 def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:

@@ -98,3 +98,10 @@ def test_a_chunk_of_the_reduction_stays_inside_of_a_group():
         check_schedule(spec, replace(legal, tile_c=8), NOWHERE, TINY, TINY.sram.bytes)
     with pytest.raises(ScheduleError, match=r"^kernel 'k': tile_c = 3 spans groups of 4 outputs, so tile_k must cover"):
         check_schedule(spec, replace(legal, tile_c=3), NOWHERE, TINY, TINY.sram.bytes)
+
+
+def test_groups_of_a_prime_number_of_outputs_are_cut_to_single_ones():
+    spec = convolution(16, 82, 1, 5, groups=2)
+    choice = choose_schedule(spec, ("n",), NOWHERE, TINY, TINY.sram.bytes // 4, 2)
+    assert choice is not None
+    assert choice[0].tile_c == 1
