@@ -61,10 +61,12 @@ def compile(
     ``validate``, ValidationError.
     """
     from compiler.pipeline import Options, compile_graph
+    from isa.energy import EnergyTable
     from isa.machine import Machine
     from quartic.models import load_schedule, quantized_graph
 
     target = machine if isinstance(machine, Machine) else Machine.load(machine)
+    EnergyTable.load(target.energy)  # a binary carries its machine: one that names no table could never be priced
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
     options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
     compiled = compile_graph(quantized_graph(q), target, options)

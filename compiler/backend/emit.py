@@ -17,9 +17,11 @@ from compiler.backend.pack import ConstantPool
 from compiler.backend.synchronize import synchronize
 from compiler.dialects.qnn_base import shape_of
 from compiler.dialects.tile import KernelOp
+from compiler.ir.kernel import KernelSpec
 from compiler.ir.location import blamed, origin
 from compiler.ir.tiling import Tiling
 from isa.container import Binary, Location, TensorInfo
+from isa.errors import UnsupportedError
 from isa.instructions import DType, Halt, Region
 from isa.machine import Machine
 from isa.program import encode
@@ -101,9 +103,23 @@ def _emit_kernel(
     places = tuple(p.data for p in kernel.places.data)
     tiling = Tiling(step.spec, kernel.schedule.data)
     with blamed(kernel):
+        _check_vector_unit(step.spec, machine)
         KernelEmitter(kernel, tiling, places, machine, pool, emitter, lambda op: locations.of(name, op)).emit()
     if step.spec.macs:
         locations.credit(name, kernel, step.spec.macs)
+
+
+def _check_vector_unit(spec: KernelSpec, machine: Machine) -> None:
+    """UnsupportedError where a kernel's vector programs, which lie one behind the other, exceed the machine's unit."""
+    ops = [op for program in (spec.program, spec.pool_program) if program is not None for op in program.ops]
+    registers = max((max(op.dst, op.a) + 1 for op in ops), default=0)
+    vcu = machine.vcu
+    for what, needed, found in (("slots", len(ops), vcu.slots), ("registers", registers, vcu.registers)):
+        if needed > found:
+            raise UnsupportedError(
+                f"its vector program needs {needed} {what}, {machine.name} has [vcu] {what} = {found}: "
+                "give the machine more, or compile without fusion"
+            )
 
 
 def _spans(indices: list[int]) -> tuple[tuple[int, int], ...]:

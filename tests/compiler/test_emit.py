@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compiler.pipeline import Options, compile_module
 from isa.access import Memory, accesses
 from isa.container import Binary, TensorInfo
+from isa.errors import UnsupportedError
 from isa.instructions import DType, Halt
 from isa.machine import Machine
 from isa.program import decode
@@ -86,3 +89,10 @@ def test_a_residual_belongs_to_the_add_that_reads_it():
     nodes = [location.node for location in emitted(body).locations]
     assert nodes[-1] == "overhead:end of program"
     assert "n3" in nodes
+
+
+def test_a_vector_unit_too_small_for_a_program_is_an_error():
+    small = replace(TINY, name="small", vcu=replace(TINY.vcu, slots=1))
+    module = graph([(1, 3, 9, 8)], lambda x: q(relu(add(relu(x), x))))
+    with pytest.raises(UnsupportedError, match=r"its vector program needs \d+ slots, small has \[vcu\] slots = 1"):
+        compile_module(module, small, Options())

@@ -129,6 +129,17 @@ def test_program_without_halt_names_its_file(folder: Path, capsys: pytest.Captur
     assert "endless.s: CODE section: code has no halt" in capsys.readouterr().err
 
 
+def test_machine_without_an_energy_table_does_not_compile(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert outcome("machines", "tiny") == 0
+    text = capsys.readouterr().out.replace('energy = "28nm"', 'energy = "3nm"')
+    (folder / "own.toml").write_text(text)
+    files = (str(folder / "net.pt2"), "-o", str(folder / "own.qbin"))
+    assert outcome("compile", *files, "--machine", str(folder / "own.toml")) == 2
+    assert "energy table '3nm'" in capsys.readouterr().err
+    assert not (folder / "own.qbin").exists()
+
+
 def test_quantized_model_is_not_quantized_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ("--calibration", str(folder / "images.npy"), "-o", str(folder / "twice.pt2"))
     assert outcome("quantize", str(folder / "net.pt2"), *files) == 2
