@@ -125,6 +125,12 @@ class Reference(nn.Module):
         if len(inputs) != len(self.inputs):
             raise InputError(f"{len(inputs)} inputs given, the graph takes {len(self.inputs)}")
         for node, x, shape in zip(self.inputs, inputs, self._shapes, strict=True):
+            if not isinstance(x, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputError(f"input {node.name} is a {type(x).__name__}: must be a torch.Tensor")
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and x.dtype != value.dtype:
+                # In binary64 every step would run, and give other bits than the chip's.
+                raise InputError(f"input {node.name} is {x.dtype}: must be {value.dtype}; convert it with .to()")
             if shape is not None and x.shape != shape:
                 raise InputError(
                     f"input {node.name} has shape {tuple(x.shape)}, the graph was exported for {tuple(shape)}"

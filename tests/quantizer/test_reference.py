@@ -322,6 +322,10 @@ def test_wrong_inputs_are_named() -> None:
         ref(x, x)
     with pytest.raises(InputError, match=r"shape \(1, 3, 5, 5\), the graph was exported for \(1, 3, 12, 12\)"):
         ref(torch.zeros(1, 3, 5, 5))
+    with pytest.raises(InputError, match=r"is torch\.float64: must be torch\.float32; convert it with \.to\(\)"):
+        ref(x.double())
+    with pytest.raises(InputError, match=r"is a ndarray: must be a torch\.Tensor"):
+        ref(x.numpy())
 
 
 def test_outputs_are_a_flat_tuple() -> None:
