@@ -9,6 +9,7 @@ same bits. Commas and blanks separate; ``#`` or ``;`` starts a comment.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -126,6 +127,8 @@ def parse_value(row: FieldLayout, text: str, mnemonic: str) -> int | float:
         return names[text]
     try:
         value = float(text) if row.bits.is_float else int(text, 0)
+        if value in (math.inf, -math.inf) and "inf" not in text.lower():  # 1e400 is no binary64
+            raise ValueError
     except ValueError:
         raise AssemblyError(f"{mnemonic}: {row.name}={text} must be {row.allowed()}") from None
     return row.checked(value, mnemonic)

@@ -91,6 +91,7 @@ def test_blanks_commas_and_comments_are_free():
         ("vcu.op func=ad", "vcu.op: func=ad is unknown; did you mean 'add'? (it is one of copy, add, sub"),
         ("vcu.op immediate=big", "vcu.op: immediate=big must be a number in binary32's range"),
         ("vcu.op immediate=1e39", "vcu.op: immediate=1e+39 must be a number in binary32's range"),
+        ("vcu.op immediate=-1e400", "vcu.op: immediate=-1e400 must be a number in binary32's range"),
     ],
 )
 def test_errors_name_line_rule_and_remedy(text, message):
