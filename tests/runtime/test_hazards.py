@@ -175,6 +175,11 @@ def test_a_signaller_that_waits_for_the_waiter_does_not_overflow():
     check([VcuSync(signal_a=1), MmuSync(wait_a=1, signal_a=2), VcuSync(wait_a=2, signal_a=1)], machine)
 
 
+def test_an_engine_that_waits_for_itself_has_taken_its_own_count():
+    machine = replace(TINY, sync=replace(TINY.sync, semaphore_max=1))
+    check([LoadSync(signal_a=1), LoadSync(wait_a=1, signal_a=1), LoadSync(wait_a=1)], machine)
+
+
 def test_a_semaphore_that_the_machine_lacks_is_an_error():
     machine = replace(TINY, sync=replace(TINY.sync, semaphores=5))
     with pytest.raises(SemaphoreError, match=r"uses semaphore 6: the machine has 1 .. 5"):

@@ -30,8 +30,8 @@ def convolutions(draw, depthwise=False):
             height=height,
             width=width,
             channels=c,
-            pixel_stride=c + (gap := draw(st.integers(0, 3))),
-            row_stride=width * (c + gap) + draw(st.integers(0, 5)),
+            pixel_stride=(pixel := draw(st.integers(1, c + 3))),  # pixels may overlap
+            row_stride=width * pixel + draw(st.integers(0, 5)),
             zero=draw(ZERO),
         ),
         "window": MmuWindow(
@@ -101,6 +101,15 @@ def test_a_run_is_a_convolution(case, seed, accumulate):
     want = reference(activations(found, tile), w, case, 1) + (before if accumulate else 0)
     run(found, *setup(case, row + 3), MmuRun(act=ACT, weight=WEIGHT, n=case["n"], accumulate=accumulate))
     assert torch.equal(results(found, case), want)
+
+
+def test_pixels_of_a_pointwise_run_may_overlap():
+    found = context()
+    x = found.memory.bytes[Memory.SRAM].view(torch.int8)[ACT:].as_strided((6, 4), (1, 1)).int()
+    w = found.memory.bytes[Memory.SRAM].view(torch.int8)[WEIGHT:].as_strided((3, 4), (4, 1)).int()
+    tile = MmuInput(height=1, width=6, channels=4, row_stride=6, pixel_stride=1)
+    run(found, tile, MmuWeight(row_stride=4), MmuOutput(width=6, pixel_stride=12), MmuRun(act=ACT, weight=WEIGHT, n=3))
+    assert torch.equal(get(found, Memory.ACC, 0, (6, 3), torch.int32), (x @ w.t()).to(torch.int32))
 
 
 @settings(max_examples=80)

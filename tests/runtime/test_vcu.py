@@ -159,11 +159,16 @@ def test_odd_values_have_defined_codes():
     setup = VcuShape(n2=5), VcuStream(id=0, dtype=DType.F32, stride2=4), VcuConvert(id=7, zero=7)
     run(found, *setup, VcuRun(a=0, dst=OUT))
     assert get(found, Memory.SRAM, OUT, (5,), torch.int8).tolist() == [7, 127, -128, 127, 9]
-    want = [0, 2**31 - 1, -(2**31), 2**31 - 1, 2]
-    found = context()
-    put(found, Memory.SRAM, 0, torch.tensor([float("nan"), float("inf"), float("-inf"), 3e9, 2.5]))
-    run(found, VcuStream(id=7, dtype=DType.I32, stride2=4), *setup, VcuRun(a=0, dst=OUT))
-    assert get(found, Memory.SRAM, OUT, (5,), torch.int32).tolist() == want
+
+
+def test_int32_outputs_round_to_even_and_saturate():
+    values = [float("nan"), float("inf"), float("-inf"), 3e9, 2147483520.0, 2.5, 3.5, -2.7, -0.5]
+    want = [0, 2**31 - 1, -(2**31), 2**31 - 1, 2147483520, 2, 4, -3, 0]
+    found, n = context(), len(values)
+    put(found, Memory.SRAM, 0, torch.tensor(values))
+    streams = VcuStream(id=0, dtype=DType.F32, stride2=4), VcuStream(id=7, dtype=DType.I32, stride2=4)
+    run(found, VcuShape(n2=n), *streams, VcuConvert(id=7, zero=7, scale=3.0), VcuRun(a=0, dst=OUT))
+    assert get(found, Memory.SRAM, OUT, (n,), torch.int32).tolist() == want
 
 
 @settings(max_examples=60)
