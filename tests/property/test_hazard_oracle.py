@@ -19,7 +19,8 @@ MACHINE = replace(TINY, sync=replace(TINY.sync, semaphore_max=LIMIT))
 QUEUES = (LoadSync, StoreSync, MmuSync, VcuSync)
 DMA = 2
 """Queues before this one start an instruction while the one before it is not complete; completions keep order."""
-BOXES = st.lists(st.builds(Box, st.just(Memory.SRAM), st.integers(0, 3), st.integers(1, 2)), max_size=1).map(tuple)
+BOX = st.tuples(st.integers(0, 3), st.integers(1, 2)).map(lambda pair: Box(Memory.SRAM, *pair))
+BOXES = st.lists(BOX, max_size=1).map(tuple)
 State = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Instructions started and completed per engine, count per semaphore."""
 
