@@ -100,6 +100,16 @@ def test_depthwise_run():
     assert costs.events(run, state, EDGE)[Event.MAC_W8A8] == 49 * 25 * 48
 
 
+def test_depthwise_windows_reread_only_what_slides_in():
+    """A row of the window's columns stays buffered: stride_w new columns per output, all of them when dilated."""
+    for stride, dilation, fresh in ((1, 1, 3), (2, 1, 6), (4, 1, 9), (1, 2, 9)):
+        window = MmuWindow(kernel_h=3, kernel_w=3, stride_w=stride, dilation_w=dilation)
+        state = state_of(MmuInput(channels=64), window, MmuOutput(height=7, width=7))
+        weights = 9 * 64 // 32
+        words = costs.events(MmuRun(n=64, depthwise=1), state, EDGE)[Event.SRAM_READ_WORD]
+        assert words == 49 * fresh * 2 + weights
+
+
 def test_vector_run_counts_passes():
     ops = [VcuOp(slot=i, func=Func.ADD) for i in range(5)]
     state = state_of(*ops, VcuShape(n0=10, n1=10, n2=64))
@@ -118,6 +128,14 @@ def test_window_takes_a_cycle_per_tap():
     window = VcuWindow(reduce=Reduce.MAX, kernel_h=3, kernel_w=3, height=20, width=20)
     state = state_of(window, VcuShape(n0=10, n1=10, n2=64), VcuStream(id=0, stride0=1280, stride1=64))
     assert costs.cycles(VcuRun(), state, EDGE) == 12 + 900
+
+
+def test_window_adds_once_per_tap_and_element():
+    shape = VcuShape(n0=2, n1=3, n2=8)
+    window = VcuWindow(reduce=Reduce.SUM, kernel_h=3, kernel_w=2, height=9, width=9)
+    plain = costs.events(VcuRun(), state_of(shape), EDGE)[Event.VCU_ADD]
+    pooled = costs.events(VcuRun(), state_of(shape, window), EDGE)[Event.VCU_ADD]
+    assert pooled - plain == 48 * 6
 
 
 def test_gaps_between_elements_cost_a_word_each():

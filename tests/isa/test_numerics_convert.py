@@ -165,3 +165,11 @@ def test_product_wraps_modulo_2_to_the_32_on_every_path(monkeypatch: pytest.Monk
     assert numerics.matmul_i8(a.numpy(), a.numpy()).tolist() == want
     monkeypatch.setattr("isa.numerics.integer.int_mm_is_exact", lambda _torch: False)
     assert numerics.matmul_i8(a, a).tolist() == want
+
+
+def test_long_products_of_odd_numbers_are_exact_in_numpy():
+    """Partial sums beyond 2^24 that are odd, which one binary32 product over all terms would round."""
+    a = np.full((2, 5001), 127, np.int8)
+    w = np.full((3, 5001), 127, np.int8)
+    w[:, ::7] = 126
+    assert np.array_equal(numerics.matmul_i8(a, w), a.astype(np.int64) @ w.astype(np.int64).T)

@@ -168,3 +168,12 @@ def test_a_vector_run_may_write_where_it_reads_only_element_by_element():
     message = r"instruction 2 \(vcu.run\) .* writes SRAM \[0x1, 0x8\), of which it also reads 0x1..0x6 in SRAM"
     with pytest.raises(AccessError, match=message):
         run(binary(LOAD, *shifted, store), [X])
+
+
+def test_without_checks_every_run_starts_with_cleared_memories():
+    """The vector run reads what only a later load writes: zeros, in the second run too."""
+    late = [*COPY[:1], VcuRun(a=0, dst=64, signal_a=2), STORE, LoadCopy(region=Region.INPUT, sram=0, bytes=8)]
+    for _ in range(2):
+        assert not run(binary(*late), [X], checks=False).outputs[0].any()
+    with pytest.raises(SimulationError):
+        run(binary(*late), [X])
