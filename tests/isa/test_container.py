@@ -18,7 +18,7 @@ from isa.container import ENTRY, HEADER, TAGS, Binary
 from isa.errors import ContainerError
 from isa.instructions import DType, Halt, LoadCopy
 from isa.machine import Machine
-from isa.sections import Location, TensorInfo, write_machine
+from isa.sections import Location, TensorInfo, read_locations, write_machine
 from tests.isa.binaries import sample, seal, sections
 
 ROOT = Path(__file__).parents[2]
@@ -307,3 +307,11 @@ def test_inputs_may_not_share_bytes_but_outputs_may():
         replace(sample(), inputs=(first, second), input_bytes=8)
     found = replace(sample(), outputs=(first, replace(first, name="again")), output_bytes=8)
     assert Binary.from_bytes(found.to_bytes()) == found
+
+
+def test_a_location_names_strings_of_its_table():
+    payload = b"".join(
+        [struct.pack("<I", 1), struct.pack("<I", 0), struct.pack("<I", 1), struct.pack("<IIIIQ", 0, 0, 1, 0, 0)]
+    )
+    with rejects("section LOCS, byte 36: string 1 of a location, must be below 1"):
+        read_locations(payload + struct.pack("<I", 0))

@@ -1,5 +1,7 @@
 """Programs as bytes."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 from isa import program
 from isa.encoding import WORD_BYTES
 from isa.errors import EncodingError
-from isa.instructions import Halt, LoadCopy
+from isa.instructions import Halt, LoadCopy, VcuConvert
 from tests.isa.strategies import instructions, programs, words
+
+SCALE = next(row for row in VcuConvert.layout() if row.name == "scale")
 
 
 @given(st.lists(instructions(), max_size=8))
@@ -59,3 +63,12 @@ def test_no_code_is_an_empty_program_but_not_a_whole_one():
 def test_halt_must_be_the_last_instruction():
     with pytest.raises(EncodingError, match="byte offset 0x10: halt is instruction 1 of 3, must be the last"):
         program.verify(program.encode([LoadCopy(), Halt(), LoadCopy()]))
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7FC00001, 0xFFC00000])
+def test_no_other_nan_than_the_canonical_one(bits):
+    word = VcuConvert(scale=math.inf).word() & ~(0xFFFFFFFF << SCALE.low) | bits << SCALE.low
+    code = word.to_bytes(WORD_BYTES, "little") + Halt().encode()
+    for check in (program.decode, program.verify):
+        with pytest.raises(EncodingError, match=f"scale is NaN {bits:#x}, must be 0x7fc00000"):
+            check(code)

@@ -42,7 +42,7 @@ def programs(draw: st.DrawFn) -> tuple[list[Instruction], list[Accesses]]:
         signals = draw(own), draw(own)
         for signal in signals:
             counts[signal] += 1
-        program.append(QUEUES[engine](*waits, *signals))
+        program.append(QUEUES[engine](waits[0], waits[1], signals[0], signals[1]))
     return program, [Accesses(draw(BOXES), draw(BOXES)) for _ in program]
 
 
