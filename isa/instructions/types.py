@@ -7,7 +7,6 @@ from typing import Annotated
 from isa.encoding import Bits
 
 U1 = Annotated[int, Bits(1)]
-U2 = Annotated[int, Bits(2)]
 U4 = Annotated[int, Bits(4)]
 U6 = Annotated[int, Bits(6)]
 U8 = Annotated[int, Bits(8)]
