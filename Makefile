@@ -20,10 +20,10 @@ demo: $(STAMP) ## set up, then quantize, compile, disassemble and simulate a sma
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) ## every test, the slow ones too (what CI runs)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 fast: $(STAMP) ## the tests that take under ten seconds each
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -n auto -m 'not slow'
 
 lint: $(STAMP) ## ruff: rules and formatting of imports
 	@$(BIN)/ruff check .

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch is imported: the workers of `pytest -n` share the cores, and threads that wait for each other's
+# turn on a busy core cost more than any of these small tensors gains.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from filecheck.matcher import Matcher

@@ -77,7 +77,7 @@ def weight_block_bytes(tiling: Tiling, channels: int) -> int:
 def burst_bytes(
     shape: Shape4, sizes: tuple[int, int, int], element: int, burst: int, strides: Shape4 | None = None
 ) -> int:
-    """DRAM bytes, whole bursts, that moving a box of ``sizes`` (h, w, c) takes; ``strides`` (elements) if not packed."""
+    """DRAM bytes, whole bursts, of moving a box of ``sizes`` (h, w, c); ``strides`` (elements) if it is not packed."""
     steps = (strides or packed_strides(shape, 1))[1:]
     run = 1
     for axis in sorted(range(3), key=lambda a: (steps[a], -a)):

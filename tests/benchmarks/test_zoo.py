@@ -30,6 +30,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert round(counted.macs / 1e6) == million_macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_signal_survives_random_weights(name: str) -> None:
     network = NETWORKS[name]

@@ -100,6 +100,7 @@ for name in ("zoo", "attention", "nested_concat"):
 """
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_no_process_and_no_hash_seed():
     path = os.pathsep.join(p for p in sys.path if p)
     runs = [

@@ -16,6 +16,8 @@ from quartic import Executable
 from runtime.profile import LEVELS
 from tests.e2e.support import network, probes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

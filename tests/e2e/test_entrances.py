@@ -39,6 +39,7 @@ def by_torchao(name: str, quantizer: str) -> tuple[GraphModule, tuple[int, ...]]
     return convert_pt2e(prepared), shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantizer"),
     [

@@ -30,6 +30,7 @@ def test_small_network_in_a_batch_of_four(name: str) -> None:
     assert_bits(q, probes(shape), "tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE_NETWORKS)
 def test_image_network_at_reduced_resolution(name: str) -> None:
     q, shape = network(name)
