@@ -87,14 +87,15 @@ def energy_table(rows: Sequence[Row]) -> str:
 
 
 def bounds_table(rows: Sequence[Row]) -> str:
-    """Every bound, in milliseconds, and how far the simulated time is above it."""
+    """Every bound of time and the one of energy, and how far the simulation is above it."""
     kinds = list(rows[0]["bounds"])
     return markdown(
-        ("network", *(f"{kind}: ms (ratio)" for kind in kinds)),
+        ("network", *(f"{kind}: ms (ratio)" for kind in kinds), "energy: mJ (ratio)"),
         (
             (
                 row["network"],
                 *(f"{row['bounds'][kind] * 1e3:.3f} ({row['seconds'] / row['bounds'][kind]:.2f})" for kind in kinds),
+                f"{row['bound joules'] * 1e3:.3f} ({row['joules']['total'] / row['bound joules']:.2f})",
             )
             for row in rows
         ),
