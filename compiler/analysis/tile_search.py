@@ -20,6 +20,9 @@ from isa.machine import Machine
 
 Choice = tuple[KernelSchedule, KernelCost]
 
+MAX_PIXEL_BYTES = (1 << 16) - 1
+"""What the pixel_stride of ``mmu.input`` can say."""
+
 
 def choose_schedule(
     spec: KernelSpec,
@@ -48,6 +51,8 @@ def _cheapest(
     best: Choice | None = None
     score = inf
     for schedule in candidates:
+        if _pixel_bytes(spec, schedule, residency) > MAX_PIXEL_BYTES:
+            continue
         cost = kernel_cost(Tiling(spec, schedule), residency, machine)
         if cost.sram_bytes > budget or cost.acc_bytes > machine.acc.bytes:
             continue
@@ -56,6 +61,15 @@ def _cheapest(
         if price < score:
             best, score = (schedule, cost), price
     return best
+
+
+def _pixel_bytes(spec: KernelSpec, schedule: KernelSchedule, residency: Residency) -> int:
+    """Bytes between pixels of a matrix kernel's input on chip: all channels where it stays, else a chunk."""
+    anchor = spec.anchor
+    if not isinstance(anchor, MatrixAnchor) or anchor.groups > 1:
+        return 0
+    channels = spec.operands[anchor.act][3]
+    return channels if residency.operands[anchor.act] else min(schedule.tile_k, channels)
 
 
 def check_schedule(

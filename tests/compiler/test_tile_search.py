@@ -105,3 +105,11 @@ def test_groups_of_a_prime_number_of_outputs_are_cut_to_single_ones():
     choice = choose_schedule(spec, ("n",), NOWHERE, TINY, TINY.sram.bytes // 4, 2)
     assert choice is not None
     assert choice[0].tile_c == 1
+
+
+def test_pixels_too_wide_for_the_instruction_are_cut():
+    spec = convolution(70000, 4, 1, 1)
+    choice = choose_schedule(spec, ("n",), NOWHERE, EDGE, EDGE.sram.bytes)
+    assert choice is not None
+    assert choice[0].tile_k < 1 << 16
+    assert choose_schedule(spec, ("n",), Residency((True, False), False), EDGE, EDGE.sram.bytes) is None
