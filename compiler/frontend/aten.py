@@ -1,8 +1,8 @@
 """One table: PyTorch operator -> the function that builds its qnn operations.
 
 A builder gets the graph under construction and the call's arguments, nodes replaced by frontend values, with
-PyTorch's own names and defaults. It returns a frontend value, or raises Refusal. Builders of movement, pooling and
-quantization are in ``aten_layout``.
+PyTorch's own names and defaults. It returns a frontend value, or raises Refusal. Builders of movement and
+quantization are in ``aten_layout``, those of pooling in ``aten_pool``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from xdsl.ir import Operation, SSAValue
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.frontend import aten_layout as layout
+from compiler.frontend import aten_pool
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import (
     Codes,
@@ -305,5 +306,6 @@ OPERATORS: dict[str, Builder] = {
     "aten._native_batch_norm_legit_no_training.default": batch_norm_tuple,
     "_operator.getitem": getitem,
     **layout.OPERATORS,
+    **aten_pool.OPERATORS,
 }
 """Every supported operator."""

@@ -1,10 +1,10 @@
-"""Builders of quantization, movement and pooling operators."""
+"""Builders of quantization and movement operators."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -257,105 +257,6 @@ def concat(g: Graph, values: Sequence[Value], dim: int = 0) -> Value:
     return Float(g.add(qnn.ConcatOp([g.float(value) for value in values], axis)))
 
 
-def _image(g: Graph, x: Any) -> Any:
-    source = g.ints(x)
-    if len(shape_of(source)) != 4:
-        raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
-    return source
-
-
-def _padding(
-    source: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[int, int, int, int]:
-    (top, left), bottom_right = pair(padding), list(pair(padding))
-    if ceil_mode:
-        per_axis = zip(shape_of(source)[2:], pair(kernel), pair(stride), pair(dilation), pair(padding), strict=True)
-        bottom_right = [shapes.ceil_padding(*axis) for axis in per_axis]
-    return top, left, bottom_right[0], bottom_right[1]
-
-
-def max_pool2d(
-    g: Graph,
-    x: Value,
-    kernel: Pair,
-    stride: Pair = (),
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    ceil_mode: bool = False,
-) -> Value:
-    """``aten.max_pool2d`` on the codes."""
-    source, strides = _image(g, x), stride or kernel
-    sides = _padding(source, kernel, strides, padding, dilation, ceil_mode)
-    for axis, have in enumerate(shape_of(source)[2:]):
-        window = (pair(kernel)[axis], pair(strides)[axis], pair(dilation)[axis], sides[axis], sides[axis + 2])
-        if not shapes.windows_reach(have, *window):
-            raise Refusal(
-                f"a window lies wholly in the padding {tuple(sides)} of input {list(shape_of(source))}: "
-                "its maximum would be of nothing",
-                "pad less, or dilate less",
-            )
-    return Quantized(g.add(qnn.MaxPool2dOp(source, pair(kernel), pair(strides), sides, pair(dilation))))
-
-
-def max_pool2d_tuple(g: Graph, *args: Any) -> tuple[Value, ...]:
-    """``aten.max_pool2d_with_indices``, of which only the values are supported."""
-    return (max_pool2d(g, *args),)
-
-
-def avg_pool2d(
-    g: Graph,
-    x: Value,
-    kernel: Pair,
-    stride: Pair = (),
-    padding: Pair = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Value:
-    """``aten.avg_pool2d``. Taps that ``ceil_mode`` adds never count, also where padding does."""
-    source, strides = _image(g, x), stride or kernel
-    sides = _padding(source, kernel, strides, padding, 1, ceil_mode)
-    own = (*pair(padding), *pair(padding))
-    if count_include_pad and sides != own and divisor_override is None:
-        top, left, bottom, right = own
-        if any(own):
-            source = g.add(qnn.PadOp(source, (0, 0, 0, 0, top, bottom, left, right)))
-        sides, count_include_pad = (0, 0, sides[2] - bottom, sides[3] - right), False
-    if not any(sides):
-        count_include_pad = True  # the same, and simpler for what follows
-    op = qnn.AvgPool2dOp(source, pair(kernel), pair(strides), sides, count_include_pad, divisor_override)
-    return Float(g.add(op))
-
-
-def adaptive_avg_pool2d(g: Graph, x: Value, output_size: Pair) -> Value:
-    """``aten.adaptive_avg_pool2d``: an average pool where the windows are even."""
-    source = _image(g, x)
-    have, want = shape_of(source)[2:], cast(Sequence[int | None], pair(output_size))
-    wanted = [h if w is None else w for h, w in zip(have, want, strict=True)]
-    if any(h % w for h, w in zip(have, wanted, strict=True)):
-        return Float(g.add(qnn.AdaptiveAvgPool2dOp(source, wanted)))
-    kernel = [h // w for h, w in zip(have, wanted, strict=True)]
-    return Float(g.add(qnn.AvgPool2dOp(source, kernel, kernel)))
-
-
-def mean(g: Graph, x: Value, dims: Pair | None, keepdim: bool = False, *, dtype: str | None = None) -> Value:
-    """``aten.mean.dim`` over neighbouring dimensions: an average pool and a reshape."""
-    source = g.ints(x)
-    shape = shape_of(source)
-    named = range(len(shape)) if not dims and dims != 0 else (dims,) if isinstance(dims, int) else dims or ()
-    reduced = sorted(dim % len(shape) for dim in named)
-    if reduced != list(range(reduced[0], reduced[-1] + 1)):
-        raise Refusal(f"mean needs neighbouring dimensions, got {list(named)}", "permute the tensor first")
-    first, last = reduced[0], reduced[-1] + 1
-    kernel = [shape[2] if 2 in reduced else 1, shape[3] if 3 in reduced else 1] if len(shape) == 4 else [0, 0]
-    if len(shape) != 4 or first < 2:
-        kernel = [prod(shape[first:last]), 1]
-        source = g.add(qnn.ReshapeOp(source, (prod(shape[:first]), 1, kernel[0], prod(shape[last:]))))
-    pooled = Float(g.add(qnn.AvgPool2dOp(source, kernel, kernel)))
-    middle = [1] * (last - first) if keepdim else []
-    return reshape(g, pooled, [*shape[:first], *middle, *shape[last:]])
-
-
 Q = "quantized_decomposed"
 OPERATORS: dict[str, Callable[..., Any]] = {
     f"{Q}.quantize_per_tensor.default": quantize,
@@ -391,11 +292,5 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": constant_pad,
     "aten.cat.default": concat,
-    "aten.max_pool2d.default": max_pool2d,
-    "aten.max_pool2d_with_indices.default": max_pool2d_tuple,
-    "aten.avg_pool2d.default": avg_pool2d,
-    "aten.adaptive_avg_pool2d.default": adaptive_avg_pool2d,
-    "aten._adaptive_avg_pool2d.default": adaptive_avg_pool2d,
-    "aten.mean.dim": mean,
 }
 """Builders by operator."""

@@ -135,6 +135,8 @@ case("padding that is no code", [IMAGE], lambda m, x: m.d(F.pad(m.c(x), (1, 2, 0
      c=conv(6, 5, 1), d=conv(5, 4, 3))  # fmt: skip
 case("more channels than the field", [(1, 65600)], lambda m, x: m.l(x), l=linear(65600, 2))
 case("stride to no second output", [(1, 2, 90, 3)], lambda m, x: F.adaptive_avg_pool2d(x, (1, 3)))
+case("more taps than a window has", [(1, 2, 300, 4)], lambda m, x: x.mean((2, 3)))
+case("longer steps than a window has", [(1, 2, 140, 4)], lambda m, x: F.adaptive_avg_pool2d(x, (2, 2)))
 
 
 def assert_same(actual: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
