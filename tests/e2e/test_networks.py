@@ -58,3 +58,19 @@ def test_image_network_in_a_batch_of_four(name: str) -> None:
 def test_image_network_at_full_resolution(name: str) -> None:
     q, shape = network(name, full=True)
     assert_bits(q, probes(shape))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", CHOICES, ids=str)
+@pytest.mark.parametrize("machine", ["edge28", "tiny"])
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+def test_image_network_at_full_resolution_on_every_machine(name: str, machine: str, options: dict[str, bool]) -> None:
+    q, shape = network(name, full=True)
+    assert_bits(q, probes(shape, extreme=False), machine, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IMAGE_NETWORKS)
+def test_image_network_at_full_resolution_in_a_batch_of_four(name: str) -> None:
+    q, shape = network(name, batch=4, full=True)
+    assert_bits(q, probes(shape, extreme=False))
