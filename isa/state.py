@@ -8,8 +8,10 @@ from isa.encoding import Instruction
 from isa.instructions import (
     LoadShape,
     LoadStrides,
+    MmuCodes,
     MmuInput,
     MmuOutput,
+    MmuTable,
     MmuWeight,
     MmuWindow,
     StoreShape,
@@ -18,13 +20,17 @@ from isa.instructions import (
     VcuConvert,
     VcuOp,
     VcuParams,
+    VcuReduce,
+    VcuResize,
     VcuShape,
     VcuStream,
+    VcuThreshold,
     VcuWindow,
 )
 
 VCU_SLOTS = 64
 VCU_STREAMS = 8
+CODEBOOK = 16
 
 
 class State:
@@ -37,8 +43,10 @@ class State:
     __slots__ = (
         "load_shape",
         "load_strides",
+        "mmu_codes",
         "mmu_input",
         "mmu_output",
+        "mmu_tables",
         "mmu_weight",
         "mmu_window",
         "store_shape",
@@ -47,8 +55,11 @@ class State:
         "vcu_converts",
         "vcu_ops",
         "vcu_params",
+        "vcu_reduce",
+        "vcu_resizes",
         "vcu_shape",
         "vcu_streams",
+        "vcu_thresholds",
         "vcu_window",
     )
 
@@ -61,10 +72,15 @@ class State:
         self.mmu_window = MmuWindow()
         self.mmu_weight = MmuWeight()
         self.mmu_output = MmuOutput()
+        self.mmu_codes = MmuCodes()
+        self.mmu_tables: list[MmuTable] = [MmuTable(index=index) for index in range(CODEBOOK)]
         self.vcu_shape = VcuShape()
         self.vcu_params = VcuParams()
         self.vcu_window = VcuWindow()
         self.vcu_base = VcuBase()
+        self.vcu_reduce = VcuReduce()
+        self.vcu_resizes: list[VcuResize] = [VcuResize(axis=axis) for axis in range(2)]
+        self.vcu_thresholds: list[VcuThreshold] = [VcuThreshold(index=index) for index in range(CODEBOOK)]
         self.vcu_ops: list[VcuOp] = [VcuOp(slot=slot) for slot in range(VCU_SLOTS)]
         self.vcu_streams: list[VcuStream] = [VcuStream(id=stream) for stream in range(VCU_STREAMS)]
         self.vcu_converts: list[VcuConvert] = [VcuConvert(id=stream) for stream in range(VCU_STREAMS)]
@@ -103,6 +119,21 @@ def _put_convert(state: State, instruction: Instruction) -> None:
     state.vcu_converts[instruction.id] = instruction
 
 
+def _put_table(state: State, instruction: Instruction) -> None:
+    assert isinstance(instruction, MmuTable)
+    state.mmu_tables[instruction.index] = instruction
+
+
+def _put_resize(state: State, instruction: Instruction) -> None:
+    assert isinstance(instruction, VcuResize)
+    state.vcu_resizes[instruction.axis] = instruction
+
+
+def _put_threshold(state: State, instruction: Instruction) -> None:
+    assert isinstance(instruction, VcuThreshold)
+    state.vcu_thresholds[instruction.index] = instruction
+
+
 SETTERS: dict[type[Instruction], Callable[[State, Instruction], None]] = {
     LoadShape: _sticky("load_shape"),
     LoadStrides: _sticky("load_strides"),
@@ -119,4 +150,9 @@ SETTERS: dict[type[Instruction], Callable[[State, Instruction], None]] = {
     VcuOp: _put_op,
     VcuStream: _put_stream,
     VcuConvert: _put_convert,
+    MmuCodes: _sticky("mmu_codes"),
+    MmuTable: _put_table,
+    VcuReduce: _sticky("vcu_reduce"),
+    VcuResize: _put_resize,
+    VcuThreshold: _put_threshold,
 }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.instructions import DType, Func, Operand, Reduce
+from isa.instructions import DType, Func, Mode, Operand, Reduce, Resize, RowReduce
 
 Shape4 = tuple[int, int, int, int]
 
@@ -58,7 +58,13 @@ class MatrixAnchor:
     zero_weight: int = 0
     depthwise: bool = False
     dynamic_weight: bool = False
-    """The weight is an activation [K, N] (matmul), not a constant [N, K]."""
+    """The weight is an activation (matmul), [K, N] or with ``transposed`` [N, K], not a constant [N, K]."""
+    transposed: bool = False
+    mode: Mode = Mode.W8A8
+    weight_zeros: tuple[int, ...] = ()
+    """Zero point of each output channel; empty when ``zero_weight`` is that of all."""
+    codebook: tuple[int, ...] = ()
+    """16 entries that 4-bit activation codes stand for; ``zero_act`` counts in their units."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,25 @@ class PoolAnchor:
     reduce: Reduce
     zero: int
     scale: float
+
+
+@dataclass(frozen=True)
+class ResizeAnchor:
+    """Interpolation of operand ``act`` over (h, w): output y reads position max(y*num + phase, 0) / den; see ``vcu.resize``."""
+
+    act: int
+    kind: Resize
+    num: tuple[int, int]
+    den: tuple[int, int]
+    phase: tuple[int, int]
+    zero: int = 0
+    scale: float = 0.0
+
+    def input_range(self, axis: int, start: int, stop: int, size: int) -> tuple[int, int]:
+        """Input [lo, hi) that outputs [start, stop) read along ``axis`` (0 = h, 1 = w)."""
+        first, last = (max(y * self.num[axis] + self.phase[axis], 0) // self.den[axis] for y in (start, stop - 1))
+        more = 2 if self.kind is Resize.BILINEAR else 1
+        return min(first, size - 1), min(last + more, size)
 
 
 @dataclass(frozen=True)
@@ -89,7 +114,7 @@ class CopyAnchor:
     """Code or number that the whole output holds before the copy (pad); None when the copy writes all of it."""
 
 
-Anchor = MatrixAnchor | PoolAnchor | CopyAnchor | None
+Anchor = MatrixAnchor | PoolAnchor | ResizeAnchor | CopyAnchor | None
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,8 @@ class Stream:
     zero: int = 0
     scale: float = 0.0
     """Dequantization step; 0 leaves the exact integer (q - zero)."""
+    row: int = -1
+    """Not an operand but number ``row`` of what the row stages gave: one binary32 per row of channels."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +158,26 @@ class VectorProgram:
     """Per-channel vectors, each of the output's channel count."""
 
 
+@dataclass(frozen=True, eq=False)
+class RowStage:
+    """A pass over the tile before the kernel's program, which leaves one binary32 per row (two for MOMENTS).
+
+    ``reduce`` NONE: the program runs once per row, on rows of earlier stages alone. With ``in_place`` the elements replace
+    the accumulators as binary32, and later programs that read the anchor's result read those.
+    Results are numbered in order of the stages; MOMENTS takes two numbers.
+    """
+
+    program: VectorProgram
+    reduce: RowReduce = RowReduce.NONE
+    fraction: int = 0
+    in_place: bool = False
+
+    @property
+    def results(self) -> int:
+        """How many numbers per row."""
+        return 2 if self.reduce is RowReduce.MOMENTS else 1
+
+
 @dataclass(frozen=True)
 class Movement:
     """Operand 0 and the result of a vector-only kernel as the same loops over different strides, in elements.
@@ -144,10 +191,11 @@ class Movement:
 
 @dataclass(frozen=True, eq=False)
 class KernelSpec:
-    """A fused kernel: operands as (n, h, w, c), the anchor, its program, and an optional trailing pool.
+    """A fused kernel: operands as (n, h, w, c), the anchor, its program, and an optional trailing anchor.
 
-    With ``pool``, ``program`` writes an int8 tensor of shape ``inner`` that never leaves the chip, and
-    ``pool_program`` turns its window reduction into the output.
+    ``stages`` reduce rows of channels before ``program``; such a kernel's tiles hold whole rows. With ``pool``, ``program``
+    writes a tensor of shape ``inner`` that never leaves the chip, and ``pool_program`` turns its window reduction, or the
+    product with another operand (attention's P V), into the output.
     """
 
     name: str
@@ -156,10 +204,11 @@ class KernelSpec:
     output: Shape4
     anchor: Anchor
     program: VectorProgram
-    pool: PoolAnchor | None = None
+    pool: PoolAnchor | MatrixAnchor | None = None
     inner: Shape4 | None = None
     pool_program: VectorProgram | None = None
     macs: int = 0
     movement: Movement | None = None
+    stages: tuple[RowStage, ...] = ()
     constants: dict[int, NDArray[np.generic]] = field(default_factory=dict[int, NDArray[np.generic]])
-    """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K] int8, others as (n,h,w,c)."""
+    """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K], one code per array element; others as (n,h,w,c)."""

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from isa.encoding import Bits, Engine, Instruction
-from isa.instructions.types import F32, S8, U4, U6, U8, U16, U24
+from isa.instructions.types import F32, S8, S16, S32, U1, U4, U6, U8, U14, U16, U24
 
 
 class DType(IntEnum):
@@ -16,6 +16,14 @@ class DType(IntEnum):
     I8 = 0
     I32 = 1
     F32 = 2
+    I4 = 3
+    I16 = 4
+    I64 = 5
+
+
+STORED_BITS = {DType.I4: 4, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.F32: 32, DType.I64: 64}
+"""Bits of one element in memory. Two 4-bit codes share a byte, the first in the low half; a row of them (the innermost
+loop) starts at a byte, and the spare half of an odd row is 0."""
 
 
 class Space(IntEnum):
@@ -33,6 +41,31 @@ class Reduce(IntEnum):
     SUM = 2
 
 
+class RowReduce(IntEnum):
+    """Reduction of every row (the n2 elements of one n0, n1) behind the vector program.
+
+    With v = rne(value * 2**fraction), an exact integer: SUM gives fp32(sum v) * 2**-fraction, SQUARES
+    fp32(sum v*v) * 2**(-2*fraction), MOMENTS two numbers, SUM and fp32(n2 * sum v*v - (sum v)**2) * 2**(-2*fraction).
+    MAX and MIN are those of ``Func`` over the row, ARGMAX the index of the first maximum (a NaN is one).
+    """
+
+    NONE = 0
+    MAX = 1
+    MIN = 2
+    SUM = 3
+    SQUARES = 4
+    MOMENTS = 5
+    ARGMAX = 6
+
+
+class Resize(IntEnum):
+    """Interpolation in front of stream A."""
+
+    NONE = 0
+    NEAREST = 1
+    BILINEAR = 2
+
+
 class Operand(IntEnum):
     """What the second operand of a vector op is."""
 
@@ -46,7 +79,9 @@ class Func(IntEnum):
 
     MIN and MAX are IEEE 754-2019's minimum and maximum: NaN if an operand is NaN, and -0 below +0. RINT rounds to
     nearest even. Of zero, RECIPROCAL is the infinity of the same sign, RSQRT +inf for both zeros, LOG2 -inf; of
-    negative values RSQRT and LOG2 are NaN.
+    negative values RSQRT and LOG2 are NaN. DIV and SQRT are IEEE's, correctly rounded. GE, GT and EQ give 1 or 0 (0 where
+    an operand is NaN). SELECT is ``dst = a != 0 ? b : dst``, the one that reads ``dst``. ALIGN is the power of two
+    2**(b - 1 - floor(log2 |a|)), its exponent at most 60: it brings a to b bits; 1 for a = 0, NaN for what is not finite.
     """
 
     COPY = 0
@@ -63,6 +98,17 @@ class Func(IntEnum):
     ERF = 11
     RECIPROCAL = 12
     RSQRT = 13
+    ABS = 14
+    DIV = 15
+    SQRT = 16
+    EXP = 17
+    LOG = 18
+    GE = 19
+    GT = 20
+    EQ = 21
+    SELECT = 22
+    FLOOR = 23
+    ALIGN = 24
 
 
 STREAM_OUTPUT = 7
@@ -100,7 +146,9 @@ class VcuStream(Instruction, opcode=0x42, engine=Engine.VCU, mnemonic="vcu.strea
     """Set stream ``id`` (0..3 = A..D, 7 = output): space, storage type and byte strides along n0, n1, n2.
 
     A stride of 0 broadcasts. Inputs become binary32: int8 as (q - zero) * scale (see ``vcu.convert``),
-    int32 rounded to nearest even, binary32 as it is.
+    int4 and int16 likewise, int32 and int64 rounded to nearest even, binary32 as it is. ``stride2`` of an int4 stream is
+    in elements and 0 or 1 (AccessError). An output with ``encode`` is the code -8 + (number of ``vcu.threshold`` values
+    that are <= y), int4; NaN gives the conversion's zero.
     """
 
     id: Annotated[int, Bits(3)] = 0
@@ -109,11 +157,13 @@ class VcuStream(Instruction, opcode=0x42, engine=Engine.VCU, mnemonic="vcu.strea
     stride0: U24 = 0
     stride1: U24 = 0
     stride2: U24 = 1
+    encode: U1 = 0
 
 
 @dataclass(frozen=True)
 class VcuConvert(Instruction, opcode=0x43, engine=Engine.VCU, mnemonic="vcu.convert"):
-    """Set the int8 conversion of stream ``id``: input (q - zero) * scale, output clamp(rne(y * scale) + zero).
+    """Set the conversion of codes (int4, int8, int16) of stream ``id``: input (q - zero) * scale, output
+    clamp(rne(y * scale) + zero) to the width's range.
 
     For an output stream ``scale`` is the reciprocal of the quantization step; NaN gives ``zero``, infinities saturate.
     Inputs with ``scale`` 0 skip the multiplication and give q - zero, the exact integer. int32 outputs, which no
@@ -121,7 +171,7 @@ class VcuConvert(Instruction, opcode=0x43, engine=Engine.VCU, mnemonic="vcu.conv
     """
 
     id: Annotated[int, Bits(3)] = 0
-    zero: S8 = 0
+    zero: S16 = 0
     scale: F32 = 1.0
 
 
@@ -180,3 +230,44 @@ class VcuRun(Instruction, opcode=0x47, engine=Engine.VCU, mnemonic="vcu.run"):
     a: U24 = 0
     b: U24 = 0
     dst: U24 = 0
+
+
+@dataclass(frozen=True)
+class VcuReduce(Instruction, opcode=0x49, engine=Engine.VCU, mnemonic="vcu.reduce"):
+    """Set the row reduction of later ``vcu.run``; ``kind`` NONE turns it off.
+
+    The result of row (i0, i1) is the binary32 at ``dst`` + 4*(i0*n1 + i1) in SRAM; MOMENTS stores pairs, 8 bytes apart.
+    The output stream is written only with ``elements``. A row with a value that is not finite, or |v| >= 2**46 (SUM) or
+    |v| > 2**18 (SQUARES, MOMENTS), gives NaN; SQUARES and MOMENTS take rows of at most 8192 elements (AccessError).
+    """
+
+    kind: Annotated[RowReduce, Bits(3)] = RowReduce.NONE
+    fraction: S8 = 0
+    elements: U1 = 0
+    dst: U24 = 0
+
+
+@dataclass(frozen=True)
+class VcuThreshold(Instruction, opcode=0x4A, engine=Engine.VCU, mnemonic="vcu.threshold"):
+    """Set threshold ``index`` (0..14, rising) of the encoder behind an output stream with ``encode``."""
+
+    index: U4 = 0
+    value: F32 = 0.0
+
+
+@dataclass(frozen=True)
+class VcuResize(Instruction, opcode=0x4B, engine=Engine.VCU, mnemonic="vcu.resize"):
+    """Set the interpolation of stream A along ``axis`` (0 = rows, 1 = columns); ``kind`` NONE on both turns it off.
+
+    Output y lies at p = max(y*num + phase, 0) / den in a tile of ``size`` rows: i0 = min(floor(p), size-1),
+    i1 = min(i0 + 1, size-1), t = fp32(remainder / den). BILINEAR is a + (b - a)*t along columns, then along rows, each
+    operation rounded once, on q - zero (codes; then times the stream's scale unless 0) or on binary32; NEAREST takes
+    i0. Both axes have the same kind; a window reduction beside it is an AccessError.
+    """
+
+    axis: U1 = 0
+    kind: Annotated[Resize, Bits(2)] = Resize.NONE
+    num: U14 = 1
+    den: U14 = 1
+    phase: S32 = 0
+    size: U16 = 1
