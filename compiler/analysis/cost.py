@@ -9,14 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
-from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4
+from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, packed_strides
 from compiler.ir.tiling import Tiling
-from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles
+from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
+from isa.instructions import RowReduce
 from isa.machine import Machine
 
 TILE_OVERHEAD_CYCLES = 32
 """Setup, dispatch and synchronization of one tile: about eight instructions, seen from the busiest engine."""
+ACC_ROLES = ("acc", "product")
+"""Rings in the accumulators."""
+ON_CHIP_ROLES = (*ACC_ROLES, "inner", "rows")
+"""Rings through which no DRAM traffic passes."""
+FIRST_ROLES = ("act", "rhs", "stream", "row", "weight")
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,7 @@ def aligned(size: int, align: int = 64) -> int:
 
 def params_bytes(spec: KernelSpec, channels: int) -> int:
     """Bytes of the parameter vectors of a kernel's programs over ``channels`` channels."""
-    vectors = len(spec.program.params) + (len(spec.pool_program.params) if spec.pool_program else 0)
-    return 4 * vectors * channels
+    return 4 * sum(len(program.params) for program in spec.programs) * channels
 
 
 def weight_block_bytes(tiling: Tiling, channels: int) -> int:
@@ -102,10 +107,18 @@ def reads(spec: KernelSpec) -> tuple[tuple[str, int], ...]:
     found: list[tuple[str, int]] = [] if anchor is None else [("act", anchor.act)]
     if isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight:
         found.append(("rhs", anchor.weight))
-    for role, program in (("stream", spec.program), ("pooled", spec.pool_program)):
-        if program is not None:
-            found += [(role, s.operand) for s in program.streams if s.operand is not None]
+    if spec.product is not None:
+        found.append(("second", spec.product.weight))
+    for role, program in program_roles(spec):
+        found += [(role, s.operand) for s in program.streams if s.operand is not None]
     return tuple(dict.fromkeys(found))
+
+
+def program_roles(spec: KernelSpec) -> tuple[tuple[str, VectorProgram], ...]:
+    """Every vector program with the role in which it reads operands."""
+    swept = "row" if spec.row_channels else "stream"
+    last = () if spec.pool_program is None else (("pooled", spec.pool_program),)
+    return (*((swept, stage.program) for stage in spec.stages), ("stream", spec.program), *last)
 
 
 def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[ChannelSize, ...]:
@@ -115,7 +128,7 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     out = _tile_sizes(tiling)
     inner = _anchor_sizes(tiling)
     sizes: list[ChannelSize] = []
-    slots = {"act": s.input_slots, "rhs": s.weight_slots}
+    slots = {"act": s.input_slots, "rhs": s.weight_slots, "second": s.weight_slots}
     for role, operand in reads(spec):
         if residency.operands[operand]:
             continue
@@ -127,6 +140,11 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
             sizes.append(ChannelSize("weight", anchor.weight, s.weight_slots, aligned(block)))
         acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine)
         sizes.append(ChannelSize("acc", -1, s.output_slots, acc))
+    if spec.product is not None:
+        sizes.append(ChannelSize("product", -1, s.output_slots, out[0] * out[1] * acc_pixel_bytes(out[2], machine)))
+    if spec.row_results:
+        # Only the vector unit uses them, in order: one slot is enough.
+        sizes.append(ChannelSize("rows", -1, 1, aligned(4 * spec.row_results * inner[0] * inner[1])))
     wide = tiling.conv_shape[3] if s.whole_params else inner[2]
     if params := params_bytes(spec, wide):
         sizes.append(ChannelSize("params", -1, 1 if s.whole_params else s.weight_slots, aligned(params)))
@@ -154,6 +172,8 @@ def _anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
     pool = tiling.spec.pool
     if pool is None:
         return h, w, c
+    if isinstance(pool, MatrixAnchor):
+        return h, w, tiling.conv_shape[3]
     _, high, wide, _ = tiling.conv_shape
     rows = min((h - 1) * pool.window.stride[0] + pool.window.extent(0), high)
     return rows, min((w - 1) * pool.window.stride[1] + pool.window.extent(1), wide), c
@@ -191,24 +211,34 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
             depth = anchor.window.taps * min(s.tile_k, tiling.group_inputs)
             pieces = max(1, -(-c // tiling.group_outputs))
             mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
+    if spec.product is not None:
+        mmu_tile += mmu_cycles(h * w, c, _tile_sizes(tiling)[2], machine)
     strided = spec.movement is not None
-    vcu_tile = vcu_cycles(h * w * c, len(spec.program.ops), _taps(anchor), machine, strided)
-    if spec.pool is not None and spec.pool_program is not None:
+    vcu_tile = vcu_cycles(h * w * c, program_slots(spec.program, machine), _taps(anchor), machine, strided)
+    for stage in spec.stages:
+        width = (spec.row_channels or c) if stage.reduce is not RowReduce.NONE else 1
+        vcu_tile += vcu_cycles(h * w * width, program_slots(stage.program, machine), 1, machine)
+    if spec.pool_program is not None:
         out = prod(_tile_sizes(tiling))
-        vcu_tile += vcu_cycles(out, len(spec.pool_program.ops), spec.pool.window.taps, machine)
+        vcu_tile += vcu_cycles(out, program_slots(spec.pool_program, machine), _taps(spec.pool), machine)
     burst = machine.dram.burst_bytes
-    dram = sum(_traffic(tiling, r, burst) for r in rings if r.role not in ("acc", "inner"))
+    dram = sum(_traffic(tiling, r, burst) for r in rings if r.role not in ON_CHIP_ROLES)
     dma = dma_cycles(1, dram, machine)
     mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
-    first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in ("act", "rhs", "stream", "weight")), machine)
+    first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in FIRST_ROLES), machine)
     last = vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
     # What the busiest engine cannot hide: filling the pipeline in front of it and draining it behind.
     exposed = first + last if mmu >= max(vcu, dma) else first + mmu_tile + last
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
-    sram = sum(r.bytes for r in rings if r.role != "acc")
-    acc = sum(r.bytes for r in rings if r.role == "acc")
+    sram = sum(r.bytes for r in rings if r.role not in ACC_ROLES)
+    acc = sum(r.bytes for r in rings if r.role in ACC_ROLES)
     steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
     return KernelCost(parallel + exposed + steps, mmu, vcu, dma, dram, sram, acc)
+
+
+def program_slots(program: VectorProgram, machine: Machine) -> int:
+    """Stage slots that a vector program takes."""
+    return vcu_passes((op.func for op in program.ops), machine) * machine.vcu.stages
 
 
 def _taps(anchor: object) -> int:
@@ -239,7 +269,7 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
     walked = spec.movement.input_strides if spec.movement else None
     each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst, walked)
-    if ring.role == "rhs":
+    if ring.role in ("rhs", "second"):
         return _loads(tiling, "nc", chunks, ring.slots) * each
     if ring.role == "act" and isinstance(anchor, MatrixAnchor):
         depends = "nhwc" if anchor.groups > 1 else "nhw"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from compiler.analysis.cost import ChannelSize, KernelCost, Residency, aligned, channels
+from compiler.analysis.cost import ACC_ROLES, ChannelSize, KernelCost, Residency, aligned, channels
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.tile_search import check_schedule, choose_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
@@ -67,8 +67,13 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
         channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, resident), machine) for s in graph.steps
     ]
     sram = _sram(graph, rings, resident, machine)
-    keys = [((i, r.role, r.operand), r.role) for i, sizes in enumerate(rings) for r in sizes]
-    addresses = {key: 0 if role == "acc" else sram[key] for key, role in keys}
+    addresses: dict[RingKey, int] = {}
+    for i, sizes in enumerate(rings):
+        acc = 0
+        for r in sizes:
+            key = (i, r.role, r.operand)
+            addresses[key] = acc if r.role in ACC_ROLES else sram[key]
+            acc += r.bytes if r.role in ACC_ROLES else 0
     storages: dict[int, int] = {s: sram[s] for s in resident}
     arena = allocate(
         (
@@ -112,7 +117,7 @@ def _sram(
         for i, sizes in enumerate(rings):
             for r in sizes:
                 start = starts[i] if r.role in ("weight", "params") else i
-                if r.role != "acc":
+                if r.role not in ACC_ROLES:
                     requests.append(Interval((i, r.role, r.operand), start, i + 1, r.bytes))
         try:
             return allocate(requests, machine.sram.bytes, align=64)
@@ -128,7 +133,7 @@ def _prefetch(
     """The kernel from which on each kernel's weights may arrive: as early as there is room, without a gap."""
     limit = machine.sram.bytes * 9 // 10
     used = resident_bytes(graph, resident)
-    used = [u + sum(r.bytes for r in sizes if r.role != "acc") for u, sizes in zip(used, rings, strict=True)]
+    used = [u + sum(r.bytes for r in sizes if r.role not in ACC_ROLES) for u, sizes in zip(used, rings, strict=True)]
     starts: list[int] = []
     for i, sizes in enumerate(rings):
         weights = sum(r.bytes for r in sizes if r.role in ("weight", "params"))

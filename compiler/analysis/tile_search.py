@@ -90,6 +90,10 @@ def check_schedule(
             f"stay: use smaller tiles, fewer slots, or keep = false on tensors that live across it"
         )
     anchor = spec.anchor
+    if spec.stages and schedule.tile_c < spec.output[3]:
+        raise ScheduleError(
+            f"{where}: it reduces rows of channels, so tile_c must be all {spec.output[3]}, got {schedule.tile_c}"
+        )
     if isinstance(anchor, CopyAnchor):
         _check_copy(spec, schedule)
     if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
@@ -142,6 +146,9 @@ def _candidates(
 
 def _channel_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
     anchor, c = spec.anchor, spec.output[3]
+    if spec.stages:
+        yield c
+        return
     lanes = machine.mmu.lanes_n if isinstance(anchor, MatrixAnchor) else machine.vcu.lanes
     if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
         yield from _group_tiles(spec_group_outputs(spec), anchor.groups, lanes)
@@ -170,6 +177,9 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
         yield 1
         return
     per_group = spec.operands[anchor.act][3] // anchor.groups
+    if spec.product is not None:
+        yield per_group
+        return
     lanes = machine.mmu.lanes_k
     sizes = [s if s == per_group else -(-s // lanes) * lanes for s in _halvings(per_group)]
     yield from dict.fromkeys(size for size in sizes if size <= MAX_COUNT)
@@ -180,7 +190,9 @@ def _pixel_tiles(
 ) -> Iterator[KernelSchedule]:
     n, h, w, c = spec.output
     acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
-    pixel = acc_pixel_bytes(tile_c, machine)
+    pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine)
+    if spec.product is not None and spec.inner is not None:
+        pixel += acc_pixel_bytes(spec.inner[3], machine)
     whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
     tried: set[tuple[int, int]] = set()
     for tile_w in _halvings(w):
@@ -215,6 +227,8 @@ def _produced(spec: KernelSpec, tile_h: int, tile_w: int) -> tuple[int, int]:
         return tile_h, tile_w
     window, inner = spec.pool.window, spec.inner
     assert inner is not None
+    if spec.product is not None:
+        return tile_h, tile_w
     rows = min((tile_h - 1) * window.stride[0] + window.extent(0), inner[1])
     return rows, min((tile_w - 1) * window.stride[1] + window.extent(1), inner[2])
 

@@ -105,6 +105,14 @@ def anchor_stage(op: Operation, operands: Operands, leaves: Leaves) -> Stage:
             raise UnsupportedError(f"{op.name} is no anchor of a kernel")
 
 
+def trailing_stage(op: Operation, operands: Operands, leaves: Leaves) -> Stage:
+    """The stage of a pool or product of the codes that the kernel itself has made (act -1)."""
+    if not isinstance(op, qnn.MatmulOp):
+        return anchor_stage(op, operands, leaves)
+    inner = Leaves({**leaves.operands, op.a: -1}, leaves.constant)
+    return _matmul(op, operands, inner)
+
+
 def _required(value: SSAValue, leaves: Leaves, what: str) -> Array:
     array = leaves.constant(value)
     if array is None:
@@ -175,6 +183,8 @@ def _matmul(op: qnn.MatmulOp, operands: Operands, leaves: Leaves) -> Stage:
     if rows[0] != columns[0]:
         raise UnsupportedError(f"qnn.matmul of {rows[0]} by {columns[0]} matrices; repeat the smaller batch")
     for value, index, shape in ((op.a, lhs, rows), (op.b, rhs, columns)):
+        if index < 0:
+            continue
         array = leaves.constant(value)
         operands.set(index, shape, None if array is None else array.reshape(shape))
     anchor = MatrixAnchor(lhs, rhs, Window(), 1, a.zero.data, b.zero.data, dynamic_weight=True)

@@ -12,9 +12,20 @@ from compiler.backend.emitter import Emitter
 from compiler.backend.pack import ConstantPool, params_block, weight_block
 from compiler.backend.slots import Slots, View
 from compiler.backend.walk import walk_steps
-from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
+from compiler.dialects.tile import (
+    ChannelOp,
+    CopyOp,
+    EpilogueOp,
+    KernelOp,
+    LoadOp,
+    MmaOp,
+    PoolOp,
+    ProductOp,
+    StoreOp,
+    VectorOp,
+)
 from compiler.ir.channel import Ring
-from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Stream, VectorProgram
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, RowStage, Stream, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, transfers
 from compiler.ir.tiling import READS, Box, Range, Tile, Tiling
 from isa.instructions import (
@@ -24,6 +35,7 @@ from isa.instructions import (
     LoadShape,
     LoadStrides,
     LoadTile,
+    MmuCodes,
     MmuInput,
     MmuOutput,
     MmuRun,
@@ -32,6 +44,7 @@ from isa.instructions import (
     Operand,
     Reduce,
     Region,
+    RowReduce,
     Space,
     StoreCopy,
     StoreShape,
@@ -41,6 +54,7 @@ from isa.instructions import (
     VcuConvert,
     VcuOp,
     VcuParams,
+    VcuReduce,
     VcuRun,
     VcuShape,
     VcuStream,
@@ -76,6 +90,8 @@ class KernelEmitter:
             MmaOp: self._mma,
             VectorOp: self._vector,
             PoolOp: self._pool,
+            ProductOp: self._product,
+            EpilogueOp: self._epilogue,
             CopyOp: self._copy,
             StoreOp: self._store,
         }
@@ -171,10 +187,11 @@ class KernelEmitter:
         _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
         height, width = act_box.h.size, act_box.w.size
         pixel = act.strides[2] if width > 1 else inputs.size  # one pixel's distance to none may exceed the field
-        out.setup(MmuInput, height, width, inputs.size, act.strides[1], pixel, anchor.zero_act)
+        out.setup(MmuInput, height, width, inputs.size, act.strides[1], pixel)
+        out.setup(MmuCodes, anchor.zero_act, anchor.zero_weight, 0, 0, 0)
         out.setup(MmuWindow, *window.kernel, *window.stride, *window.dilation, max(pad_top, 0), max(pad_left, 0))
         weight, row_stride = self._weights(anchor, tile, box, outputs)
-        out.setup(MmuWeight, row_stride, anchor.zero_weight, int(anchor.dynamic_weight))
+        out.setup(MmuWeight, row_stride, int(anchor.dynamic_weight and not anchor.transposed))
         pixel = acc_pixel_bytes(box.c.size, self.machine)
         out.setup(MmuOutput, box.h.size, box.w.size, pixel)
         out.run(
@@ -185,6 +202,7 @@ class KernelEmitter:
                 n=outputs.size,
                 accumulate=int(not tile.first_k),
                 depthwise=int(anchor.depthwise),
+                mode=anchor.mode,
             )
         )
 
@@ -192,8 +210,8 @@ class KernelEmitter:
         """Address of the rows of ``outputs`` and the bytes between rows."""
         skip = outputs.start - box.c.start
         if anchor.dynamic_weight:
-            _, view = self._view("rhs", anchor.weight, tile)
-            return view.address + skip * view.strides[3], view.strides[2]
+            view = self._factor("rhs", anchor, tile)
+            return view.address + skip * view.strides[2 if anchor.transposed else 3], view.strides[2]
         address = self.rings["weight", anchor.weight].find(("weight", box.c, tile.k))
         assert address is not None, "a step uses weights that no slot holds"
         row = box.c.size if anchor.depthwise else anchor.window.taps * tile.k.size
@@ -205,22 +223,100 @@ class KernelEmitter:
         spec = self.tiling.spec
         box = self.tiling.anchor_box(tile.out)
         self._window(spec.anchor if isinstance(spec.anchor, PoolAnchor) else None, box, tile)
+        slot = params = first = 0
+        for stage in spec.stages:
+            self._stage(stage, tile, slot, params, first)
+            slot, params = slot + len(stage.program.ops), params + len(stage.program.params)
+            first += stage.results
         views = [self._stream("stream", i, s, tile, box) for i, s in enumerate(spec.program.streams)]
         if spec.pool is None:
-            self._run(spec.program, views, box, self._output(tile.out), 0, 0)
+            self._run(spec.program, views, box, self._output(tile.out), slot, params)
             return
-        inner = View(self.rings["inner", -1].push(box), packed_strides(_sizes(box), 1))
-        self._run(spec.program, views, box, inner, 0, 0)
+        inner = View(self.rings["inner", -1].push(box), self._inner_strides(box))
+        self._run(spec.program, views, box, inner, slot, params)
+
+    def _inner_strides(self, box: Box) -> Shape4:
+        return packed_strides(_sizes(box), 1)
+
+    def _stage(self, stage: RowStage, tile: Tile, slot: int, params: int, first: int) -> None:
+        """One pass of row stages; its results start at number ``first``."""
+        box = self.tiling.row_box(tile.out)
+        address, step = self._row_vector(first, tile)
+        if stage.reduce is RowReduce.NONE:
+            box = box._replace(c=Range(0, 1))
+            out = View(address, (0, box.w.size * step, step, step))
+            views = [self._stream("row", i, s, tile, box) for i, s in enumerate(stage.program.streams)]
+            self._run(stage.program, views, box, out, slot, params)
+            return
+        role = "row" if self.tiling.spec.row_channels else "stream"
+        views = [self._stream(role, i, s, tile, box) for i, s in enumerate(stage.program.streams)]
+        reduce = (stage.reduce, stage.fraction, int(stage.in_place), address)
+        out, space = View(0, (0, 0, 0, 0)), Space.SRAM
+        if stage.in_place:
+            out, space = self._accumulators("acc", box), Space.ACC
+        self._run(stage.program, views, box, out, slot, params, reduce, space)
+
+    def _row_vector(self, number: int, tile: Tile) -> tuple[int, int]:
+        """Address of row result ``number`` of the tile's first row, and bytes between rows."""
+        box = self.tiling.row_box(tile.out)
+        rows, before = box.h.size * box.w.size, 0
+        ring = self.rings["rows", -1]
+        for stage in self.tiling.spec.stages:
+            if number < before + stage.results:
+                return ring.address + 4 * (rows * before + number - before), 4 * stage.results
+            before += stage.results
+        raise AssertionError(f"row result {number} of {before}")
+
+    def _accumulators(self, ring: str, box: Box) -> View:
+        """The tile's slot of accumulators."""
+        pixel = acc_pixel_bytes(box.c.size, self.machine)
+        address = self.rings[ring, -1].find(box)
+        assert address is not None
+        return View(address, (0, box.w.size * pixel, pixel, 4))
+
+    # -- trailing product ----------------------------------------------------------------------
+
+    def _product(self, op: Operation, tile: Tile) -> None:
+        product, out = self.tiling.spec.product, self.out
+        assert product is not None
+        inner = self.tiling.anchor_box(tile.out)
+        address = self.rings["inner", -1].find(inner)
+        assert address is not None
+        strides = self._inner_strides(inner)
+        out.setup(MmuInput, inner.h.size, inner.w.size, inner.c.size, strides[1], strides[2])
+        out.setup(MmuWindow, *product.window.kernel, *product.window.stride, *product.window.dilation, 0, 0)
+        out.setup(MmuCodes, product.zero_act, product.zero_weight, 0, 0, 0)
+        weight = self._factor("second", product, tile)
+        out.setup(MmuWeight, weight.strides[2], int(not product.transposed))
+        pixel = acc_pixel_bytes(tile.out.c.size, self.machine)
+        out.setup(MmuOutput, inner.h.size, inner.w.size, pixel)
+        acc = self.rings["product", -1].push(tile.out)
+        out.run(MmuRun(act=address, weight=weight.address, acc=acc, n=tile.out.c.size, mode=product.mode))
+
+    def _factor(self, role: str, anchor: MatrixAnchor, tile: Tile) -> View:
+        """An activation as the weight of a product."""
+        return self._view(role, anchor.weight, tile)[1]
+
+    def _epilogue(self, op: Operation, tile: Tile) -> None:
+        spec = self.tiling.spec
+        program = spec.pool_program
+        assert program is not None
+        self._window(None, tile.out, tile)
+        slot = sum(len(p.ops) for p in spec.programs[:-1])
+        views = [self._stream("pooled", i, s, tile, tile.out) for i, s in enumerate(program.streams)]
+        self._run(program, views, tile.out, self._output(tile.out), slot, 0)
 
     def _stream(self, role: str, index: int, stream: Stream, tile: Tile, box: Box) -> int:
         """Set up input stream ``index``; returns its address."""
-        anchor = self.tiling.spec.anchor
-        if stream.operand is None and isinstance(anchor, MatrixAnchor):
-            pixel = acc_pixel_bytes(box.c.size, self.machine)
-            self.out.setup(VcuStream, index, DType.I32, Space.ACC, box.w.size * pixel, pixel, 4)
-            address = self.rings["acc", -1].find(box)
-            assert address is not None
+        anchor = self.tiling.spec.pool if role == "pooled" else self.tiling.spec.anchor
+        if stream.row >= 0:
+            address, step = self._row_vector(stream.row, tile)
+            self.out.setup(VcuStream, index, DType.F32, Space.SRAM, box.w.size * step, step, 0, 0)
             return address
+        if stream.operand is None and isinstance(anchor, MatrixAnchor):
+            view = self._accumulators("product" if role == "pooled" else "acc", box)
+            self.out.setup(VcuStream, index, stream.dtype, Space.ACC, *view.strides[1:], 0)
+            return view.address
         if stream.operand is None:
             assert isinstance(anchor, PoolAnchor)
             _, view = self._view("act", anchor.act, tile)
@@ -237,7 +333,7 @@ class KernelEmitter:
         return view.address
 
     def _set_stream(self, index: int, dtype: DType, strides: Shape4, zero: int, scale: float) -> None:
-        self.out.setup(VcuStream, index, dtype, Space.SRAM, *strides[1:])
+        self.out.setup(VcuStream, index, dtype, Space.SRAM, *strides[1:], 0)
         if dtype is DType.I8:
             self.out.setup(VcuConvert, index, zero, scale)
 
@@ -265,9 +361,18 @@ class KernelEmitter:
         )
 
     def _run(
-        self, program: VectorProgram, views: list[int], box: Box, out: View, slot: int, first_param: int
+        self,
+        program: VectorProgram,
+        views: list[int],
+        box: Box,
+        out: View,
+        slot: int,
+        first_param: int,
+        reduce: tuple[RowReduce, int, int, int] = (RowReduce.NONE, 0, 0, 0),
+        space: Space = Space.SRAM,
     ) -> None:
         emit = self.out
+        emit.setup(VcuReduce, *reduce)
         for i, op in enumerate(program.ops):
             emit.setup(VcuOp, slot + i, op.func, op.dst, op.a, op.kind, op.b, op.immediate)
         if program.params:
@@ -277,7 +382,7 @@ class KernelEmitter:
             first_byte = 4 * (first_param * held.size + box.c.start - held.start)
             emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
-        emit.setup(VcuStream, STREAM_OUTPUT, program.output, Space.SRAM, *out.strides[1:])
+        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.strides[1:], 0)
         if program.output is DType.I8:
             emit.setup(VcuConvert, STREAM_OUTPUT, program.zero, program.inverse_scale)
         addresses = [*views, 0, 0, 0, 0][:4]
@@ -337,7 +442,7 @@ class KernelEmitter:
         outer, inner = loops[:-3], loops[-3:]
         self._set_stream(0, dtype, (0, *(s * element for _, s, _ in inner)), 0, 0.0)  # type: ignore[arg-type]
         self.out.setup(VcuShape, *(size for size, _, _ in inner))
-        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *(s * element for _, _, s in inner))
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *(s * element for _, _, s in inner), 0)
         if dtype is DType.I8:
             self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
         for a, b in _offsets(outer):
@@ -352,7 +457,7 @@ class KernelEmitter:
             self.out.setup(VcuOp, slot, func, 0, 0, Operand.IMMEDIATE, 0, value)
         _, h, w, c = self.tiling.spec.output
         self.out.setup(VcuShape, h, w, c)
-        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, w * c * element, c * element, element)
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, w * c * element, c * element, element, 0)
         if dtype is DType.I8:
             self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
         for n in range(self.tiling.spec.output[0]):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from math import copysign
 
 from isa.encoding import Instruction
-from isa.instructions import VcuConvert, VcuOp, VcuStream
+from isa.instructions import MmuTable, VcuConvert, VcuOp, VcuResize, VcuStream, VcuThreshold
+
+BANKED = frozenset({MmuTable, VcuConvert, VcuOp, VcuResize, VcuStream, VcuThreshold})
 
 
 @dataclass
@@ -26,8 +28,8 @@ class Emitter:
 
     def setup(self, kind: type[Instruction], *values: float) -> None:
         """Append a setup instruction with field ``values`` in table order, unless the engine already holds them."""
-        # Streams, conversions and program slots are banks of registers: their first field is the index.
-        banked = kind in (VcuStream, VcuConvert, VcuOp)
+        # Banks of registers: their first field is the index.
+        banked = kind in BANKED
         key = (kind, values[0]) if banked else kind
         known = self._setup.get(key)
         # The last field may be an immediate, and 0.0 == -0.0.

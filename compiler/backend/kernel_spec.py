@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import f32
 from xdsl.ir import Operation, SSAValue
 
-from compiler.backend.anchors import Operands, Stage, anchor_stage, constant_of, copy_anchor, movement_shape, stored
+from compiler.backend.anchors import (
+    Operands,
+    Stage,
+    anchor_stage,
+    constant_of,
+    copy_anchor,
+    movement_shape,
+    stored,
+    trailing_stage,
+)
+from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
 from compiler.backend.vectorize import Leaves, ProgramError, vectorize
-from compiler.dialects import kern
+from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.kernel import (
     Anchor,
     KernelSpec,
     MatrixAnchor,
     PoolAnchor,
+    RowStage,
     Shape4,
     Stream,
     VectorProgram,
@@ -71,16 +82,16 @@ def lower_kernel(op: kern.FusedOp) -> Lowered:
     members = [m for m in op.members if m is not anchor]
     stage = anchor_stage(anchor, operands, leaves) if anchor is not None else Stage()
     if pool is None:
-        program = _program(members, op.result_value, leaves, stage, operands)
+        stages, program = _programs(members, op.result_value, leaves, stage, operands)
         spec = KernelSpec(
-            op.kernel.data, (), (), stage.output or output, stage.anchor, program, macs=stage.macs
+            op.kernel.data, (), (), stage.output or output, stage.anchor, program, macs=stage.macs, stages=stages
         )
-        return _compact(spec, operands)
+        return _compact(replace(spec, row_channels=_row_channels(members)), operands)
     cut = members.index(pool)
     inner = pool.operands[0]
-    program = _program(members[:cut], inner, leaves, stage, operands)
-    second = anchor_stage(pool, operands, leaves)
-    assert isinstance(second.anchor, PoolAnchor)
+    stages, program = _programs(members[:cut], inner, leaves, stage, operands)
+    second = trailing_stage(pool, operands, leaves)
+    assert isinstance(second.anchor, PoolAnchor | MatrixAnchor)
     pool_program = _program(members[cut + 1 :], op.result_value, leaves, second, operands)
     spec = KernelSpec(
         op.kernel.data,
@@ -92,21 +103,46 @@ def lower_kernel(op: kern.FusedOp) -> Lowered:
         second.anchor,
         nhwc(shape_of(inner)),
         pool_program,
-        stage.macs,
+        stage.macs + second.macs,
+        stages=stages,
     )
     return _compact(spec, operands)
+
+
+def _row_channels(members: Sequence[Operation]) -> int:
+    """Length of the rows of a reduction, whose result has one channel; 0 for every other kernel."""
+    return next((row_length(m) for m in members if isinstance(m, kern.ROWS[3:])), 0)  # TEMP
+
+
+def _programs(
+    ops: Sequence[Operation], result: SSAValue, leaves: Leaves, stage: Stage, operands: Operands
+) -> tuple[tuple[RowStage, ...], VectorProgram]:
+    chain = cut_at_rows(ops, result)
+    if chain is None:
+        return (), _program(ops, result, leaves, stage, operands)
+    stages, program = row_programs(chain, leaves, stage.seed)
+    for each in stages:
+        _align_streams(each.program, shape_of(row_input(chain.op)), leaves, operands, stage)
+    _align_streams(program, shape_of(result), leaves, operands, stage)
+    return stages, program
 
 
 def _program(
     ops: Sequence[Operation], result: SSAValue, leaves: Leaves, stage: Stage, operands: Operands
 ) -> VectorProgram:
     program = vectorize(ops, result, leaves, stage.seed)
+    _align_streams(program, shape_of(result), leaves, operands, stage)
+    return program
+
+
+def _align_streams(
+    program: VectorProgram, result: tuple[int, ...], leaves: Leaves, operands: Operands, stage: Stage
+) -> None:
     for stream in program.streams:
         index = stream.operand
         if index is None or operands.values[index] is None:
             continue
-        _align(index, shape_of(result), leaves, operands, stage.output)
-    return program
+        _align(index, result, leaves, operands, stage.output)
 
 
 def _align(
@@ -146,12 +182,13 @@ def stream_shape(
 
 def _compact(spec: KernelSpec, operands: Operands) -> Lowered:
     """Keep only the operands that the spec reads, in the order anchor, streams."""
-    programs = (spec.program, spec.pool_program)
-    streams = [s.operand for p in programs if p is not None for s in p.streams]
+    streams = [s.operand for p in spec.programs for s in p.streams]
     anchor = spec.anchor
     first = [] if anchor is None else [anchor.act]
     if isinstance(anchor, MatrixAnchor):
         first.append(anchor.weight)
+    if spec.product is not None:
+        first.append(spec.product.weight)
     used = list(dict.fromkeys(i for i in (*first, *streams) if i is not None))
     new = {old: i for i, old in enumerate(used)}
     for old in used:
@@ -165,6 +202,8 @@ def _compact(spec: KernelSpec, operands: Operands) -> Lowered:
             dtypes=tuple(operands.dtypes[i] for i in used),
             anchor=_renumbered(anchor, new),
             program=_restreamed(spec.program, new),
+            pool=_product_renumbered(spec.pool, new),
+            stages=tuple(replace(e, program=_restreamed(e.program, new)) for e in spec.stages),
             pool_program=None if spec.pool_program is None else _restreamed(spec.pool_program, new),
             constants={new[i]: operands.constants[i] for i in used if i in operands.constants},
         ),
@@ -176,6 +215,11 @@ def _renumbered(anchor: Anchor, new: dict[int, int]) -> Anchor:
     if isinstance(anchor, MatrixAnchor):
         return replace(anchor, act=new[anchor.act], weight=new[anchor.weight])
     return None if anchor is None else replace(anchor, act=new[anchor.act])
+
+
+def _product_renumbered(anchor: PoolAnchor | MatrixAnchor | None, new: dict[int, int]) -> PoolAnchor | MatrixAnchor | None:
+    """A trailing product reads what the kernel made, which is no operand, and one that is."""
+    return replace(anchor, weight=new[anchor.weight]) if isinstance(anchor, MatrixAnchor) else anchor
 
 
 def _restreamed(program: VectorProgram, new: dict[int, int]) -> VectorProgram:

@@ -69,7 +69,7 @@ class _Step:
 
 
 @dataclass
-class _Builder:
+class Builder:
     """Virtual registers are numbers: streams first (negative: -1 is A), then the index of the step."""
 
     shape: tuple[int, ...]
@@ -105,6 +105,34 @@ class _Builder:
             self.params[key] = len(self.params)
             self.arrays.append(array)
         return self.emit(func, a, Operand.PARAMETER, self.params[key])
+
+    @classmethod
+    def start(cls, shape: tuple[int, ...], leaves: Leaves, seed: Seed | None = None) -> Builder:
+        """A builder for results of ``shape`` that knows the anchor's result."""
+        builder = cls(shape, leaves)
+        if seed is not None:
+            builder.values[seed.value] = _seeded(builder, seed)
+        return builder
+
+    def extend(self, ops: Sequence[Operation], zero_sign_lost: bool = False) -> None:
+        """Append float ops; ``zero_sign_lost`` says that nothing behind them sees the sign of a zero."""
+        magnitudes = Magnitudes(self.leaves.constant, self.leaves.operands)
+        for op in ops:
+            if isinstance(op, qnn.DequantizeOp):
+                _dequantize(self, op, zero_sign_lost)
+            elif isinstance(op, qnn.QuantizeOp):
+                if not magnitudes.finite(op.input):
+                    raise ProgramError(f"{op.name} inside a chain must not see NaN, which its input may be")
+                self.values[op.output] = self.register(op.input)  # the rest is up to the dequantize
+            else:
+                self.values[op.results[0]] = _EMIT[type(op)](self, op)
+
+    def close(self, last: int) -> VectorProgram:
+        """The program whose result is the binary32 in virtual register ``last``."""
+        if last < -1:  # a stream that is not A
+            last = self.emit(Func.COPY, last)
+        ops = _allocate(_live(self.steps, last), len(self.streams))
+        return VectorProgram(tuple(self.streams), ops, DType.F32, params=tuple(self.arrays))
 
     def register(self, value: SSAValue) -> int:
         """The virtual register of a float value, from inside the chain or a stream."""
@@ -161,26 +189,18 @@ def vectorize(
 
     ``seed`` is the anchor's result. Parameters come per channel of the result, streams by operand number.
     """
-    builder = _Builder(shape_of(result), leaves)
-    if seed is not None:
-        builder.values[seed.value] = _seeded(builder, seed)
+    builder = Builder.start(shape_of(result), leaves, seed)
+    return finish(builder, ops, result)
+
+
+def finish(builder: Builder, ops: Sequence[Operation], result: SSAValue) -> VectorProgram:
+    """The program that goes on from ``builder`` with ``ops`` (in order) to ``result``."""
     final = result.owner if isinstance(result.owner, qnn.QuantizeOp) and result.owner in ops else None
-    magnitudes = Magnitudes(leaves.constant, leaves.operands)
-    for op in ops:
-        if op is final:
-            continue
-        if isinstance(op, qnn.DequantizeOp):
-            _dequantize(builder, op, final is not None)
-        elif isinstance(op, qnn.QuantizeOp):
-            if not magnitudes.finite(op.input):
-                raise ProgramError(f"{op.name} inside a chain must not see NaN, which its input may be")
-            builder.values[op.output] = builder.register(op.input)  # the rest is up to the dequantize
-        else:
-            builder.values[op.results[0]] = _EMIT[type(op)](builder, op)
+    builder.extend([op for op in ops if op is not final], zero_sign_lost=final is not None)
     return _finish(builder, result, final)
 
 
-def _seeded(builder: _Builder, seed: Seed) -> int:
+def _seeded(builder: Builder, seed: Seed) -> int:
     value = builder.stream(seed.stream)
     if seed.scale is not None:
         value = builder.vector(Func.MUL, value, seed.scale)
@@ -191,7 +211,7 @@ def _seeded(builder: _Builder, seed: Seed) -> int:
     return value
 
 
-def _dequantize(builder: _Builder, op: qnn.DequantizeOp, zero_sign_lost: bool) -> None:
+def _dequantize(builder: Builder, op: qnn.DequantizeOp, zero_sign_lost: bool) -> None:
     """Codes that stay inside: ``clamp(rne(y / s), lo - z, hi - z) * s``, all integers exact; see docs, Numerics."""
     if op.input not in builder.values:
         return  # a stream, taken when it is used
@@ -208,8 +228,8 @@ def _dequantize(builder: _Builder, op: qnn.DequantizeOp, zero_sign_lost: bool) -
     builder.values[op.output] = builder.imm(Func.MUL, value, codes.scale.data)
 
 
-def _binary(func: Func) -> Callable[[_Builder, Operation], int]:
-    def emit(builder: _Builder, op: Operation) -> int:
+def _binary(func: Func) -> Callable[[Builder, Operation], int]:
+    def emit(builder: Builder, op: Operation) -> int:
         left, right = op.operands
         for value, other, swapped in ((right, left, False), (left, right, True)):
             if value in builder.values or (array := float_constant(value, builder.leaves)) is None:
@@ -227,11 +247,11 @@ def _binary(func: Func) -> Callable[[_Builder, Operation], int]:
     return emit
 
 
-def _relu(builder: _Builder, op: Operation) -> int:
+def _relu(builder: Builder, op: Operation) -> int:
     return builder.imm(Func.MAX, builder.register(op.operands[0]), 0.0)
 
 
-def _clamp(builder: _Builder, op: Operation) -> int:
+def _clamp(builder: Builder, op: Operation) -> int:
     assert isinstance(op, qnn.ClampOp)
     value = builder.register(op.input)
     for func, bound in ((Func.MAX, op.min.data), (Func.MIN, op.max.data)):
@@ -239,25 +259,25 @@ def _clamp(builder: _Builder, op: Operation) -> int:
     return value
 
 
-def _hard(builder: _Builder, x: int) -> int:
+def _hard(builder: Builder, x: int) -> int:
     t = builder.imm(Func.MAX, builder.imm(Func.ADD, x, 3.0), 0.0)
     return builder.imm(Func.MIN, t, 6.0)
 
 
-def _hardsigmoid(builder: _Builder, op: Operation) -> int:
+def _hardsigmoid(builder: Builder, op: Operation) -> int:
     return builder.imm(Func.MUL, _hard(builder, builder.register(op.operands[0])), 1.0 / 6.0)
 
 
-def _hardswish(builder: _Builder, op: Operation) -> int:
+def _hardswish(builder: Builder, op: Operation) -> int:
     x = builder.register(op.operands[0])
     return builder.imm(Func.MUL, builder.emit(Func.MUL, x, b=_hard(builder, x)), 1.0 / 6.0)
 
 
-def _function(func: Func) -> Callable[[_Builder, Operation], int]:
+def _function(func: Func) -> Callable[[Builder, Operation], int]:
     return lambda builder, op: builder.emit(func, builder.register(op.operands[0]))
 
 
-_EMIT: dict[type[Operation], Callable[[_Builder, Operation], int]] = {
+_EMIT: dict[type[Operation], Callable[[Builder, Operation], int]] = {
     qnn.AddOp: _binary(Func.ADD),
     qnn.SubOp: _binary(Func.SUB),
     qnn.MulOp: _binary(Func.MUL),
@@ -270,7 +290,7 @@ _EMIT: dict[type[Operation], Callable[[_Builder, Operation], int]] = {
 }
 
 
-def _finish(builder: _Builder, result: SSAValue, final: qnn.QuantizeOp | None) -> VectorProgram:
+def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) -> VectorProgram:
     if final is None:
         last, output, zero, inverse = builder.register(result), _output_type(result), 0, 1.0
         if is_int(result):
@@ -299,7 +319,7 @@ def _output_type(value: SSAValue) -> DType:
     return DType.F32 if tensor(value).element_type == f32 else DType.I8
 
 
-def _drop_repeated_clamps(builder: _Builder, last: int, final: qnn.QuantizeOp) -> int:
+def _drop_repeated_clamps(builder: Builder, last: int, final: qnn.QuantizeOp) -> int:
     """Leave out a last MAX or MIN whose bound quantizes to the end of the range: the conversion saturates there."""
     codes = int_type(final.output)
     ends = {Func.MAX: final.lo, Func.MIN: final.hi}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xdsl.ir import Block, Operation
 
-from compiler.dialects.tile import ChannelOp, ForOp, KernelOp
+from compiler.dialects.tile import ChannelOp, ForOp, KernelOp, MmaOp, ProductOp, VectorOp
 from compiler.ir.tiling import Box, Range, Tile, Tiling
 
 
@@ -14,7 +14,46 @@ def walk_steps(kernel: KernelOp, tiling: Tiling) -> Iterator[tuple[Operation, Ti
     """Every load, mma, vector, pool, copy and store of ``kernel`` with the tile that it works on."""
     whole = {d: Range(0, size) for d, size in zip("nhwc", tiling.spec.output, strict=True)}
     whole["k"] = Range(0, tiling.reduction[-1].stop)
-    return _walk(kernel.steps.block, whole, whole["k"].stop)
+    steps = _walk(kernel.steps.block, whole, whole["k"].stop)
+    return steps if tiling.spec.product is None or not tiling.schedule.pipelined else _pipelined(steps)
+
+
+Steps = list[tuple[Operation, Tile]]
+
+
+def _pipelined(steps: Iterator[tuple[Operation, Tile]]) -> Iterator[tuple[Operation, Tile]]:
+    """Two products per tile, in a software pipeline: first product of a tile, vector programs of the one before it, the
+    epilogue of the one before that, second product. So neither the MMU nor the VCU waits for the other.
+    """
+    waiting: list[tuple[Steps, Steps, Steps]] = []
+    for tile in (*_by_tile(steps), None, None):
+        first, *late = ([], [], [], []) if tile is None else _cut(tile)
+        yield from first
+        if len(waiting) > 0:
+            yield from waiting[-1][0]
+        if len(waiting) > 1:
+            yield from waiting[-2][2]
+        if len(waiting) > 0:
+            yield from waiting[-1][1]
+        waiting = [*waiting[-1:], (late[0], late[1], late[2])]
+
+
+def _by_tile(steps: Iterator[tuple[Operation, Tile]]) -> Iterator[Steps]:
+    gathered: Steps = []
+    for op, tile in steps:
+        if gathered and tile.out != gathered[-1][1].out:
+            yield gathered
+            gathered = []
+        gathered.append((op, tile))
+    if gathered:
+        yield gathered
+
+
+def _cut(steps: Steps) -> tuple[Steps, Steps, Steps, Steps]:
+    """Up to the first product; vector programs; second product; epilogue and store."""
+    kinds = [type(op) for op, _ in steps]
+    mma, vector, product = kinds.index(MmaOp), kinds.index(VectorOp), kinds.index(ProductOp)
+    return steps[: mma + 1], steps[mma + 1 : vector + 1], steps[vector + 1 : product + 1], steps[product + 1 :]
 
 
 def _walk(block: Block, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Operation, Tile]]:

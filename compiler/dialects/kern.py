@@ -49,6 +49,8 @@ CHAIN = (
     qnn.QuantizeOp,
     qnn.DequantizeOp,
 )
+ROWS = tuple(getattr(qnn, n) for n in ("SoftmaxOp", "LayerNormOp", "RmsNormOp", "ReduceOp") if hasattr(qnn, n))  # TEMP
+"""Operations along the rows of channels; a kernel has at most one."""
 ANCHORS = (*MATRIX, *POOLS, *COPIES)
 
 TENSOR = base(TensorType)
@@ -150,7 +152,7 @@ class FusedOp(BodyOp):
 
     @property
     def pool(self) -> Operation | None:
-        """The trailing pool, if there is one."""
+        """The trailing pool or matrix product, if there is one."""
         anchors = [op for op in self.members if isinstance(op, ANCHORS)]
         return anchors[1] if len(anchors) > 1 else None
 
@@ -160,7 +162,7 @@ class FusedOp(BodyOp):
         if not members:
             raise VerifyException("a kernel needs an op")
         for op in members:
-            if not isinstance(op, (*ANCHORS, *CHAIN)):
+            if not isinstance(op, (*ANCHORS, *CHAIN, *ROWS)):
                 raise VerifyException(f"{op.name} cannot be in a kernel; it takes qnn anchors and elementwise ops")
         if all(isinstance(op, MOVES) for op in members):
             if (walk := movement(self)) is None:
@@ -174,8 +176,8 @@ class FusedOp(BodyOp):
         if len(anchors) > 2 or (len(anchors) == 2 and not _may_follow(*anchors)):
             names = ", ".join(op.name for op in anchors)
             raise VerifyException(
-                f"anchors {names}: a kernel has one, and a conv2d, linear or matmul may be followed by a pool "
-                "of codes that the kernel itself quantizes"
+                f"anchors {names}: a kernel has one, and a conv2d, linear or matmul may be followed by a pool, a matmul "
+                "with a softmax by another matmul, of codes that the kernel itself quantizes"
             )
         if not anchors:
             return
@@ -194,8 +196,9 @@ class KernelOp(FusedOp):
 
 
 def _may_follow(first: Operation, second: Operation) -> bool:
-    pools = isinstance(second, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
-    return isinstance(first, MATRIX) and pools and isinstance(second.operands[0].owner, qnn.QuantizeOp)
+    pools = isinstance(first, MATRIX) and isinstance(second, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
+    products = isinstance(first, qnn.MatmulOp) and isinstance(second, qnn.MatmulOp)
+    return (pools or products) and isinstance(second.operands[0].owner, qnn.QuantizeOp)
 
 
 @irdl_op_definition

@@ -43,7 +43,7 @@ from isa.errors import ScheduleError
 from isa.instructions import Region as DramRegion
 
 INT = IntegerAttr.constr(type=eq(i64))
-ROLES = (*READS, "weight", "params", "acc", "inner", "output")
+ROLES = (*READS, "weight", "params", "acc", "rows", "inner", "product", "output")
 DIMS = ("n", "h", "w", "c", "k")
 
 
@@ -211,7 +211,7 @@ class MmaOp(StepOp):
 
 @irdl_op_definition
 class VectorOp(StepOp):
-    """Run the kernel's vector program on the tile, to the output or, with a trailing pool, to the inner ring."""
+    """Run the kernel's row stages and vector program on the tile, to the output or, before a trailing anchor, the inner ring."""
 
     name = "tile.vector"
 
@@ -221,6 +221,20 @@ class PoolOp(StepOp):
     """Run the trailing pool and its program from the inner ring to the output."""
 
     name = "tile.pool"
+
+
+@irdl_op_definition
+class ProductOp(StepOp):
+    """Multiply what the inner ring holds by the other factor of the trailing product, on the MMU."""
+
+    name = "tile.product"
+
+
+@irdl_op_definition
+class EpilogueOp(StepOp):
+    """Run the program behind the trailing product, from its accumulators to the output."""
+
+    name = "tile.epilogue"
 
 
 @irdl_op_definition
@@ -313,6 +327,6 @@ class KernelOp(kern.FusedOp):
         return op
 
 
-STEP_OPS = (ChannelOp, ForOp, LoadOp, MmaOp, VectorOp, PoolOp, CopyOp, StoreOp)
+STEP_OPS = (ChannelOp, ForOp, LoadOp, MmaOp, VectorOp, PoolOp, ProductOp, EpilogueOp, CopyOp, StoreOp)
 
 Tile = Dialect("tile", [KernelOp, *STEP_OPS], [ScheduleAttr, PlaceAttr, ChannelType])

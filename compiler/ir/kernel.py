@@ -210,5 +210,28 @@ class KernelSpec:
     macs: int = 0
     movement: Movement | None = None
     stages: tuple[RowStage, ...] = ()
+    row_channels: int = 0
+    """Length of the rows that ``stages`` sweep, where that is not the program's channels (a reduction leaves one)."""
     constants: dict[int, NDArray[np.generic]] = field(default_factory=dict[int, NDArray[np.generic]])
     """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K], one code per array element; others as (n,h,w,c)."""
+
+    @property
+    def programs(self) -> tuple[VectorProgram, ...]:
+        """All vector programs, in the order in which they run on a tile."""
+        last = () if self.pool_program is None else (self.pool_program,)
+        return (*(stage.program for stage in self.stages), self.program, *last)
+
+    @property
+    def product(self) -> MatrixAnchor | None:
+        """The trailing matrix product, if there is one."""
+        return self.pool if isinstance(self.pool, MatrixAnchor) else None
+
+    @property
+    def row_results(self) -> int:
+        """Numbers per row that the stages leave."""
+        return sum(stage.results for stage in self.stages)
+
+    @property
+    def stored(self) -> VectorProgram:
+        """The program that makes the kernel's output."""
+        return self.pool_program or self.program

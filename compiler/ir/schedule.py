@@ -39,6 +39,11 @@ class KernelSchedule:
     keep: bool = False
     """The result stays in SRAM until its last use."""
 
+    @property
+    def pipelined(self) -> bool:
+        """Whether every ring of a kernel with two products has the slots that a software pipeline needs."""
+        return min(self.weight_slots, self.stream_slots, self.output_slots) > 1
+
     def __post_init__(self) -> None:
         for name in (
             "tile_h",

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, Window
 from compiler.ir.schedule import KernelSchedule
 
-READS = ("act", "rhs", "stream", "pooled")
-"""How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of the vector program,
-a stream of the program behind a trailing pool. One operand may be read in several ways."""
+READS = ("act", "rhs", "row", "stream", "second", "pooled")
+"""How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of a reduction's passes
+over whole rows, a stream of the vector program, the other factor of a trailing product, a stream of the program behind
+the trailing anchor. One operand may be read in several ways."""
 
 
 class Range(NamedTuple):
@@ -144,7 +145,14 @@ class Tiling:
             return out
         inner = self.spec.inner
         assert inner is not None
+        if isinstance(self.spec.pool, MatrixAnchor):
+            return Box(out.n, out.h, out.w, Range(0, inner[3]))
         return _window_box(self.spec.pool.window, out, inner, out.c)
+
+    def row_box(self, out: Box) -> Box:
+        """What the row stages sweep for ``out``: whole rows of channels."""
+        made = self.anchor_box(out)
+        return made._replace(c=Range(0, self.spec.row_channels)) if self.spec.row_channels else made
 
     def box(self, role: str, operand: int, tile: Tile) -> Box:
         """The box of ``operand`` that ``tile`` reads in ``role`` (one of READS)."""
@@ -153,7 +161,16 @@ class Tiling:
             return Box(*(Range(0, size) for size in shape))
         made = tile.out if role == "pooled" else self.anchor_box(tile.out)
         if role == "rhs":
-            return Box(_clip(made.n, shape[0]), Range(0, 1), tile.k, made.c)
+            assert isinstance(anchor, MatrixAnchor)
+            rows, columns = (made.c, tile.k) if anchor.transposed else (tile.k, made.c)
+            return Box(_clip(made.n, shape[0]), Range(0, 1), rows, columns)
+        if role == "second":
+            assert self.spec.product is not None
+            rows, columns = Range(0, self.conv_shape[3]), tile.out.c
+            rows, columns = (columns, rows) if self.spec.product.transposed else (rows, columns)
+            return Box(_clip(made.n, shape[0]), Range(0, 1), rows, columns)
+        if role == "row":
+            made = self.row_box(tile.out)
         if role == "act":
             assert isinstance(anchor, MatrixAnchor | PoolAnchor)
             matrix = isinstance(anchor, MatrixAnchor)
@@ -168,10 +185,23 @@ class Tiling:
         if isinstance(anchor, CopyAnchor):
             return Box(*(Range(0, size) for size in shape))
         h, w, c = (min(t, size) for t, size in zip((s.tile_h, s.tile_w, s.tile_c), spec.output[1:], strict=True))
+        if role == "second":
+            assert spec.product is not None
+            rows, columns = Range(0, self.conv_shape[3]), Range(0, c)
+            rows, columns = (columns, rows) if spec.product.transposed else (rows, columns)
+            return Box(Range(0, 1), Range(0, 1), rows, columns)
         if spec.pool is not None and role != "pooled":
-            h, w = (_taps(spec.pool.window, axis, t, self.conv_shape[1 + axis]) for axis, t in ((0, h), (1, w)))
+            if isinstance(spec.pool, MatrixAnchor):
+                c = self.conv_shape[3]
+            else:
+                h, w = (_taps(spec.pool.window, axis, t, self.conv_shape[1 + axis]) for axis, t in ((0, h), (1, w)))
+        if role == "row":
+            c = spec.row_channels or c
         if role == "rhs":
-            return Box(Range(0, 1), Range(0, 1), Range(0, min(s.tile_k, self.group_inputs)), Range(0, c))
+            assert isinstance(anchor, MatrixAnchor)
+            rows, columns = Range(0, min(s.tile_k, self.group_inputs)), Range(0, c)
+            rows, columns = (columns, rows) if anchor.transposed else (rows, columns)
+            return Box(Range(0, 1), Range(0, 1), rows, columns)
         if role == "act":
             assert isinstance(anchor, MatrixAnchor | PoolAnchor)
             h, w = (_taps(anchor.window, axis, t, shape[1 + axis]) for axis, t in ((0, h), (1, w)))

@@ -15,14 +15,18 @@ from xdsl.passes import ModulePass
 
 from compiler.backend.anchors import anchor_seed, constant_of, folded_shape
 from compiler.backend.kernel_spec import stream_shape
-from compiler.backend.vectorize import Leaves, ProgramError, Seed, vectorize
+from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
+from compiler.backend.vectorize import SLOTS, Leaves, ProgramError, Seed, vectorize
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of
 from compiler.ir import location
+from compiler.ir.kernel import VectorProgram
 from compiler.ir.layout import Walk
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
 
+RESHAPING = (*kern.POOLS, qnn.MatmulOp, *kern.ROWS[3:])  # TEMP
+"""What may stand inside a kernel and whose result has another shape."""
 LONGEST_CHAIN = 64
 """Ops that one kernel considers; far above what a program's slots hold."""
 
@@ -36,6 +40,8 @@ class Options:
     groups: tuple[tuple[str, ...], ...] = ()
     pool_taps: int | None = None
     """The largest window that a trailing pool may have: accumulators must hold all that one of its outputs reads."""
+    row_elements: int | None = None
+    """The longest row of a product that a softmax may follow: accumulators must hold whole rows."""
 
 
 @dataclass(frozen=True)
@@ -156,15 +162,40 @@ class _Planner:
     def _joins(self, root: Operation, members: Sequence[Operation], op: Operation) -> bool:
         if not self._may_join(root, op):
             return False
-        pool = next((m for m in members[1:] if isinstance(m, kern.POOLS)), None)
+        # A pool, product or reduction starts anew: what follows has its shape and reads nothing from before it.
+        cut = next((m for m in members[1:] if isinstance(m, RESHAPING)), None)
         inside = set(members)
         if isinstance(op, kern.POOLS):
-            return pool is None and self._pool_joins(root, op)
-        if not isinstance(op, kern.CHAIN) or shape_of(op.results[0]) != shape_of((pool or root).results[0]):
+            return cut is None and self._pool_joins(root, op)
+        if isinstance(op, qnn.MatmulOp):
+            return cut is None and self._product_joins(root, members, op)
+        if isinstance(op, kern.ROWS):
+            return cut is None and self._row_joins(root, members, op)
+        if not isinstance(op, kern.CHAIN) or shape_of(op.results[0]) != shape_of((cut or root).results[0]):
             return False
-        if pool is not None:
-            inside = {m for m in members if self.order[m] >= self.order[pool]}
+        if cut is not None:
+            inside = {m for m in members if self.order[m] >= self.order[cut]}
         return all(v.owner in inside or self._is_ready(v, set(members)) for v in op.operands)
+
+    def _row_joins(self, root: Operation, members: Sequence[Operation], op: Operation) -> bool:
+        """A softmax behind a product whose rows the accumulators hold, any row operation behind elementwise ops."""
+        if any(isinstance(m, kern.ROWS) for m in members) or row_input(op).owner not in members:
+            return False
+        if isinstance(root, kern.ANCHORS):
+            short = self.options.row_elements is None or row_length(op) <= self.options.row_elements
+            return isinstance(root, qnn.MatmulOp) and isinstance(op, qnn.SoftmaxOp) and short
+        return shape_of(row_input(op)) == shape_of(root.results[0])
+
+    def _product_joins(self, root: Operation, members: Sequence[Operation], op: qnn.MatmulOp) -> bool:
+        """Attention: the product of what a softmax of the first product was quantized to, and a stored operand."""
+        return (
+            isinstance(root, qnn.MatmulOp)
+            and any(isinstance(m, qnn.SoftmaxOp) for m in members)
+            and isinstance(op.a.owner, qnn.QuantizeOp)
+            and op.a.owner in members
+            and op.a.uses.get_length() == 1
+            and self._is_ready(op.b, set(members))
+        )
 
     def _pool_joins(self, root: Operation, op: Operation) -> bool:
         value = op.operands[0]
@@ -263,25 +294,44 @@ def _check(group: Group) -> None:
     leaves = Leaves({v: i for i, v in enumerate(_inputs(members))}, constant_of)
     anchor = members[0] if isinstance(members[0], kern.ANCHORS) else None
     chain = list(members[1:] if anchor is not None else members)
-    pool = next((m for m in chain if isinstance(m, kern.POOLS)), None)
+    pool = next((m for m in chain if isinstance(m, (*kern.POOLS, qnn.MatmulOp))), None)
     seed = None if anchor is None else anchor_seed(anchor, leaves)
+    slots = 0
     if pool is not None:
         cut = chain.index(pool)
-        _check_chain(chain[:cut], pool.operands[0], leaves, anchor, seed)
+        slots = _check_chain(chain[:cut], pool.operands[0], leaves, anchor, seed, isinstance(pool, qnn.MatmulOp))
         chain, anchor, seed = chain[cut + 1 :], pool, anchor_seed(pool, leaves)
-    _check_chain(chain, group.result, leaves, anchor, seed)
+    slots += _check_chain(chain, group.result, leaves, anchor, seed, isinstance(pool, qnn.MatmulOp))
+    if slots > SLOTS:
+        raise ProgramError(f"the programs of a kernel have at most {SLOTS} slots, these need {slots}")
 
 
 def _check_chain(
-    ops: Sequence[Operation], result: SSAValue, leaves: Leaves, anchor: Operation | None, seed: Seed | None
-) -> None:
-    program = vectorize(ops, result, leaves, seed)
+    ops: Sequence[Operation],
+    result: SSAValue,
+    leaves: Leaves,
+    anchor: Operation | None,
+    seed: Seed | None,
+    uniform: bool = False,
+) -> int:
+    """Slots of the programs of a chain; ``uniform`` forbids parameter vectors (the two products differ in channels)."""
+    chain = cut_at_rows(ops, result)
+    swept: list[tuple[VectorProgram, tuple[int, ...]]] = []
+    if chain is None:
+        program = vectorize(ops, result, leaves, seed)
+    else:
+        stages, program = row_programs(chain, leaves, seed)
+        swept = [(stage.program, shape_of(row_input(chain.op))) for stage in stages]
     values = list(leaves.operands)
-    for stream in program.streams:
-        if stream.operand is not None and stream.operand >= 0:
-            value = values[stream.operand]
-            known = constant_of(value) is not None
-            stream_shape(shape_of(value), shape_of(result), folded_shape(anchor), known)
+    for each, shape in (*swept, (program, shape_of(result))):
+        if uniform and each.params:
+            raise ProgramError("a kernel of two products has no per-channel vectors")
+        for stream in each.streams:
+            if stream.operand is not None and stream.operand >= 0:
+                value = values[stream.operand]
+                known = constant_of(value) is not None
+                stream_shape(shape_of(value), shape, folded_shape(anchor), known)
+    return sum(len(each.ops) for each, _ in swept) + len(program.ops)
 
 
 def _emit(block: Block, groups: Sequence[Group]) -> None:

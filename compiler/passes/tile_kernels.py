@@ -13,7 +13,19 @@ from xdsl.passes import ModulePass
 from compiler.analysis.cost import Residency, channels
 from compiler.analysis.graph import Step, build_graph
 from compiler.analysis.memory import check, choose, kept_by, residency
-from compiler.dialects.tile import ChannelOp, CopyOp, ForOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
+from compiler.dialects.tile import (
+    ChannelOp,
+    CopyOp,
+    EpilogueOp,
+    ForOp,
+    KernelOp,
+    LoadOp,
+    MmaOp,
+    PoolOp,
+    ProductOp,
+    StoreOp,
+    VectorOp,
+)
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor
 from compiler.ir.location import origins
 from compiler.ir.schedule import KernelSchedule, Schedule
@@ -101,19 +113,28 @@ class _Steps:
         reduced = ("act", "rhs", "weight") if matrix else ()
         inner: list[Operation] = []
         outer: list[Operation] = []
+        behind: list[Operation] = []
         for (role, operand), ring in rings.items():
             if role in (*READS, "weight", "params"):
                 load = LoadOp(ring)
                 load.location = self._operand_location(operand) if role in READS else self._first
-                (inner if role in reduced else outer).append(load)
+                late = spec.pool is not None and role in ("second", "pooled")
+                (inner if role in reduced else behind if late else outer).append(load)
         if matrix:
             inner.append(self._at_anchor(MmaOp(_of(rings, *reduced, "acc"))))
         run = CopyOp if isinstance(spec.anchor, CopyAnchor) else VectorOp
-        used = ("stream", "params", "acc", "inner") if matrix else (*READS, "params", "inner")
+        used = ("stream", "params", "acc", "rows", "inner") if matrix else (*READS, "params", "rows", "inner")
         vector = run(_of(rings, *used, *(() if spec.pool else ("output",))))
         vector.location = self._last
         outer.append(vector)
-        if spec.pool is not None:
+        outer += behind
+        if spec.product is not None:
+            product = ProductOp(_of(rings, "second", "inner", "product"))
+            epilogue = EpilogueOp(_of(rings, "pooled", "params", "product", "output"))
+            product.location = self._operand_location(spec.product.weight)
+            epilogue.location = self._last
+            outer += [product, epilogue]
+        elif spec.pool is not None:
             pool = PoolOp(_of(rings, "pooled", "params", "inner", "output"))
             pool.location = self._last
             outer.append(pool)
