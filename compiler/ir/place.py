@@ -12,7 +12,14 @@ from isa.instructions import DType, Region
 
 MAX_COUNT = (1 << 16) - 1
 MAX_BYTES = (1 << 24) - 1
-ELEMENT_BYTES = {DType.I8: 1, DType.I32: 4, DType.F32: 4}
+ELEMENT_BYTES = {DType.I4: 1, DType.I8: 1, DType.I16: 2, DType.I32: 4, DType.F32: 4, DType.I64: 8}
+"""Bytes between neighbouring stored elements; of 4-bit tensors an element is a byte with two codes."""
+
+
+def stored(shape: Shape4, dtype: DType) -> tuple[Shape4, int]:
+    """(n, h, w, c) of a tensor as it is stored, and the bytes of a stored element: two 4-bit codes share one byte."""
+    n, h, w, c = shape
+    return (n, h, w, -(-c // 2) if dtype is DType.I4 else c), ELEMENT_BYTES[dtype]
 
 
 def packed_strides(shape: Shape4, element: int) -> Shape4:
@@ -68,9 +75,14 @@ class Transfer:
         return self.counts == (1, 1)
 
 
+def _depth(place: Place, axis: int) -> tuple[bool, int, int]:
+    """Sorts dimensions from the fastest in memory to the slowest; one that is repeated (stride 0) is the slowest."""
+    return place.strides[axis] == 0, place.strides[axis], -axis
+
+
 def buffer_strides(place: Place, box: Box) -> Shape4:
     """Strides of ``box`` packed in SRAM in the order in which it lies in DRAM, so that runs stay long."""
-    order = sorted(range(1, 4), key=lambda axis: (place.strides[axis], -axis))
+    order = sorted(range(1, 4), key=lambda axis: _depth(place, axis))
     strides = [0, 0, 0, 0]
     step = place.element
     for axis in order:
@@ -86,7 +98,7 @@ def transfers(place: Place, box: Box, sram_strides: Shape4) -> Iterator[Transfer
         return
     run = place.element
     loops: list[tuple[int, int, int]] = []
-    for axis in sorted(range(4), key=lambda a: (place.strides[a], -a)):
+    for axis in sorted(range(4), key=lambda axis: _depth(place, axis)):
         count, dram, sram = box[axis].size, place.strides[axis], sram_strides[axis]
         if count == 1:
             continue
