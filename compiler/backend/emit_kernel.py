@@ -402,7 +402,7 @@ class KernelEmitter:
     def _pool(self, op: Operation, tile: Tile) -> None:
         spec = self.tiling.spec
         pool, program, shape = spec.pool, spec.pool_program, spec.inner
-        assert pool is not None
+        assert isinstance(pool, PoolAnchor)
         assert program is not None
         assert shape is not None
         inner = self.tiling.anchor_box(tile.out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compiler.interpreter.rows import fill_rows, run_stages
 from compiler.interpreter.vector import evaluate
 from compiler.interpreter.windows import Windows, conv2d_i32, reduce_taps
 from compiler.ir.kernel import (
@@ -31,10 +32,17 @@ def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
         return _copy(spec, spec.anchor, arrays[0])
     shape = spec.inner or spec.output
     start = None if spec.anchor is None else _anchor(spec.anchor, arrays, shape)
-    result = _program(spec.program, start, arrays, shape)
+
+    def streams(program: VectorProgram, anchored: Array | None) -> list[Array | None]:
+        return [anchored if s.operand is None else arrays[s.operand] for s in program.streams]
+
+    swept = (*shape[:3], spec.row_channels or shape[3])
+    rows, start = run_stages(spec, start, swept, streams)
+    result = run_program(spec.program, fill_rows(spec.program, streams(spec.program, start), rows), shape)
     if spec.pool is not None and spec.pool_program is not None:
-        total = _pool(spec.pool, result, spec.output)
-        result = _program(spec.pool_program, total, arrays, spec.output)
+        factor = arrays[spec.pool.weight] if isinstance(spec.pool, MatrixAnchor) else result
+        total = anchor_result(spec.pool, result, factor, spec.output)
+        result = run_program(spec.pool_program, streams(spec.pool_program, total), spec.output)
     return settled(spec, result)
 
 
@@ -56,11 +64,6 @@ def settled(spec: KernelSpec, result: Array) -> Array:
 
 def _walked(flat: Array, shape: Shape4, strides: Shape4) -> Array:
     return np.lib.stride_tricks.as_strided(flat, shape, [s * flat.itemsize for s in strides])
-
-
-def _program(program: VectorProgram, start: Array | None, arrays: Sequence[Array], shape: Shape4) -> Array:
-    streams = [start if s.operand is None else arrays[s.operand] for s in program.streams]
-    return run_program(program, streams, shape)
 
 
 def run_program(
@@ -86,6 +89,7 @@ def anchor_result(anchor: MatrixAnchor | PoolAnchor, x: Array, w: Array, shape: 
         return _pool(anchor, x, shape)
     if anchor.dynamic_weight:
         left, right = x.astype(np.int64) - anchor.zero_act, w.astype(np.int64) - anchor.zero_weight
+        right = right.swapaxes(-1, -2) if anchor.transposed else right
         return (left @ right).astype(np.int32)
     weight = w.transpose(2, 0, 1)[:, None] if anchor.depthwise else w.transpose(0, 3, 1, 2)
     planes = x.transpose(0, 3, 1, 2)

@@ -6,7 +6,7 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,12 +20,24 @@ from xdsl.ir import Operation
 from compiler.backend.kernel_spec import lower_kernel, stored
 from compiler.backend.walk import walk_steps
 from compiler.dialects.qnn_base import shape_of
-from compiler.dialects.tile import ChannelOp, CopyOp, KernelOp, LoadOp, MmaOp, PoolOp, StoreOp, VectorOp
+from compiler.dialects.tile import (
+    ChannelOp,
+    CopyOp,
+    EpilogueOp,
+    KernelOp,
+    LoadOp,
+    MmaOp,
+    PoolOp,
+    ProductOp,
+    StoreOp,
+    VectorOp,
+)
 from compiler.interpreter.kern import KernFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
+from compiler.interpreter.rows import fill_rows, run_stages
 from compiler.interpreter.spec import anchor_result, run_program, run_spec, seen, settled
 from compiler.ir.channel import Ring
-from compiler.ir.kernel import MatrixAnchor, PoolAnchor, Shape4, Window
+from compiler.ir.kernel import MatrixAnchor, PoolAnchor, Shape4, VectorProgram, Window
 from compiler.ir.layout import storage_order
 from compiler.ir.tiling import READS, Box, Tile, Tiling
 from isa.errors import SimulationError
@@ -73,6 +85,8 @@ class KernelRun:
             MmaOp: self._mma,
             VectorOp: self._vector,
             PoolOp: self._pool,
+            ProductOp: self._product,
+            EpilogueOp: self._epilogue,
             CopyOp: self._copy,
             StoreOp: self._store,
         }
@@ -155,15 +169,27 @@ class KernelRun:
         left = window.input_range(1, out.w.start, out.w.stop, shape[2])[2]
         return replace(window, pad=(max(top, 0), max(left, 0)))
 
-    def _program_streams(self, tile: Tile, box: Box, start: Array | None, pooled: bool) -> Array:
-        spec = self.tiling.spec
-        program, role = (spec.pool_program, "pooled") if pooled else (spec.program, "stream")
-        assert program is not None
-        if program.params:
-            self.rings["params", -1].get(self._block_key("params", tile), "tile.vector")
-        streams = [start if s.operand is None else self._box(role, s.operand, tile)[1] for s in program.streams]
-        params = [p[box.c.start : box.c.stop] for p in program.params]
-        return run_program(program, streams, (1, box.h.size, box.w.size, box.c.size), params)
+    def _streams(self, tile: Tile, role: str) -> Callable[[VectorProgram, Array | None], list[Array | None]]:
+        """What programs read in ``role``, given the anchor's result."""
+
+        def read(program: VectorProgram, start: Array | None) -> list[Array | None]:
+            return [start if s.operand is None else self._box(role, s.operand, tile)[1] for s in program.streams]
+
+        return read
+
+    def _params(self, tile: Tile, box: Box) -> Callable[[VectorProgram], list[Array]]:
+        def cut(program: VectorProgram) -> list[Array]:
+            if program.params:
+                self.rings["params", -1].get(self._block_key("params", tile), "tile.vector")
+            return [p[box.c.start : box.c.stop] for p in program.params]
+
+        return cut
+
+    def _run(
+        self, program: VectorProgram, tile: Tile, box: Box, start: Array | None, role: str, rows: Sequence[Array] = ()
+    ) -> Array:
+        streams = fill_rows(program, self._streams(tile, role)(program, start), rows)
+        return run_program(program, streams, _shape(box), self._params(tile, box)(program))
 
     def _vector(self, op: Operation, tile: Tile) -> None:
         spec, box = self.tiling.spec, self.tiling.anchor_box(tile.out)
@@ -173,7 +199,10 @@ class KernelRun:
         elif isinstance(spec.anchor, PoolAnchor):
             act = spec.anchor.act
             start = self._reduce(spec.anchor, box, self._box("act", act, tile)[1], spec.operands[act])
-        value = self._program_streams(tile, box, start, pooled=False)
+        swept = self.tiling.row_box(tile.out)
+        role = "row" if spec.row_channels else "stream"
+        rows, start = run_stages(spec, start, _shape(swept), self._streams(tile, role), self._params(tile, swept))
+        value = self._run(spec.program, tile, box, start, "stream", rows)
         if spec.pool is not None:
             self.rings["inner", -1].push(box, value)
         else:
@@ -181,11 +210,25 @@ class KernelRun:
 
     def _pool(self, op: Operation, tile: Tile) -> None:
         spec = self.tiling.spec
-        assert spec.pool is not None
+        assert isinstance(spec.pool, PoolAnchor)
         assert spec.inner is not None
         inner = self.rings["inner", -1].get(self.tiling.anchor_box(tile.out), "tile.pool")
         start = self._reduce(spec.pool, tile.out, inner, spec.inner)
-        self._write(tile.out, self._program_streams(tile, tile.out, start, pooled=True))
+        assert spec.pool_program is not None
+        self._write(tile.out, self._run(spec.pool_program, tile, tile.out, start, "pooled"))
+
+    def _product(self, op: Operation, tile: Tile) -> None:
+        product = self.tiling.spec.product
+        assert product is not None
+        inner = self.rings["inner", -1].get(self.tiling.anchor_box(tile.out), "tile.product")
+        factor = self._box("second", product.weight, tile)[1]
+        self.rings["product", -1].push(tile.out, anchor_result(product, inner, factor, _shape(tile.out)))
+
+    def _epilogue(self, op: Operation, tile: Tile) -> None:
+        program = self.tiling.spec.pool_program
+        assert program is not None
+        start = self.rings["product", -1].get(tile.out, "tile.epilogue")
+        self._write(tile.out, self._run(program, tile, tile.out, start, "pooled"))
 
     def _reduce(self, pool: PoolAnchor, out: Box, source: Array, shape: Shape4) -> Array:
         window = self._cut_window(pool.window, out, shape)
@@ -204,6 +247,10 @@ class KernelRun:
 
     def _store(self, op: Operation, tile: Tile) -> None:
         _cut(self.result, tile.out)[...] = self.rings["output", -1].get(tile.out, "tile.store")
+
+
+def _shape(box: Box) -> Shape4:
+    return (1, box.h.size, box.w.size, box.c.size)
 
 
 def _cut(array: Array, box: Box) -> Array:
