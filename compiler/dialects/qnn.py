@@ -73,9 +73,8 @@ from compiler.dialects.qnn_layout import (
     ConcatOp,
     MaxPool2dOp,
     PadOp,
-    PermuteOp,
-    ReshapeOp,
 )
+from compiler.dialects.qnn_moves import ExpandOp, PermuteOp, ReshapeOp, SliceOp
 from compiler.ir import shapes
 
 
@@ -311,6 +310,7 @@ __all__ = [
     "ConstantOp",
     "Conv2dOp",
     "DequantizeOp",
+    "ExpandOp",
     "HardsigmoidOp",
     "HardswishOp",
     "LinearOp",
@@ -325,6 +325,7 @@ __all__ = [
     "ReluOp",
     "ReshapeOp",
     "SigmoidOp",
+    "SliceOp",
     "SubOp",
     "TanhOp",
     "UnaryOp",
@@ -360,6 +361,8 @@ Qnn = Dialect(
         ConcatOp,
         ReshapeOp,
         PermuteOp,
+        SliceOp,
+        ExpandOp,
     ],
     [IntType, IntsAttr, NumberAttr],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 from xdsl.dialects.builtin import BoolAttr, IntegerAttr, TensorType, f32, i64
@@ -269,50 +268,3 @@ def _joined(values: Sequence[SSAValue], axis: int) -> Attribute:
             raise ValueError(f"shapes {shape} and {other} differ outside axis {axis}")
     total = sum(shape_of(value)[axis] for value in values)
     return TensorType(first.element_type, (*shape[:axis], total, *shape[axis + 1 :]))
-
-
-@irdl_op_definition
-class ReshapeOp(QnnOp):
-    """The same elements, row-major, in another shape."""
-
-    name = "qnn.reshape"
-    input = operand_def(ANY)
-    output = result_def(ANY)
-    traits = traits_def(Pure())
-    assembly_format = "$input attr-dict `:` type($input) `->` type($output)"
-
-    def __init__(self, value: Value, shape: Sequence[int]):
-        super().__init__(operands=[value], result_types=[TensorType(tensor(value).element_type, shape)])
-
-    def infer(self) -> Attribute:
-        kind, shape = tensor(self.input), shape_of(self.output)
-        if prod(kind.get_shape()) != prod(shape):
-            raise VerifyException(f"{kind.get_shape()} and {shape} differ in their number of elements")
-        return TensorType(kind.element_type, shape)
-
-
-@irdl_op_definition
-class PermuteOp(QnnOp):
-    """Dimension i of the result is dimension ``order[i]`` of the input."""
-
-    name = "qnn.permute"
-    input = operand_def(ANY)
-    order = prop_def(IntsAttr)
-    output = result_def(ANY)
-    traits = traits_def(Pure())
-    assembly_format = "$input `order` $order attr-dict `:` type($input) `->` type($output)"
-
-    def __init__(self, value: Value, order: Sequence[int]):
-        kind = tensor(value)
-        shape = [kind.get_shape()[i] for i in order]
-        super().__init__(
-            operands=[value],
-            result_types=[TensorType(kind.element_type, shape)],
-            properties={"order": IntsAttr(tuple(order))},
-        )
-
-    def infer(self) -> Attribute:
-        kind, order = tensor(self.input), self.order.data
-        if sorted(order) != list(range(len(kind.get_shape()))):
-            raise VerifyException(f"order {order} is not a permutation of {len(kind.get_shape())} dimensions")
-        return TensorType(kind.element_type, [kind.get_shape()[i] for i in order])

@@ -112,6 +112,15 @@ def _permute(op: qnn.PermuteOp, x: Array) -> Array:
     return x.transpose(op.order.data)
 
 
+def _slice(op: qnn.SliceOp, x: Array) -> Array:
+    bounds = zip(op.starts.data, op.sizes.data, op.steps.data, strict=True)
+    return np.ascontiguousarray(x[tuple(slice(a, a + (n - 1) * step + 1, step) for a, n, step in bounds)])
+
+
+def _expand(op: qnn.ExpandOp, x: Array) -> Array:
+    return np.array(np.broadcast_to(x, shape_of(op.output)))
+
+
 def _unary(function: Callable[[Array], Array]) -> Callable[[Operation, Array], Array]:
     return lambda op, x: function(x)
 
@@ -147,6 +156,8 @@ SEMANTICS: dict[type[Operation], Callable[..., Array]] = {
     qnn.ConcatOp: _concat,
     qnn.ReshapeOp: _reshape,
     qnn.PermuteOp: _permute,
+    qnn.SliceOp: _slice,
+    qnn.ExpandOp: _expand,
 }
 """What each operation computes: ``f(op, *operands) -> result``."""
 

@@ -5,6 +5,7 @@ Strides and offsets are in elements. All is arithmetic on tuples; nothing touche
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -35,31 +36,59 @@ def nhwc(shape: Shape) -> Shape4:
 
 @dataclass(frozen=True)
 class Factor:
-    """A loop of ``size`` steps, ``stride`` elements apart."""
+    """A loop of ``size`` steps, ``stride`` elements apart; stride 0 repeats one element."""
 
     size: int
     stride: int
 
 
 @dataclass(frozen=True)
+class Alias:
+    """A tensor as single strides over (n, h, w, c) of another's elements, from element ``offset`` on."""
+
+    offset: int
+    strides: Shape4
+
+
+@dataclass(frozen=True)
 class Walk:
-    """A tensor whose logical dimensions are nests of loops over some other tensor's memory."""
+    """A tensor whose logical dimensions are nests of loops over some other tensor's memory, from element ``offset`` on."""
 
     dims: tuple[tuple[Factor, ...], ...]
+    offset: int = 0
 
     @classmethod
-    def stored(cls, shape: Shape) -> Walk:
-        """The walk over a tensor in its own storage layout."""
-        strides = storage_strides(shape)
+    def stored(cls, shape: Shape, paired: bool = False) -> Walk:
+        """The walk over a tensor in its own storage layout; ``paired`` rounds rows of channels up to even (4-bit codes)."""
+        strides = storage_strides(shape, paired)
         return cls(tuple((Factor(n, s),) for n, s in zip(shape, strides, strict=True)))
 
-    def permuted(self, order: tuple[int, ...]) -> Walk:
+    @classmethod
+    def placed(cls, shape: Shape, alias: Alias) -> Walk:
+        """The walk over a tensor that lies somewhere with these strides over (n, h, w, c)."""
+        rank = len(shape)
+        if rank == 4:
+            n, h, w, c = alias.strides
+            strides = (n, c, h, w)
+        elif rank == 3:
+            strides = (alias.strides[0], *alias.strides[2:])
+        else:
+            rows = [prod(shape[i + 1 : -1]) * alias.strides[2] for i in range(rank - 1)]
+            strides = (*rows, *alias.strides[3:][: min(rank, 1)])
+        return cls(tuple((Factor(n, s),) for n, s in zip(shape, strides, strict=True)), alias.offset)
+
+    @property
+    def shape(self) -> Shape:
+        """Size of each dimension."""
+        return tuple(prod(f.size for f in dim) for dim in self.dims)
+
+    def permuted(self, order: Shape) -> Walk:
         """Dimension i of the result is dimension ``order[i]``."""
-        return Walk(tuple(self.dims[i] for i in order))
+        return Walk(tuple(self.dims[i] for i in order), self.offset)
 
     def reshaped(self, shape: Shape) -> Walk | None:
         """The same elements, row-major, as ``shape``; None when a dimension would need uneven steps."""
-        queue = [f for dim in self.dims for f in dim if f.size != 1]
+        queue = list(_merged([f for dim in self.dims for f in dim]))
         dims: list[tuple[Factor, ...]] = []
         for size in shape:
             dim: list[Factor] = []
@@ -77,11 +106,28 @@ class Walk:
                 else:
                     return None
             dims.append(tuple(dim))
-        return Walk(tuple(dims))
+        return Walk(tuple(dims), self.offset)
+
+    def sliced(self, starts: Shape, sizes: Shape, steps: Shape) -> Walk | None:
+        """``sizes`` indices of each dimension from ``starts`` on, ``steps`` apart; None where no loops say them."""
+        offset, dims = self.offset, list[tuple[Factor, ...]]()
+        for dim, start, size, step in zip(self.dims, starts, sizes, steps, strict=True):
+            if (cut := _cut(_merged(dim), start, size, step)) is None:
+                return None
+            offset += cut[0]
+            dims.append(cut[1])
+        return Walk(tuple(dims), offset)
+
+    def expanded(self, shape: Shape) -> Walk:
+        """Dimensions of one index repeated to those of ``shape``, which may have more in front."""
+        dims = ((),) * (len(shape) - len(self.dims)) + self.dims
+        sizes = (1,) * (len(shape) - len(self.dims)) + self.shape
+        repeated = (d if n == size else (Factor(size, 0),) for d, n, size in zip(dims, sizes, shape, strict=True))
+        return Walk(tuple(repeated), self.offset)
 
     def loops(self) -> tuple[tuple[int, int, int], ...]:
         """(size, input stride, output stride) in the storage order of the result, neighbours merged."""
-        shape = tuple(prod(f.size for f in dim) for dim in self.dims)
+        shape = self.shape
         strides = storage_strides(shape)
         merged: list[tuple[int, int, int]] = []
         for axis in storage_order(len(shape)):
@@ -98,19 +144,87 @@ class Walk:
 
     @property
     def is_view(self) -> bool:
-        """Whether no element moves."""
-        return all(source == target for _, source, target in self.loops())
+        """Whether no element moves, starting at the first."""
+        return self.offset == 0 and all(source == target for _, source, target in self.loops())
+
+    def alias(self) -> Alias | None:
+        """The tensor as single strides over (n, h, w, c), channels next to each other; None when it needs more."""
+        rows = self.permuted(storage_order(len(self.dims))).reshaped(nhwc(self.shape))
+        if rows is None:
+            return None
+        strides = [0, 0, 0, 1]
+        for axis, dim in enumerate(rows.dims):
+            factors = _merged(dim)
+            if len(factors) > 1:
+                return None
+            if factors:
+                strides[axis] = factors[0].stride
+        n, h, w, c = strides
+        return Alias(self.offset, (n, h, w, c)) if c == 1 else None
+
+    def inverse(self, shape: Shape) -> Walk | None:
+        """The walked tensor, of ``shape``, as loops over the result's packed memory; None unless all of it moves once."""
+        loops = sorted((loop for loop in self.loops() if loop[0] > 1), key=lambda loop: -loop[1])
+        step = prod(shape)
+        for size, source, _ in loops:
+            step //= size
+            if source != step:
+                return None
+        if step != 1 or self.offset:
+            return None
+        order = storage_order(len(shape))
+        flat = Walk((tuple(Factor(size, target) for size, _, target in loops),))
+        lies = flat.reshaped(tuple(shape[i] for i in order))
+        back = tuple(order.index(i) for i in range(len(order)))
+        return None if lies is None else lies.permuted(back)
+
+
+def _merged(factors: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Loops without those of one step, neighbours that are one loop joined."""
+    merged: list[Factor] = []
+    for factor in factors:
+        if factor.size == 1:
+            continue
+        if merged and merged[-1].stride == factor.size * factor.stride:
+            merged[-1] = Factor(merged[-1].size * factor.size, factor.stride)
+        else:
+            merged.append(factor)
+    return tuple(merged)
+
+
+def _cut(factors: Sequence[Factor], start: int, size: int, step: int) -> tuple[int, tuple[Factor, ...]] | None:
+    """(offset, loops) of every ``step``-th of ``size`` indices of a nest; None where they are no nest."""
+    if size == 1:
+        step = 1
+    if not factors:
+        return 0, ()
+    *outer, last = factors
+    if not outer:
+        return start * last.stride, (Factor(size, last.stride * step),)
+    first, index = divmod(start, last.size)
+    if index + (size - 1) * step < last.size:  # inside one step of the outer loops
+        rest = _cut(outer, first, 1, 1)
+        inner: tuple[Factor, ...] = (Factor(size, last.stride * step),)
+    elif step % last.size == 0:
+        rest, inner = _cut(outer, first, size, step // last.size), ()
+    elif step == 1 and index == 0 and size % last.size == 0:
+        rest, inner = _cut(outer, first, size // last.size, 1), (last,)
+    else:
+        return None
+    return None if rest is None else (rest[0] + index * last.stride, (*rest[1], *inner))
 
 
 def _contiguous(outer: tuple[int, int, int], inner: tuple[int, int, int]) -> bool:
     return outer[1] == inner[0] * inner[1] and outer[2] == inner[0] * inner[2]
 
 
-def storage_strides(shape: Shape) -> tuple[int, ...]:
-    """Element stride of each logical dimension in the storage layout."""
+def storage_strides(shape: Shape, paired: bool = False) -> tuple[int, ...]:
+    """Element stride of each logical dimension in the storage layout; ``paired`` rounds rows of channels up to even."""
     strides = [0] * len(shape)
     step = 1
-    for axis in reversed(storage_order(len(shape))):
+    for i, axis in enumerate(reversed(storage_order(len(shape)))):
         strides[axis] = step
         step *= shape[axis]
+        if paired and i == 0:
+            step += step % 2
     return tuple(strides)

@@ -29,5 +29,11 @@ func.func @movement(%x: tensor<2x3x!qnn.int<8, 0.5, -3>>, %y: tensor<2x3xf32>) {
   %3 = qnn.reshape %y : tensor<2x3xf32> -> tensor<1x6x1xf32>
   // CHECK-NEXT: %4 = qnn.permute %x order <1, 0> : tensor<2x3x!qnn.int<8, 0.5, -3>> -> tensor<3x2x!qnn.int<8, 0.5, -3>>
   %4 = qnn.permute %x order <1, 0> : tensor<2x3x!qnn.int<8, 0.5, -3>> -> tensor<3x2x!qnn.int<8, 0.5, -3>>
+  // CHECK-NEXT: %5 = qnn.slice %y from <0, 1> size <2, 2> step <1, 1> : tensor<2x3xf32> -> tensor<2x2xf32>
+  %5 = qnn.slice %y from <0, 1> size <2, 2> step <1, 1> : tensor<2x3xf32> -> tensor<2x2xf32>
+  // CHECK-NEXT: %6 = qnn.slice %x from <1, 0> size <1, 2> step <1, 2> : tensor<2x3x!qnn.int<8, 0.5, -3>> -> tensor<1x2x!qnn.int<8, 0.5, -3>>
+  %6 = qnn.slice %x from <1, 0> size <1, 2> step <1, 2> : tensor<2x3x!qnn.int<8, 0.5, -3>> -> tensor<1x2x!qnn.int<8, 0.5, -3>>
+  // CHECK-NEXT: %7 = qnn.expand %y : tensor<2x3xf32> -> tensor<4x2x3xf32>
+  %7 = qnn.expand %y : tensor<2x3xf32> -> tensor<4x2x3xf32>
   func.return
 }

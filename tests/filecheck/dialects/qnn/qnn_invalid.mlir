@@ -184,6 +184,22 @@ func.func @permute(%x: tensor<2x3xf32>) {
 
 // -----
 
+func.func @slice(%x: tensor<2x3xf32>) {
+  // CHECK: 2 indices from 1, 2 apart, leave dimension 1 of size 3
+  %0 = qnn.slice %x from <0, 1> size <2, 2> step <1, 2> : tensor<2x3xf32> -> tensor<2x2xf32>
+  func.return
+}
+
+// -----
+
+func.func @expand(%x: tensor<2x3xf32>) {
+  // CHECK: (2, 3) does not expand to (4, 3)
+  %0 = qnn.expand %x : tensor<2x3xf32> -> tensor<4x3xf32>
+  func.return
+}
+
+// -----
+
 // CHECK: scale must be positive and finite, got -1.0
 func.func @scale(%x: tensor<2x!qnn.int<8, -1.0, 0>>) {
   func.return
