@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, VectorProgram
-from compiler.ir.place import ELEMENT_BYTES, packed_strides
+from compiler.ir.place import ELEMENT_BYTES, packed_strides, stored
 from compiler.ir.tiling import Tiling
 from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
 from isa.instructions import RowReduce
@@ -149,7 +149,8 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     if params := params_bytes(spec, wide):
         sizes.append(ChannelSize("params", -1, 1 if s.whole_params else s.weight_slots, aligned(params)))
     if spec.pool is not None:
-        sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(prod(inner))))
+        (_, h, w, c), element = stored((1, *inner), spec.program.output)
+        sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(h * w * c * element)))
     if not residency.output:
         bytes_ = tiling.images * prod(out) * output_element(spec)
         sizes.append(ChannelSize("output", -1, s.output_slots, aligned(bytes_)))

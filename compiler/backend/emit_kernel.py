@@ -26,7 +26,7 @@ from compiler.dialects.tile import (
 )
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, RowStage, Stream, VectorProgram
-from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, transfers
+from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, stored, transfers
 from compiler.ir.tiling import READS, Box, Range, Tile, Tiling
 from isa.instructions import (
     DType,
@@ -236,7 +236,8 @@ class KernelEmitter:
         self._run(spec.program, views, box, inner, slot, params)
 
     def _inner_strides(self, box: Box) -> Shape4:
-        return packed_strides(_sizes(box), 1)
+        """Byte strides of what never leaves the chip between a kernel's two anchors."""
+        return packed_strides(*stored(_sizes(box), self.tiling.spec.program.output))
 
     def _stage(self, stage: RowStage, tile: Tile, slot: int, params: int, first: int) -> None:
         """One pass of row stages; its results start at number ``first``."""
@@ -409,7 +410,7 @@ class KernelEmitter:
         address = self.rings["inner", -1].find(inner)
         assert address is not None
         self._set_window(pool, tile.out, inner, shape)
-        self._set_stream(0, DType.I8, packed_strides(_sizes(inner), 1), pool.zero, pool.scale)
+        self._set_stream(0, spec.program.output, self._inner_strides(inner), pool.zero, pool.scale)
         slot = len(spec.program.ops)
         views = [address] + [
             self._stream("pooled", i, s, tile, tile.out) for i, s in enumerate(program.streams) if i
