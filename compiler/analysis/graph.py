@@ -17,9 +17,9 @@ from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.ir.kernel import KernelSpec, Shape4
-from compiler.ir.layout import nhwc
+from compiler.ir.layout import Alias, Factor, Walk, nhwc
 from compiler.ir.location import blamed, origins
-from compiler.ir.place import packed_strides, planar_strides
+from compiler.ir.place import packed_strides, planar_strides, stored
 from compiler.ir.signature import main_function
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Region
@@ -60,18 +60,34 @@ class Placed:
         return all(n == 1 or s == p for n, s, p in zip(self.shape, self.strides, strides, strict=True))
 
     def seen_as(self, shape: Shape4) -> Placed:
-        """The same bytes, without gaps, as another shape of (n, h, w, c)."""
+        """The same bytes as another shape of (n, h, w, c), whose dimensions must split or join evenly strided ones."""
         if shape == self.shape:
             return self
-        assert self.packed, f"bytes with gaps cannot be seen as {shape}: materialize-copies must come first"
-        return Placed(self.storage, self.offset, packed_strides(shape, self.element), shape, self.element)
+        strides = (walk := self._walk.reshaped(shape)) and walk.strides()
+        assert strides is not None, f"bytes with gaps cannot be seen as {shape}: materialize-copies must come first"
+        n, h, w, c = strides
+        return Placed(self.storage, self.offset, (n, h, w, c), shape, self.element)
 
+    @property
+    def _walk(self) -> Walk:
+        return Walk(tuple((Factor(n, s),) for n, s in zip(self.shape, self.strides, strict=True)))
 
-    def walked(self, shape: Shape4, strides: Shape4) -> Placed:
-        """The same bytes, without gaps, as loops of ``shape`` over ``strides`` (elements)."""
+    def walked(self, shape: Shape4, strides: Shape4, offset: int = 0) -> Placed:
+        """The same bytes, without gaps, as loops of ``shape`` over ``strides`` from ``offset`` on (elements)."""
         assert self.packed, f"bytes with gaps cannot be walked as {shape}: materialize-copies must come first"
         n, h, w, c = (s * self.element for s in strides)
-        return Placed(self.storage, self.offset, (n, h, w, c), shape, self.element)
+        return Placed(self.storage, self.offset + offset * self.element, (n, h, w, c), shape, self.element)
+
+    def aliased(self, alias: Alias, shape: Shape4) -> Placed:
+        """A tensor of ``shape`` whose elements are some of these."""
+        n, h, w, c = (s * self.element for s in alias.strides)
+        return Placed(self.storage, self.offset + alias.offset * self.element, (n, h, w, c), shape, self.element)
+
+    @property
+    def steps(self) -> Shape4:
+        """Strides in elements."""
+        n, h, w, c = (s // self.element for s in self.strides)
+        return (n, h, w, c)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,25 +147,21 @@ def build_graph(module: ModuleOp) -> KernelGraph:
     assert isinstance(last, ReturnOp)
     graph.outputs = tuple(last.operands)
     for i, value in enumerate(graph.outputs):
-        owner = value.owner
-        rooted = owner.inputs[0] if isinstance(owner, kern.ViewOp) else value
-        while isinstance(rooted.owner, kern.ViewOp):
-            rooted = rooted.owner.inputs[0]
-        _root(graph, rooted, Region.OUTPUT, i, planar=rooted is value)
+        _root(graph, value, Region.OUTPUT, i)
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.ConcatOp):
             _place_concat(graph, op)
+        elif isinstance(op, kern.ViewOp):
+            _place_operand(graph, op)
     for op in block.ops:
         _visit(graph, op)
     return graph
 
 
-def _root(
-    graph: KernelGraph, value: SSAValue, region: Region | None, argument: int = -1, planar: bool = True
-) -> None:
+def _root(graph: KernelGraph, value: SSAValue, region: Region | None, argument: int = -1) -> None:
     shape, element = nhwc(shape_of(value)), element_bytes(value)
     storage = graph.storage(prod(shape) * element, region, argument)
-    by_channel = planar and region in (Region.INPUT, Region.OUTPUT) and len(shape_of(value)) == 4
+    by_channel = region in (Region.INPUT, Region.OUTPUT) and len(shape_of(value)) == 4
     strides = (planar_strides if by_channel else packed_strides)(shape, element)
     graph.placed[value] = Placed(storage, 0, strides, shape, element)
 
@@ -166,15 +178,31 @@ def _place_concat(graph: KernelGraph, op: kern.ConcatOp) -> None:
         graph.placed[value] = Placed(whole.storage, offset, whole.strides, shape, whole.element)
 
 
+def _place_operand(graph: KernelGraph, op: kern.ViewOp) -> None:
+    """Where the result has a place, or cannot be read where its operand lies, the operand is written into it."""
+    if op.output not in graph.placed:
+        if kern.read_alias(op.members) is not None:
+            return
+        _root(graph, op.output, None)
+    whole = graph.placed[op.output]
+    alias = kern.written_alias(op.members, whole.steps)
+    assert alias is not None, f"view {op.kernel.data!r} cannot be written: materialize-copies must come first"
+    graph.placed[op.inputs[0]] = whole.aliased(alias, stored(nhwc(shape_of(op.inputs[0])), dtype_of(op.inputs[0]))[0])
+
+
+def _read_alias(graph: KernelGraph, op: kern.ViewOp) -> None:
+    source = graph.placed[op.inputs[0]]
+    alias = kern.read_alias(op.members, source.steps)
+    assert alias is not None, f"view {op.kernel.data!r} cannot be read: materialize-copies must come first"
+    graph.placed[op.output] = source.aliased(alias, stored(nhwc(shape_of(op.output)), dtype_of(op.output))[0])
+
+
 def _visit(graph: KernelGraph, op: Operation) -> None:
     if isinstance(op, qnn.ConstantOp):
         _root(graph, op.output, Region.CONSTANTS)
     elif isinstance(op, kern.ViewOp):
-        source = graph.placed[op.inputs[0]]
-        shape = nhwc(shape_of(op.output))
-        graph.placed[op.output] = Placed(
-            source.storage, source.offset, packed_strides(shape, source.element), shape, source.element
-        )
+        if op.output not in graph.placed:
+            _read_alias(graph, op)
     elif isinstance(op, kern.FusedOp):
         _visit_kernel(graph, op)
     elif not isinstance(op, kern.ConcatOp | ReturnOp):

@@ -267,13 +267,13 @@ def _window(
 
 
 def movement_shape(op: kern.FusedOp) -> tuple[Shape4, Movement] | None:
-    """The loops of reshapes and permutes as (n, h, w, c) with both sides' strides; None beyond four loops."""
+    """The loops of moves as (n, h, w, c) with both sides' strides; None beyond four loops."""
     walk = kern.movement(op) if isinstance(op.anchor, kern.MOVES) else None
     if walk is None or len(loops := walk.loops()) > 4:
         return None
     padded = [(1, 0, 0)] * (4 - len(loops)) + list(loops)
     sizes, source, target = ((a, b, c, d) for a, b, c, d in zip(*padded, strict=True))
-    return sizes, Movement(source, target)
+    return sizes, Movement(source, target, walk.offset)
 
 
 def copy_anchor(op: kern.FusedOp, first: Operation, dtype: DType) -> tuple[Anchor, VectorProgram]:
@@ -284,7 +284,7 @@ def copy_anchor(op: kern.FusedOp, first: Operation, dtype: DType) -> tuple[Ancho
     walk = kern.movement(op)
     assert walk is not None, "the verifier has seen to this"
     sizes, source, target = zip(*walk.loops(), strict=True)
-    return CopyAnchor(0, sizes, source, target), identity
+    return CopyAnchor(0, sizes, source, target, walk.offset), identity
 
 
 def _pad(op: qnn.PadOp, identity: VectorProgram) -> tuple[Anchor, VectorProgram]:

@@ -29,12 +29,13 @@ from xdsl.traits import HasParent, IsolatedFromAbove, IsTerminator, Pure
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import INDEX
-from compiler.ir.layout import Walk
+from compiler.dialects.qnn_base import INDEX, int_type, is_int
+from compiler.ir.kernel import Shape4
+from compiler.ir.layout import Alias, Walk, nhwc
 
 MATRIX = (qnn.Conv2dOp, qnn.LinearOp, qnn.MatmulOp)
 POOLS = (qnn.MaxPool2dOp, qnn.AvgPool2dOp, qnn.AdaptiveAvgPool2dOp)
-MOVES = (qnn.ReshapeOp, qnn.PermuteOp)
+MOVES = (qnn.ReshapeOp, qnn.PermuteOp, qnn.SliceOp, qnn.ExpandOp)
 COPIES = (*MOVES, qnn.PadOp, qnn.ConcatOp)
 CHAIN = (
     qnn.AddOp,
@@ -166,7 +167,7 @@ class FusedOp(BodyOp):
                 raise VerifyException(f"{op.name} cannot be in a kernel; it takes qnn anchors and elementwise ops")
         if all(isinstance(op, MOVES) for op in members):
             if (walk := movement(self)) is None:
-                raise VerifyException("these reshapes and permutes need more than one copy")
+                raise VerifyException("these moves need more than one copy")
             if walk.is_view:
                 raise VerifyException("moves nothing; use kern.view")
             return
@@ -203,35 +204,99 @@ def _may_follow(first: Operation, second: Operation) -> bool:
 
 @irdl_op_definition
 class ViewOp(BodyOp):
-    """Reshapes and permutes that leave every stored element where it is: another name for the operand's bytes."""
+    """Moves without a copy: the result is a strided alias of the operand's bytes, or the operand one of the result's.
+
+    In the second case the operand's kernel writes with gaps into the storage of the result.
+    """
 
     name = "kern.view"
 
     def verify_(self) -> None:
         super().verify_()
         if len(self.inputs) != 1 or not all(isinstance(op, MOVES) for op in self.members):
-            raise VerifyException("a view has one operand and holds only reshape and permute")
-        walk = movement(self)
-        if walk is None or not walk.is_view:
-            raise VerifyException("moves elements; use kern.kernel")
+            raise VerifyException("a view has one operand and holds only reshape, permute, slice and expand")
+        if read_alias(self.members) is None and written_alias(self.members) is None:
+            raise VerifyException("neither side is a strided alias of the other; use kern.kernel")
 
 
 def movement(op: BodyOp) -> Walk | None:
-    """How a body of reshapes and permutes walks its operand; None when it is no single nest of loops."""
+    """How a body of moves walks its operand; None when it is no single nest of loops."""
     return moved(op.members)
 
 
-def moved(members: Sequence[Operation]) -> Walk | None:
-    """The walk of a chain of reshapes and permutes over the operand of the first."""
-    walk: Walk | None = Walk.stored(qnn.shape_of(members[0].operands[0]))
+def moved(members: Sequence[Operation], start: Walk | None = None) -> Walk | None:
+    """The walk of a chain of moves over the operand of the first, which lies packed unless ``start`` says otherwise."""
+    walk = Walk.stored(qnn.shape_of(members[0].operands[0])) if start is None else start
     for op in members:
         if walk is None:
             return None
-        if isinstance(op, qnn.PermuteOp):
-            walk = walk.permuted(op.order.data)
-        else:
-            walk = walk.reshaped(qnn.shape_of(op.results[0]))
+        match op:
+            case qnn.PermuteOp():
+                walk = walk.permuted(op.order.data)
+            case qnn.SliceOp():
+                walk = walk.sliced(op.starts.data, op.sizes.data, op.steps.data)
+            case qnn.ExpandOp():
+                walk = walk.expanded(qnn.shape_of(op.output))
+            case _:
+                walk = walk.reshaped(qnn.shape_of(op.results[0]))
     return walk
+
+
+def unmoved(members: Sequence[Operation], start: Walk) -> Walk | None:
+    """The walk of the operand of moves over the result, which lies as ``start``; None if that lacks some of it."""
+    walk: Walk | None = start
+    for op in reversed(members):
+        if walk is None or isinstance(op, qnn.SliceOp | qnn.ExpandOp):
+            return None
+        if isinstance(op, qnn.PermuteOp):
+            order = op.order.data
+            walk = walk.permuted(tuple(order.index(i) for i in range(len(order))))
+        else:
+            walk = walk.reshaped(qnn.shape_of(op.operands[0]))
+    return walk
+
+
+def read_alias(members: Sequence[Operation], strides: Shape4 | None = None) -> Alias | None:
+    """The result of moves as strides over the operand's stored elements, which lie packed or with ``strides``."""
+    value = members[0].operands[0]
+    walk = moved(members, _lies(value, strides))
+    return None if walk is None else _in_elements(walk.alias(), value)
+
+
+def written_alias(members: Sequence[Operation], strides: Shape4 | None = None) -> Alias | None:
+    """The operand of moves as strides over the result's stored elements, which lie packed or with ``strides``."""
+    value = members[-1].results[0]
+    walk = unmoved(members, _lies(value, strides))
+    return None if walk is None else _in_elements(walk.places(), value)
+
+
+def _paired(value: SSAValue) -> bool:
+    return is_int(value) and int_type(value).width.data == 4
+
+
+def _lies(value: SSAValue, strides: Shape4 | None) -> Walk:
+    """A walk in codes over a tensor that lies packed, or with ``strides`` in stored elements."""
+    shape, paired = qnn.shape_of(value), _paired(value)
+    if strides is None:
+        return Walk.stored(shape, paired)
+    n, h, w, c = (s * 2 if paired and axis < 3 else s for axis, s in enumerate(strides))
+    return Walk.placed(shape, Alias(0, (n, h, w, c)))
+
+
+def _in_elements(alias: Alias | None, value: SSAValue) -> Alias | None:
+    """From codes to stored elements; None where two 4-bit codes that share a byte would be torn apart."""
+    if alias is None or not _paired(value):
+        return alias
+    n, h, w, c = alias.strides
+    if c != 1 or any(s % 2 for s in (alias.offset, n, h, w)):
+        return None
+    return Alias(alias.offset // 2, (n // 2, h // 2, w // 2, 1))
+
+
+def in_place(members: Sequence[Operation]) -> bool:
+    """Whether the result of moves is the operand's packed storage from its first byte on."""
+    alias = read_alias(members)
+    return alias is not None and alias.packs(nhwc(qnn.shape_of(members[-1].results[0])))
 
 
 @irdl_op_definition

@@ -50,7 +50,7 @@ def seen(spec: KernelSpec, operand: int, array: Array) -> Array:
     """A stored operand as the (n, h, w, c) that the kernel walks."""
     if spec.movement is None:
         return np.asarray(array).reshape(spec.operands[operand])
-    return _walked(np.ravel(array), spec.output, spec.movement.input_strides)
+    return _walked(np.ravel(array)[spec.movement.input_offset :], spec.output, spec.movement.input_strides)
 
 
 def settled(spec: KernelSpec, result: Array) -> Array:

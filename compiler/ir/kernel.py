@@ -182,11 +182,12 @@ class RowStage:
 class Movement:
     """Operand 0 and the result of a vector-only kernel as the same loops over different strides, in elements.
 
-    Both are walked as one (n, h, w, c); neither lies as that shape alone would say.
+    Both are walked as one (n, h, w, c), the operand from ``input_offset`` on; neither lies as that shape alone would say.
     """
 
     input_strides: Shape4
     output_strides: Shape4
+    input_offset: int = 0
 
 
 @dataclass(frozen=True, eq=False)

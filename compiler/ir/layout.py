@@ -49,6 +49,14 @@ class Alias:
     offset: int
     strides: Shape4
 
+    def packs(self, shape: Shape4) -> bool:
+        """Whether (n, h, w, c) elements lie without gaps from the first on."""
+        _, h, w, c = shape
+        packed = (h * w * c, w * c, c, 1)
+        return self.offset == 0 and all(
+            n == 1 or s == p for n, s, p in zip(shape, self.strides, packed, strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -147,36 +155,26 @@ class Walk:
         """Whether no element moves, starting at the first."""
         return self.offset == 0 and all(source == target for _, source, target in self.loops())
 
-    def alias(self) -> Alias | None:
-        """The tensor as single strides over (n, h, w, c), channels next to each other; None when it needs more."""
-        rows = self.permuted(storage_order(len(self.dims))).reshaped(nhwc(self.shape))
-        if rows is None:
+    def strides(self) -> tuple[int, ...] | None:
+        """The single stride of each dimension, 0 for one index; None when a dimension needs more than one loop."""
+        found = [_merged(dim) for dim in self.dims]
+        if any(len(factors) > 1 for factors in found):
             return None
-        strides = [0, 0, 0, 1]
-        for axis, dim in enumerate(rows.dims):
-            factors = _merged(dim)
-            if len(factors) > 1:
-                return None
-            if factors:
-                strides[axis] = factors[0].stride
-        n, h, w, c = strides
-        return Alias(self.offset, (n, h, w, c)) if c == 1 else None
+        return tuple(factors[0].stride if factors else 0 for factors in found)
 
-    def inverse(self, shape: Shape) -> Walk | None:
-        """The walked tensor, of ``shape``, as loops over the result's packed memory; None unless all of it moves once."""
-        loops = sorted((loop for loop in self.loops() if loop[0] > 1), key=lambda loop: -loop[1])
-        step = prod(shape)
-        for size, source, _ in loops:
-            step //= size
-            if source != step:
-                return None
-        if step != 1 or self.offset:
+    def places(self) -> Alias | None:
+        """The tensor as single strides over (n, h, w, c); None when it needs more."""
+        rows = self.permuted(storage_order(len(self.dims))).reshaped(nhwc(self.shape))
+        strides = None if rows is None else rows.strides()
+        if strides is None:
             return None
-        order = storage_order(len(shape))
-        flat = Walk((tuple(Factor(size, target) for size, _, target in loops),))
-        lies = flat.reshaped(tuple(shape[i] for i in order))
-        back = tuple(order.index(i) for i in range(len(order)))
-        return None if lies is None else lies.permuted(back)
+        n, h, w, c = strides
+        return Alias(self.offset, (n, h, w, c if self.dims and self.shape[channel_axis(len(self.dims))] > 1 else 1))
+
+    def alias(self) -> Alias | None:
+        """The same with channels next to each other."""
+        found = self.places()
+        return found if found is not None and found.strides[3] == 1 else None
 
 
 def _merged(factors: Sequence[Factor]) -> tuple[Factor, ...]:

@@ -21,7 +21,6 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of
 from compiler.ir import location
 from compiler.ir.kernel import VectorProgram
-from compiler.ir.layout import Walk
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
 
@@ -128,10 +127,10 @@ class _Planner:
         return self._grow_chain(root)
 
     def _grow_movement(self, root: Operation) -> Group:
+        """Moves up to the one that something else reads: prepared blocks have a chain of their own for each reader."""
         members = [root]
         while (last := _only_user(members[-1].results[0])) is not None and isinstance(last, kern.MOVES):
-            walk = kern.moved([*members, last])
-            if walk is None or not (self._may_join(root, last) or self._may_view(root, last, walk)):
+            if kern.moved([*members, last]) is None:
                 break
             members.append(last)
         return Group(tuple(members), members[-1].results[0])
@@ -225,11 +224,6 @@ class _Planner:
         shared = (first or set()) & (second or set())
         # A node that several groups name was cut between its own ops.
         return len(shared) == 1 or (len(shared) > 1 and _node(root) != _node(op))
-
-    def _may_view(self, root: Operation, op: Operation, walk: Walk) -> bool:
-        """Views have no schedule, so that one of their nodes may be in no group, or in those of other kernels."""
-        grouped = [self.groups_of.get(_node(o)) is not None for o in (root, op)]
-        return bool(self.options.groups) and walk.is_view and not all(grouped)
 
     def _check_groups(self) -> None:
         """ScheduleError unless each wanted group is in one kernel; nodes that have no op any more are free."""
@@ -367,10 +361,21 @@ def _build(group: Group, stored: dict[SSAValue, SSAValue], name: str) -> Operati
                 inner[value] = _clone(value.owner, inner, body)
         inner[op.results[0]] = _clone(op, inner, body)
     body.add_op(kern.YieldOp(inner[group.result]))
-    moves = all(isinstance(op, kern.MOVES) for op in group.members)
-    walk = kern.moved(group.members) if moves else None
-    kind = kern.ViewOp if walk is not None and walk.is_view else kern.KernelOp
+    kind = kern.ViewOp if _is_view(group.members) else kern.KernelOp
     return kind(name, [stored.get(v, v) for v in inputs], body, group.result.type)
+
+
+def _is_view(members: Sequence[Operation]) -> bool:
+    """Whether a chain needs no copy: its reader can walk the operand, or the operand's kernel can write the result."""
+    if not all(isinstance(op, kern.MOVES) for op in members):
+        return False
+    if kern.read_alias(members) is not None:
+        return True
+    value = members[0].operands[0]
+    written = isinstance(value.owner, Operation) and not isinstance(
+        value.owner, (qnn.ConstantOp, qnn.DequantizeOp, *kern.COPIES)
+    )
+    return written and value.has_one_use() and kern.written_alias(members) is not None
 
 
 def _clone(op: Operation, values: dict[SSAValue, SSAValue], body: Block) -> SSAValue:

@@ -19,9 +19,14 @@ from compiler.backend.anchors import folded_shape
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
-from compiler.ir.kernel import CopyAnchor
+from compiler.ir.kernel import CopyAnchor, Shape4
+from compiler.ir.layout import nhwc
 from compiler.ir.location import copy_location
+from compiler.ir.place import packed_strides, planar_strides
 from compiler.ir.signature import main_function
+
+MAX_PIXEL_STRIDE = (1 << 16) - 1
+"""What the pixel_stride of ``mmu.input`` can say."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +85,51 @@ def _planar(value: SSAValue) -> bool:
     return len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1
 
 
+def _gapped(value: SSAValue) -> bool:
+    """Whether a value is a view that skips or repeats elements of its operand, or walks them in another order."""
+    owner = value.owner
+    if not isinstance(owner, kern.ViewOp) or kern.read_alias(owner.members) is None:
+        return False
+    return not kern.in_place(owner.members)
+
+
 def _settle_view(op: kern.ViewOp, copied: _Copies) -> None:
     value = op.inputs[0]
-    if isinstance(value, BlockArgument) and _planar(value):
+    read = kern.read_alias(op.members) is not None
+    lies = not _gapped(value) and not (isinstance(value, BlockArgument) and _planar(value))
+    if not (lies if read else _may_write(op)):
         op.operands[0] = copied(value, op)
 
 
+def _may_write(view: kern.ViewOp, strides: Shape4 | None = None) -> bool:
+    """Whether the kernel of a view's operand can write where the result lies, packed or with ``strides`` (elements)."""
+    value = view.inputs[0]
+    alias = kern.written_alias(view.members, strides)
+    if alias is None or not value.has_one_use() or not isinstance(value.owner, kern.FusedOp):
+        return False
+    return not _packed(value.owner) or alias.packs(nhwc(shape_of(value)))
+
+
 def _settle_kernel(op: kern.FusedOp, copied: _Copies) -> None:
-    """Bring a planar graph input into NHWC order where the kernel reads codes by channel, or bytes without gaps."""
+    """Copies of operands where the kernel reads codes by channel, or bytes without gaps, and they do not lie so."""
     for i, value in enumerate(op.inputs):
-        if isinstance(value, BlockArgument) and _planar(value) and _reads_nhwc(op, value):
+        planar = isinstance(value, BlockArgument) and _planar(value)
+        if (planar and _reads_nhwc(op, value)) or (_gapped(value) and not _reads_strided(op, value)):
             op.operands[i] = copied(value, op)
+
+
+def _reads_strided(op: kern.FusedOp, value: SSAValue) -> bool:
+    """Whether a kernel can read a view where it lies: pixels of a product's factor lie apart, but not too far."""
+    if isinstance(op.anchor, kern.MOVES) or _reads_packed(op, value):
+        return False
+    owner = value.owner
+    assert isinstance(owner, kern.ViewOp)
+    alias = kern.read_alias(owner.members)
+    assert alias is not None
+    if not isinstance(op.anchor, kern.MATRIX):
+        return True
+    columns = nhwc(shape_of(value))[2]
+    return columns == 1 or 0 < alias.strides[2] <= MAX_PIXEL_STRIDE
 
 
 def _reads_nhwc(op: kern.FusedOp, value: SSAValue) -> bool:
@@ -101,12 +140,18 @@ def _reads_nhwc(op: kern.FusedOp, value: SSAValue) -> bool:
 
 
 def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:
-    if value in op.inputs[:index] or not isinstance(value.owner, kern.FusedOp | kern.ConcatOp):
+    if value in op.inputs[:index] or not isinstance(value.owner, kern.FusedOp | kern.ConcatOp | kern.ViewOp):
         return False
     users = [use.operation for use in value.uses]
     joins = [u for u in users if isinstance(u, kern.ConcatOp)]
     needs_packed = any(isinstance(u, kern.ViewOp | ReturnOp) or _reads_packed(u, value) for u in users)
-    return joins == [op] and not needs_packed and not _packed(value.owner)
+    if joins != [op] or needs_packed:
+        return False
+    if isinstance(value.owner, kern.ViewOp):
+        # Where the join lies itself is known only if it is no slice and no output.
+        whole = not any(isinstance(use.operation, kern.ConcatOp | ReturnOp) for use in op.output.uses)
+        return whole and _may_write(value.owner, packed_strides(nhwc(shape_of(op.output)), 1))
+    return not _packed(value.owner)
 
 
 def _packed(op: Operation) -> bool:
@@ -131,9 +176,9 @@ def _may_be_output(last: ReturnOp, index: int, value: SSAValue) -> bool:
     if value in last.operands[:index] or isinstance(value, BlockArgument):
         return False
     if isinstance(value.owner, kern.ViewOp):
-        source = value.owner.inputs[0]
-        alone = len(list(source.uses)) == 1 and len(list(value.uses)) == 1
-        return alone and not _planar(value) and isinstance(source.owner, kern.FusedOp)
+        shape = nhwc(shape_of(value))
+        strides = (planar_strides if len(shape_of(value)) == 4 else packed_strides)(shape, 1)
+        return value.has_one_use() and _may_write(value.owner, strides)
     if not isinstance(value.owner, kern.FusedOp):
         return False
     return len(list(value.uses)) == 1 and not _packed(value.owner)

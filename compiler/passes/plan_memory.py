@@ -70,8 +70,12 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
             operand = step.values[i]
             assert operand is not None
             placed = graph.placed[operand]
-            strides = spec.movement.input_strides if spec.movement else None
-            value = placed.walked(spec.operands[i], strides) if strides else placed.seen_as(spec.operands[i])
+            move = spec.movement
+            value = (
+                placed.walked(spec.operands[i], move.input_strides, move.input_offset)
+                if move
+                else placed.seen_as(spec.operands[i])
+            )
             places.append(plan.place(value.storage, value.offset, value.strides, value.element))
         else:
             places.append(Place(Region.CONSTANTS, 0, strides, ELEMENT_BYTES[dtype]))

@@ -16,7 +16,10 @@ BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
 
 
 def prepare(block: Block) -> None:
-    """Bring matrix products to rank 2 or 3 and joins below 5, align broadcast operands, split reshapes for copies."""
+    """Bring matrix products to rank 2 or 3 and joins below 5, align broadcast operands, split reshapes for copies.
+
+    Behind it every reader of moved values has a chain of moves of its own, which views make free.
+    """
     for op in list(block.ops):
         if isinstance(op, qnn.LinearOp):
             _flatten_linear(op)
@@ -28,6 +31,19 @@ def prepare(block: Block) -> None:
             _flatten_concat(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
+    for op in reversed(list(block.ops)):
+        if isinstance(op, kern.MOVES):
+            _fork(op)
+
+
+def _fork(op: Operation) -> None:
+    """A clone of a move for each move that reads it; all other readers share one."""
+    users = list(dict.fromkeys(use.operation for use in op.results[0].uses))
+    moves = [user for user in users if isinstance(user, kern.MOVES)]
+    for user in moves if len(moves) < len(users) else moves[1:]:
+        clone = op.clone()
+        _insert(op, clone)
+        user.operands[0] = clone.results[0]
 
 
 def _insert(op: Operation, *new: Operation) -> None:

@@ -146,15 +146,21 @@ def specs(module: ModuleOp):
     return [lower_kernel(op).spec for op in module.walk() if isinstance(op, kern.KernelOp)]
 
 
-def test_reshapes_that_keep_the_bytes_are_views_and_others_copies():
+def test_reshapes_that_keep_the_bytes_are_views_and_others_copies_if_the_operand_has_other_readers():
     def body(x):
-        y = qnn.AvgPool2dOp(q(x), (6, 6)).output
-        wide = qnn.ReshapeOp(q(x), (1, 108)).output
+        codes = q(x)
+        y = qnn.AvgPool2dOp(codes, (6, 6)).output
+        wide = qnn.ReshapeOp(codes, (1, 108)).output
         return linear(qnn.ReshapeOp(q(y), (1, 3)).output, 5), linear(wide, 5)
 
     got = fuse(graph([IMAGE], body))
     assert "view: reshape" in got
     assert "reshape" in got
+
+
+def test_a_reshape_that_moves_bytes_is_a_view_that_its_only_operands_kernel_writes():
+    got = fuse(graph([IMAGE], lambda x: linear(qnn.ReshapeOp(q(x), (1, 108)).output, 5)))
+    assert got == ["quantize", "view: reshape", "linear"]
 
 
 def test_flatten_and_transpose_to_tokens_is_a_view():
@@ -167,7 +173,7 @@ def test_flatten_and_transpose_to_tokens_is_a_view():
 
 def test_a_reshape_with_uneven_steps_goes_through_rank_one():
     module = graph([(1, 6, 2, 2)], lambda x: q(conv(qnn.ReshapeOp(q(x), (1, 4, 3, 2)).output, 4)))
-    assert fuse(module)[1:] == ["reshape", "reshape", "conv2d quantize"]
+    assert fuse(module)[1:] == ["view: reshape", "reshape", "conv2d quantize"]
 
 
 def test_dequantized_values_that_leave_are_computed():

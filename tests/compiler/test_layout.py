@@ -99,16 +99,6 @@ def test_an_alias_reads_the_result_where_the_operand_lies(chain):
     assert np.array_equal(aliased(alias, result.shape, stored(source).ravel()), lies)
 
 
-@settings(max_examples=400, deadline=None)
-@given(chains())
-def test_an_inverse_writes_the_operand_where_the_result_lies(chain):
-    source, result, walk = chain
-    inverse = walk and walk.inverse(source.shape)
-    if inverse is None:
-        return
-    assert np.array_equal(read(inverse, stored(result).ravel()), source)
-
-
 @given(st.lists(st.integers(1, 5), max_size=6), st.integers(0, 9))
 def test_a_packed_tensor_is_placed_as_it_is_stored(sizes, offset):
     shape = tuple(sizes)

@@ -16,9 +16,10 @@ from isa.machine import Machine
 from runtime.session import run
 from tests.compiler.alias_graphs import CASES
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs
+from tests.compiler.view_graphs import VIEWS
 
 TINY = Machine.load("tiny")
-ALL = {**GRAPHS, **CASES}
+ALL = {**GRAPHS, **CASES, **VIEWS}
 Arrays = Sequence[np.ndarray]
 
 
