@@ -18,6 +18,7 @@ from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.frontend import aten_layout as layout
 from compiler.frontend import aten_pool
+from compiler.frontend.aten_moves import pair
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import (
     Codes,
@@ -45,8 +46,8 @@ def conv2d(
     groups: int = 1,
 ) -> Value:
     """``aten.conv2d``."""
-    top, left = layout.pair(padding)
-    return _conv(g, x, w, bias, layout.pair(stride), (top, left, top, left), layout.pair(dilation), groups)
+    top, left = pair(padding)
+    return _conv(g, x, w, bias, pair(stride), (top, left, top, left), pair(dilation), groups)
 
 
 def conv2d_named_padding(
@@ -62,12 +63,12 @@ def conv2d_named_padding(
     """``aten.conv2d.padding``: of an odd total, "same" puts the larger part at the end."""
     sides = (0, 0, 0, 0)
     if padding == "same":
-        if layout.pair(stride) != (1, 1):
+        if pair(stride) != (1, 1):
             raise Refusal(f"padding 'same' needs stride 1, got {stride}", "write the padding as numbers")
         kernel = _kernel(w)
-        total = [d * (k - 1) for d, k in zip(layout.pair(dilation), kernel, strict=True)]
+        total = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
         sides = (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
-    return _conv(g, x, w, bias, layout.pair(stride), sides, layout.pair(dilation), groups)
+    return _conv(g, x, w, bias, pair(stride), sides, pair(dilation), groups)
 
 
 def _kernel(w: Value) -> tuple[int, ...]:

@@ -1,16 +1,17 @@
-"""Builders of quantization and movement operators."""
+"""Builders of quantization and padding; those of moves are in ``aten_moves``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import int_type, shape_of
+from compiler.dialects.qnn_base import int_type
 from compiler.dialects.qnn_layout import code_of
+from compiler.frontend import aten_moves
+from compiler.frontend.aten_moves import size
 from compiler.frontend.build import Graph, describe
 from compiler.frontend.qdq import (
     Codes,
@@ -19,22 +20,10 @@ from compiler.frontend.qdq import (
     Quantized,
     Refusal,
     Value,
-    Weight,
     codes_type,
     weight,
 )
-from compiler.ir import shapes
 from isa import numerics
-
-Pair = int | Sequence[int]
-
-
-def pair(value: Pair) -> tuple[int, int]:
-    """An int or a list of one or two, as two numbers."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    if len(values) not in (1, 2):
-        raise Refusal(f"expected one or two numbers, got {values}", "use the 2-D form of the layer")
-    return values[0], values[-1]
 
 
 def quantize(g: Graph, x: Any, scale: float, zero: int, low: int, high: int, dtype: str) -> Value:
@@ -141,88 +130,6 @@ def convert(g: Graph, x: Value, *args: Any, **kwargs: Any) -> Value:
     return x
 
 
-def _move(g: Graph, x: Value, op: Callable[[Any], Any], constant: Callable[[Any], Any]) -> Value:
-    """Apply a movement to the codes of a quantized tensor, to floats otherwise; to constants at once."""
-    match x:
-        case Constant(array):
-            return Constant(np.asarray(constant(array), order="C"))
-        case Weight() if x.axis is None:
-            return Weight(np.asarray(constant(x.codes), order="C"), x.scale, x.zero, None)
-        case Weight():
-            return Constant(np.asarray(constant(x.dequantized()), order="C"))
-        case Quantized(ssa):
-            return Quantized(g.add(op(ssa)))
-        case Codes(ssa, unsigned):
-            return Codes(g.add(op(ssa)), unsigned)
-        case Float(ssa):
-            return Float(g.add(op(ssa)))
-
-
-def size(x: Any) -> tuple[int, ...]:
-    """Shape of a frontend value."""
-    match x:
-        case Constant(array):
-            return array.shape
-        case Weight():
-            return x.codes.shape
-        case _:
-            return shape_of(x.ssa)
-
-
-def reshape(g: Graph, x: Value, shape: Sequence[int]) -> Value:
-    """``aten.reshape``, ``view`` and ``_unsafe_view``."""
-    target = shapes.resolve(shape, prod(size(x)))
-    if target == size(x):
-        return x
-    return _move(g, x, lambda value: qnn.ReshapeOp(value, target), lambda array: array.reshape(target))
-
-
-def flatten(g: Graph, x: Value, start: int = 0, end: int = -1) -> Value:
-    """``aten.flatten``: dimensions ``start`` to ``end`` become one."""
-    shape = size(x)
-    if not shape:
-        return reshape(g, x, (1,))
-    start, end = start % len(shape), end % len(shape)
-    return reshape(g, x, (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :]))
-
-
-def unsqueeze(g: Graph, x: Value, dim: int) -> Value:
-    """Insert a dimension of size 1."""
-    shape = list(size(x))
-    shape.insert(dim % (len(shape) + 1), 1)
-    return reshape(g, x, shape)
-
-
-def squeeze(g: Graph, x: Value, dims: Pair | None = None) -> Value:
-    """Drop dimensions of size 1: all, or those named."""
-    shape = size(x)
-    named = range(len(shape)) if dims is None else (dims,) if isinstance(dims, int) else dims
-    drop = {dim % len(shape) for dim in named}
-    return reshape(g, x, [s for i, s in enumerate(shape) if s != 1 or i not in drop])
-
-
-def permute(g: Graph, x: Value, dims: Sequence[int]) -> Value:
-    """``aten.permute``."""
-    order = [dim % len(size(x)) for dim in dims]
-    if order == list(range(len(order))):
-        return x
-    if isinstance(x, Weight):
-        return x.permute(order)
-    return _move(g, x, lambda value: qnn.PermuteOp(value, order), lambda array: array.transpose(order))
-
-
-def transpose(g: Graph, x: Value, a: int, b: int) -> Value:
-    """Exchange two dimensions."""
-    order = list(range(len(size(x))))
-    order[a], order[b] = order[b], order[a]
-    return permute(g, x, order)
-
-
-def matrix_transpose(g: Graph, x: Value) -> Value:
-    """``aten.t``."""
-    return permute(g, x, range(len(size(x)))[::-1])
-
-
 def pad(
     g: Graph, x: Value, padding: Sequence[int], mode: str | float = "constant", value: float | None = None
 ) -> Value:
@@ -236,6 +143,8 @@ def pad(
     sides = [n for p in reversed(pairs + [(0, 0)] * (rank - len(pairs))) for n in p]
     if not any(sides):
         return x
+    if isinstance(x, Constant):
+        return Constant(np.pad(x.array, np.reshape(sides, (rank, 2)), constant_values=number))
     if isinstance(x, Quantized) and code_of(number, int_type(x.ssa)) is not None:
         return Quantized(g.add(qnn.PadOp(x.ssa, sides, number)))
     return Float(g.add(qnn.PadOp(g.float(x), sides, number)))
@@ -244,17 +153,6 @@ def pad(
 def constant_pad(g: Graph, x: Value, padding: Sequence[int], value: float = 0.0) -> Value:
     """``aten.constant_pad_nd``."""
     return pad(g, x, padding, "constant", value)
-
-
-def concat(g: Graph, values: Sequence[Value], dim: int = 0) -> Value:
-    """``aten.cat``: on the codes when all have one scale and zero point."""
-    axis = dim % len(size(values[0]))
-    if len(values) == 1:
-        return values[0]
-    codes = [value.ssa for value in values if isinstance(value, Quantized)]
-    if len(codes) == len(values) and len({int_type(ssa) for ssa in codes}) == 1:
-        return Quantized(g.add(qnn.ConcatOp(codes, axis)))
-    return Float(g.add(qnn.ConcatOp([g.float(value) for value in values], axis)))
 
 
 Q = "quantized_decomposed"
@@ -278,19 +176,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten._to_copy.default": convert,
     "aten.to.dtype": convert,
     "aten.to.dtype_layout": convert,
-    "aten.reshape.default": reshape,
-    "aten.view.default": reshape,
-    "aten._unsafe_view.default": reshape,
-    "aten.flatten.using_ints": flatten,
-    "aten.unsqueeze.default": unsqueeze,
-    "aten.squeeze.default": squeeze,
-    "aten.squeeze.dim": squeeze,
-    "aten.squeeze.dims": squeeze,
-    "aten.permute.default": permute,
-    "aten.transpose.int": transpose,
-    "aten.t.default": matrix_transpose,
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": constant_pad,
-    "aten.cat.default": concat,
+    **aten_moves.OPERATORS,
 }
 """Builders by operator."""

@@ -10,7 +10,7 @@ from xdsl.ir import SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
-from compiler.frontend.aten_layout import Pair, pair, reshape
+from compiler.frontend.aten_moves import Pair, pair, reshape
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import Float, Quantized, Refusal, Value
 from compiler.ir import shapes
