@@ -11,6 +11,7 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
+from compiler.passes.sink_moves import sink_moves
 
 BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
 
@@ -31,6 +32,7 @@ def prepare(block: Block) -> None:
             _flatten_concat(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
+    sink_moves(block)
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.MOVES):
             _fork(op)
