@@ -1,5 +1,6 @@
 """The numbers of the machine, defined once for numpy arrays and torch tensors (docs/architecture.md, Numerics)."""
 
+from isa.numerics.codes import code_range, code_type, decode, encode, pack4, unpack4
 from isa.numerics.convert import (
     INT8_MAX,
     INT8_MIN,
@@ -10,10 +11,25 @@ from isa.numerics.convert import (
     quantize,
     sum_to_mean,
 )
-from isa.numerics.elementwise import clamp, hardsigmoid, hardswish, relu
-from isa.numerics.functions import MAX_ULP, STEPS, erf, exp2, log2, reciprocal, rsqrt, sigmoid, tanh
-from isa.numerics.integer import matmul_i8, matmul_zero, row_sums
+from isa.numerics.elementwise import clamp, div, gelu, gelu_tanh, hardsigmoid, hardswish, relu, silu, sqrt
+from isa.numerics.functions import MAX_ULP, STEPS, erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh
+from isa.numerics.integer import matmul_f32, matmul_i8, matmul_i16, matmul_zero, row_sums
 from isa.numerics.namespace import Array, cast, fp32, is_torch, namespace
+from isa.numerics.resize import bilinear, nearest, positions, resize_scale
+from isa.numerics.rows import (
+    align,
+    layer_norm,
+    mean_rows,
+    rms_norm,
+    row_argmax,
+    row_max,
+    row_min,
+    row_moments,
+    row_squares,
+    row_sum,
+    softmax,
+    sum_rows,
+)
 
 __all__ = [
     "INT8_MAX",
@@ -22,27 +38,58 @@ __all__ = [
     "STEPS",
     "Array",
     "accumulate_to_float",
+    "align",
+    "bilinear",
     "cast",
     "clamp",
+    "code_range",
+    "code_type",
+    "decode",
     "dequantize",
+    "div",
+    "encode",
     "erf",
+    "exp",
     "exp2",
     "fp32",
+    "gelu",
+    "gelu_tanh",
     "hardsigmoid",
     "hardswish",
     "inverse_scale",
     "is_torch",
+    "layer_norm",
+    "log",
     "log2",
+    "matmul_f32",
+    "matmul_i16",
     "matmul_i8",
     "matmul_zero",
+    "mean_rows",
     "namespace",
+    "nearest",
+    "pack4",
+    "positions",
     "product_scale",
     "quantize",
     "reciprocal",
     "relu",
+    "resize_scale",
+    "rms_norm",
+    "row_argmax",
+    "row_max",
+    "row_min",
+    "row_moments",
+    "row_squares",
+    "row_sum",
     "row_sums",
     "rsqrt",
     "sigmoid",
+    "silu",
+    "softmax",
+    "sqrt",
+    "sum_rows",
     "sum_to_mean",
     "tanh",
+    "unpack4",
 ]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from isa.numerics.functions import erf, sigmoid, tanh
 from isa.numerics.namespace import Array, fp32, is_torch, namespace
 
 SIXTH = fp32(1.0 / 6.0)
+SQRT_HALF = fp32(0.5**0.5)
+SQRT_2_PI = fp32((2.0 / 3.141592653589793) ** 0.5)
+CUBIC = fp32(0.044715)
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
@@ -34,3 +40,33 @@ def hardswish(x: Array) -> Array:
     xp = namespace(x)
     t = clamp(xp.add(x, 3.0), 0.0, 6.0)
     return xp.multiply(xp.multiply(x, t), SIXTH)
+
+
+def sqrt(x: Array) -> Array:
+    """IEEE square root; NaN of negative values."""
+    with np.errstate(all="ignore"):
+        return namespace(x).sqrt(x)
+
+
+def div(a: Array, b: Array) -> Array:
+    """IEEE quotient."""
+    with np.errstate(all="ignore"):
+        return a / b
+
+
+def gelu(x: Array) -> Array:
+    """(x * 0.5) * (erf(x * fp32(sqrt 1/2)) + 1)."""
+    return (x * 0.5) * (erf(x * SQRT_HALF) + 1.0)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """(x * 0.5) * (tanh((x + x*x*x * 0.044715) * sqrt(2/pi)) + 1), constants rounded to binary32."""
+    with np.errstate(all="ignore"):
+        inner = (x + ((x * x) * x) * CUBIC) * SQRT_2_PI
+    return (x * 0.5) * (tanh(inner) + 1.0)
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x)."""
+    with np.errstate(all="ignore"):
+        return x * sigmoid(x)

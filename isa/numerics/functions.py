@@ -117,6 +117,23 @@ def exp2(x: Array) -> Array:
 
 
 @_quiet
+def exp(x: Array) -> Array:
+    """e**x: r = x - n*ln2 in two exact parts, then 1 + (r + r*r*q)."""
+    xp = namespace(x)
+    a = _finite(x, -105.0, 90.0)
+    n = xp.round(a * LOG2_E)
+    r = (a - n * LN2_HIGH) - n * LN2_LOW
+    y = _scale((r * r * _poly(r, EXP_POLY) + r) + 1.0, cast(n, "int32"))
+    return xp.where(x != x, NAN, y)
+
+
+@_quiet
+def log(x: Array) -> Array:
+    """Natural logarithm, log2(x) * fp32(ln 2); 0 gives -inf, negative values NaN."""
+    return log2(x) * fp32(0.6931471805599453)
+
+
+@_quiet
 def log2(x: Array) -> Array:
     """Base-2 logarithm; 0 gives -inf, negative values NaN."""
     xp = namespace(x)
@@ -193,18 +210,27 @@ def erf(x: Array) -> Array:
 STEPS: dict[str, int] = {
     "sigmoid": 36,
     "tanh": 51,
+    "exp": 18,
     "exp2": 16,
+    "log": 26,
     "log2": 25,
     "erf": 49,
     "reciprocal": 17,
     "rsqrt": 17,
+    "div": 20,
+    "sqrt": 20,
 }
-"""Multiplies, adds and roundings per element; integer operations on exponent and sign bits run beside them."""
+"""Multiplies, adds and roundings per element; integer operations on exponent and sign bits run beside them.
+
+``div`` and ``sqrt`` are IEEE's, correctly rounded: a Newton sequence and a final correction.
+"""
 
 MAX_ULP: dict[str, float] = {
     "sigmoid": 3.5,
     "tanh": 2.5,
+    "exp": 1.5,
     "exp2": 1.5,
+    "log": 3.5,
     "log2": 2.0,
     "erf": 2.0,
     "reciprocal": 1.5,

@@ -87,3 +87,27 @@ def int_mm_is_exact(torch: Any) -> bool:
             if not torch.equal(got, want):
                 return False
     return True
+
+
+def matmul_i16(a: Array, w: Array) -> Array:
+    """sum_k a[m, k] * w[n, k] of integers up to 2^17 in magnitude, as int64 [M, N]: exact for K <= 2^18 in binary64."""
+    product = cast(a, "float64") @ cast(w, "float64").T
+    return cast(product, "int64")
+
+
+def matmul_f32(a: Array, w: Array, start: Array | None = None) -> Array:
+    """Binary32 sums acc = fp32(acc + fp32(a[m, k] * w[n, k])), one k after the other, from ``start`` or 0: [M, N].
+
+    ``a`` is [M, K], ``w`` [N, K], both binary32. No product is fused with its addition and none is reordered.
+    """
+    xp = namespace(a)
+    columns, rows = a.T.contiguous() if is_torch(a) else np.ascontiguousarray(a.T), w.T
+    rows = rows.contiguous() if is_torch(w) else np.ascontiguousarray(rows)
+    shape = (a.shape[0], w.shape[0])
+    acc = xp.zeros(shape, dtype=xp.float32) if start is None else start
+    term = xp.empty(shape, dtype=xp.float32)
+    with np.errstate(all="ignore"):
+        for k in range(a.shape[1]):
+            xp.multiply(columns[k][:, None], rows[k][None], out=term)
+            xp.add(acc, term, out=acc)
+    return acc

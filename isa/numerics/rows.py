@@ -1,0 +1,163 @@
+"""Reductions of rows (the last axis) whose result depends on no order, and what is built on them.
+
+Elements are rounded once to integers of a fixed exponent and summed exactly; see ``vcu.reduce``. NaN and infinities have
+defined results: a row with one gives NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isa.numerics.functions import LOG2_E, exp2, reciprocal, rsqrt
+from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, is_torch, namespace
+
+SOFTMAX_FRACTION = 30
+MOMENT_BITS, SUM_BITS = 18, 40
+"""Bits to which a row of binary32 is aligned before its moments, and before its sum."""
+SUM_LIMIT, MOMENT_LIMIT = 2.0**46, 2.0**18
+WIDEST_MOMENTS = 8192
+ALIGN_HIGHEST = 60
+FLOAT64_EXACT = 2.0**53
+
+
+def align(a: Array, bits: int) -> Array:
+    """2**(bits - 1 - floor(log2 |a|)), exponent at most 60; 1 for 0, NaN for what is not finite."""
+    xp = namespace(a)
+    small = abs(a) < 2.0**-126
+    with np.errstate(over="ignore"):
+        magnitude = xp.where(small, a * 2.0**24, a)
+    exponent = ((bits_of(magnitude) >> 23) & 255) - 127 - cast(small, "int32") * 24
+    power = xp.clip(bits - 1 - exponent, -126, ALIGN_HIGHEST)
+    r = xp.where(a == 0, 1.0, float_of((cast(power, "int32") + 127) << 23))
+    return _binary32(xp.where(abs(a) < float("inf"), r, NAN))
+
+
+def row_max(x: Array) -> Array:
+    """Maximum of every row, [...]; NaN wins, +0 is above -0."""
+    xp = namespace(x)
+    top = x.amax(-1) if is_torch(x) else x.max(-1)
+    if not is_torch(x) and np.isnan(x).any():
+        top = np.where(np.isnan(x).any(-1), np.float32(NAN), top)
+    positive = ((x == 0) & ~xp.signbit(x)).any(-1)
+    return _binary32(xp.where(top == 0, xp.where(positive, 0.0, -0.0), top))
+
+
+def row_min(x: Array) -> Array:
+    """Minimum of every row, [...]; NaN wins, -0 is below +0."""
+    return -row_max(-x)
+
+
+def row_argmax(x: Array) -> Array:
+    """Index of the first maximum of every row, int64 [...]; a NaN is one."""
+    return x.argmax(-1)
+
+
+def row_sum(x: Array, fraction: int = 0) -> Array:
+    """fp32(sum rne(x * 2**fraction)) * 2**-fraction of every row; NaN unless every |x * 2**fraction| < 2**46."""
+    v, bad = _integers(x, fraction, SUM_LIMIT)
+    largest = float(abs(v).max()) if 0 not in v.shape else 0.0
+    if largest * x.shape[-1] < FLOAT64_EXACT:  # every partial sum is a binary64: the fast way
+        total = v.sum(-1, dtype=namespace(x).float64)
+    else:
+        total = cast(v, "int64").sum(-1)
+    return _finish(total, bad, -fraction)
+
+
+def row_squares(x: Array, fraction: int = 0) -> Array:
+    """fp32(sum v*v) * 2**(-2*fraction), v = rne(x * 2**fraction); NaN unless every |v| <= 2**18."""
+    v, bad = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
+    return _finish(_sum_of_squares(v), bad, -2 * fraction)
+
+
+def row_moments(x: Array, fraction: int = 0) -> tuple[Array, Array]:
+    """``row_sum`` and fp32(n * sum v*v - (sum v)**2) * 2**(-2*fraction), exact before their one rounding."""
+    v, bad = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
+    total = cast(v.sum(-1, dtype=namespace(x).float64), "int64")
+    spread = x.shape[-1] * _sum_of_squares(v) - total * total
+    return _finish(total, bad, -fraction), _finish(spread, bad, -2 * fraction)
+
+
+def _sum_of_squares(v: Array) -> Array:
+    """int64; |v| <= 2**18 and at most 8192 of them: every partial sum is below 2**49, exact in binary64."""
+    wide = cast(v, "float64")
+    return cast((wide * wide).sum(-1), "int64")
+
+
+def _integers(x: Array, fraction: int, limit: float, inclusive: bool = False) -> tuple[Array, Array]:
+    """rne(x * 2**fraction) as binary32 integers, and which rows hold one beyond ``limit``, NaN or an infinity."""
+    xp = namespace(x)
+    with np.errstate(all="ignore"):
+        v = xp.round(x * fp32(2.0**fraction)) if fraction else xp.round(x)
+        inside = abs(v) <= limit if inclusive else abs(v) < limit
+        bad = ~inside.all(-1)
+        if bool(bad.any()):
+            v = xp.where(inside, v, 0.0)
+    return _binary32(v), bad
+
+
+def _finish(total: Array, bad: Array, exponent: int) -> Array:
+    """An exact integer, rounded once to binary32, times a power of two."""
+    xp = namespace(total)
+    y = cast(total, "float32") * fp32(2.0**exponent) if exponent else cast(total, "float32")
+    return _binary32(xp.where(bad, NAN, y))
+
+
+def _binary32(x: Array) -> Array:
+    return cast(x, "float32")
+
+
+def softmax(x: Array) -> Array:
+    """Softmax of every row: exp2((x - max) * log2 e) over its sum; a row with NaN or +inf, or of -inf alone, is NaN."""
+    with np.errstate(all="ignore"):
+        e = exp2((x - row_max(x)[..., None]) * LOG2_E)
+        return e * reciprocal(row_sum(e, SOFTMAX_FRACTION))[..., None]
+
+
+def layer_norm(
+    x: Array, gamma: Array | None, beta: Array | None, eps: float, scale: float | None = None
+) -> Array:
+    """(x - mean) / sqrt(variance + eps) of every row, times gamma, plus beta.
+
+    With ``scale`` x holds exact integers q - zero of that step; else x is aligned to 18 bits of its largest exponent.
+    """
+    v, epsilon = _units(x, eps, scale)
+    total, spread = row_moments(v)
+    n = x.shape[-1]
+    mean = total * fp32(1.0 / n)
+    inverse = rsqrt(spread * fp32(1.0 / n**2) + epsilon)
+    return _affine((v - mean[..., None]) * inverse[..., None], gamma, beta)
+
+
+def rms_norm(x: Array, gamma: Array | None, eps: float, scale: float | None = None) -> Array:
+    """x / sqrt(mean of squares + eps) of every row, times gamma; ``scale`` as for :func:`layer_norm`."""
+    v, epsilon = _units(x, eps, scale)
+    inverse = rsqrt(row_squares(v) * fp32(1.0 / x.shape[-1]) + epsilon)
+    return _affine(v * inverse[..., None], gamma, None)
+
+
+def _units(x: Array, eps: float, scale: float | None) -> tuple[Array, Array | float]:
+    """x in the units of its integer sums, and eps in those of their squares."""
+    if scale is not None:
+        return cast(x, "float32"), fp32(eps / (scale * scale))
+    with np.errstate(all="ignore"):
+        r = align(row_max(abs(x)), MOMENT_BITS)
+        return x * r[..., None], (r * r) * fp32(eps)
+
+
+def _affine(y: Array, gamma: Array | None, beta: Array | None) -> Array:
+    y = y if gamma is None else y * gamma
+    return y if beta is None else y + beta
+
+
+def sum_rows(x: Array, scale: float | None = None) -> Array:
+    """Sum of every row; with ``scale`` x holds exact integers q - zero, else it is aligned to 40 bits first."""
+    if scale is not None:
+        return row_sum(cast(x, "float32")) * fp32(scale)
+    with np.errstate(all="ignore"):
+        r = align(row_max(abs(x)), SUM_BITS)
+        return row_sum(x * r[..., None]) / r
+
+
+def mean_rows(x: Array, scale: float | None = None) -> Array:
+    """``sum_rows`` times fp32(1/n)."""
+    return sum_rows(x, scale) * fp32(1.0 / x.shape[-1])
