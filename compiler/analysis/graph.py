@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerType, ModuleOp
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Operation, SSAValue
 
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import is_int, shape_of
+from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
 from compiler.ir.kernel import KernelSpec, Shape4
 from compiler.ir.layout import Alias, Factor, Walk, nhwc
 from compiler.ir.location import blamed, origins
-from compiler.ir.place import packed_strides, planar_strides, stored
+from compiler.ir.place import ELEMENT_BYTES, packed_strides, planar_strides, stored
 from compiler.ir.signature import main_function
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Region
@@ -72,11 +72,14 @@ class Placed:
     def _walk(self) -> Walk:
         return Walk(tuple((Factor(n, s),) for n, s in zip(self.shape, self.strides, strict=True)))
 
-    def walked(self, shape: Shape4, strides: Shape4, offset: int = 0) -> Placed:
+    def walked(self, shape: Shape4, strides: Shape4, offset: int = 0, dtype: DType = DType.I8) -> Placed:
         """The same bytes, without gaps, as loops of ``shape`` over ``strides`` from ``offset`` on (elements)."""
         assert self.packed, f"bytes with gaps cannot be walked as {shape}: materialize-copies must come first"
+        if dtype is DType.I4:  # strides are in codes, and channels are pairs
+            offset, strides = offset // 2, (strides[0] // 2, strides[1] // 2, strides[2] // 2, 1)
         n, h, w, c = (s * self.element for s in strides)
-        return Placed(self.storage, self.offset + offset * self.element, (n, h, w, c), shape, self.element)
+        lies, _ = stored(shape, dtype)
+        return Placed(self.storage, self.offset + offset * self.element, (n, h, w, c), lies, self.element)
 
     def aliased(self, alias: Alias, shape: Shape4) -> Placed:
         """A tensor of ``shape`` whose elements are some of these."""
@@ -119,13 +122,19 @@ class KernelGraph:
 
 
 def element_bytes(value: SSAValue) -> int:
-    """Bytes of one element of a tensor value."""
-    return 1 if is_int(value) else 4
+    """Bytes of one stored element of a tensor value."""
+    return ELEMENT_BYTES[dtype_of(value)]
 
 
 def dtype_of(value: SSAValue) -> DType:
     """Storage type of a tensor value."""
-    return DType.I8 if is_int(value) else DType.F32
+    element = tensor(value).element_type
+    if isinstance(element, IntegerType):
+        return _WIDTHS[element.width.data]
+    return _WIDTHS[int_type(value).width.data] if is_int(value) else DType.F32
+
+
+_WIDTHS = {4: DType.I4, 8: DType.I8, 16: DType.I16, 32: DType.I32}
 
 
 def concat_slice(op: kern.ConcatOp, index: int) -> tuple[int, int]:
@@ -159,7 +168,7 @@ def build_graph(module: ModuleOp) -> KernelGraph:
 
 
 def _root(graph: KernelGraph, value: SSAValue, region: Region | None, argument: int = -1) -> None:
-    shape, element = nhwc(shape_of(value)), element_bytes(value)
+    shape, element = stored(nhwc(shape_of(value)), dtype_of(value))
     storage = graph.storage(prod(shape) * element, region, argument)
     by_channel = region in (Region.INPUT, Region.OUTPUT) and len(shape_of(value)) == 4
     strides = (planar_strides if by_channel else packed_strides)(shape, element)
@@ -173,8 +182,10 @@ def _place_concat(graph: KernelGraph, op: kern.ConcatOp) -> None:
     whole = graph.placed[op.output]
     for i, value in enumerate(op.inputs):
         axis, start = concat_slice(op, i)
+        shape, _ = stored(nhwc(shape_of(value)), dtype_of(value))
+        if axis == 3 and dtype_of(value) is DType.I4:
+            start //= 2  # even, or the join has been widened
         offset = whole.offset + start * whole.strides[axis]
-        shape = nhwc(shape_of(value))
         graph.placed[value] = Placed(whole.storage, offset, whole.strides, shape, whole.element)
 
 

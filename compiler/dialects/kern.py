@@ -293,6 +293,32 @@ def _in_elements(alias: Alias | None, value: SSAValue) -> Alias | None:
     return Alias(alias.offset // 2, (n // 2, h // 2, w // 2, 1))
 
 
+def is_view(members: Sequence[Operation]) -> bool:
+    """Whether ops are moves without a copy: readers can walk the operand, or its kernel can write the result."""
+    if not all(isinstance(op, MOVES) for op in members):
+        return False
+    if read_alias(members) is not None:
+        return True
+    value = members[0].operands[0]
+    stored = (qnn.ConstantOp, qnn.DequantizeOp, *COPIES)
+    written = isinstance(value.owner, Operation) and not isinstance(value.owner, stored)
+    return written and value.has_one_use() and written_alias(members) is not None
+
+
+def moves_bytes(members: Sequence[Operation]) -> bool:
+    """Whether moves of 4-bit codes are a view, or a copy that keeps the two codes of every byte together."""
+    if is_view(members):
+        return True
+    walk = moved(members)
+    last = members[-1].results[0]
+    rows = [nhwc(qnn.shape_of(value))[3] for value in (members[0].operands[0], last)]
+    if walk is None or any(row % 2 for row in rows):
+        return False
+    *outer, (size, *inner) = walk.loops()
+    even = all(source % 2 == target % 2 == 0 for _, source, target in outer)
+    return even and walk.offset % 2 == 0 and size % 2 == 0 and inner == [1, 1] and len(outer) < 4
+
+
 def in_place(members: Sequence[Operation]) -> bool:
     """Whether the result of moves is the operand's packed storage from its first byte on."""
     alias = read_alias(members)

@@ -361,21 +361,8 @@ def _build(group: Group, stored: dict[SSAValue, SSAValue], name: str) -> Operati
                 inner[value] = _clone(value.owner, inner, body)
         inner[op.results[0]] = _clone(op, inner, body)
     body.add_op(kern.YieldOp(inner[group.result]))
-    kind = kern.ViewOp if _is_view(group.members) else kern.KernelOp
+    kind = kern.ViewOp if kern.is_view(group.members) else kern.KernelOp
     return kind(name, [stored.get(v, v) for v in inputs], body, group.result.type)
-
-
-def _is_view(members: Sequence[Operation]) -> bool:
-    """Whether a chain needs no copy: its reader can walk the operand, or the operand's kernel can write the result."""
-    if not all(isinstance(op, kern.MOVES) for op in members):
-        return False
-    if kern.read_alias(members) is not None:
-        return True
-    value = members[0].operands[0]
-    written = isinstance(value.owner, Operation) and not isinstance(
-        value.owner, (qnn.ConstantOp, qnn.DequantizeOp, *kern.COPIES)
-    )
-    return written and value.has_one_use() and kern.written_alias(members) is not None
 
 
 def _clone(op: Operation, values: dict[SSAValue, SSAValue], body: Block) -> SSAValue:

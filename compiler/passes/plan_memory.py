@@ -13,7 +13,7 @@ from compiler.analysis.graph import KernelGraph, Step, build_graph
 from compiler.analysis.memory import MemoryPlan, plan_memory
 from compiler.backend.pack import ConstantPool
 from compiler.dialects.tile import ChannelOp, KernelOp, PlaceAttr
-from compiler.ir.place import ELEMENT_BYTES, Place, packed_strides
+from compiler.ir.place import Place, packed_strides, stored
 from compiler.ir.schedule import Schedule
 from isa.errors import ScheduleError
 from isa.instructions import Region
@@ -62,24 +62,28 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
     boxes = {operand for _, operand in reads(spec)}
     places: list[Place] = []
     for i, dtype in enumerate(spec.dtypes):
-        strides = packed_strides(spec.operands[i], ELEMENT_BYTES[dtype])
+        lies, element = stored(spec.operands[i], dtype)
+        strides = packed_strides(lies, element)
         if i in boxes and i in spec.constants:
             offset = pool.add(spec.constants[i].tobytes())
-            places.append(Place(Region.CONSTANTS, offset, strides, ELEMENT_BYTES[dtype]))
+            places.append(Place(Region.CONSTANTS, offset, strides, element))
         elif i in boxes:
             operand = step.values[i]
             assert operand is not None
             placed = graph.placed[operand]
             move = spec.movement
             value = (
-                placed.walked(spec.operands[i], move.input_strides, move.input_offset)
+                placed.walked(spec.operands[i], move.input_strides, move.input_offset, dtype)
                 if move
-                else placed.seen_as(spec.operands[i])
+                else placed.seen_as(lies)
             )
             places.append(plan.place(value.storage, value.offset, value.strides, value.element))
         else:
-            places.append(Place(Region.CONSTANTS, 0, strides, ELEMENT_BYTES[dtype]))
+            places.append(Place(Region.CONSTANTS, 0, strides, element))
     result = graph.placed[step.op.output]
     strides = spec.movement.output_strides if spec.movement else None
-    result = result.walked(spec.output, strides) if strides else result.seen_as(spec.output)
+    dtype = spec.stored.output
+    result = (
+        result.walked(spec.output, strides, 0, dtype) if strides else result.seen_as(stored(spec.output, dtype)[0])
+    )
     return [*places, plan.place(result.storage, result.offset, result.strides, result.element)]

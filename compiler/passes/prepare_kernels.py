@@ -12,6 +12,7 @@ from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
 from compiler.passes.sink_moves import sink_moves
+from compiler.passes.widen_moves import widen_moves
 
 BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
 
@@ -36,6 +37,7 @@ def prepare(block: Block) -> None:
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.MOVES):
             _fork(op)
+    widen_moves(block)
 
 
 def _fork(op: Operation) -> None:

@@ -1,0 +1,89 @@
+"""4-bit codes that no whole bytes hold are moved as 8-bit codes: two codes that share a byte cannot part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import TensorType
+from xdsl.ir import Block, Operation, SSAValue
+
+from compiler.dialects import kern, qnn
+from compiler.dialects.attrs import IntType
+from compiler.dialects.qnn_base import int_type, is_int, shape_of
+from compiler.ir.layout import channel_axis
+from compiler.ir.location import blamed, copy_location
+from isa.errors import UnsupportedError
+
+
+def widen_moves(block: Block) -> None:
+    """Put a conversion to 8 bits in front of, and one back behind, every chain of moves, join and pad that needs it."""
+    for op in list(block.ops):
+        if isinstance(op, kern.COPIES) and _paired(op.results[0]) and (chain := _chain(op)):
+            with blamed(op):
+                _widen(chain)
+
+
+def _paired(value: SSAValue) -> bool:
+    return is_int(value) and int_type(value).width.data == 4
+
+
+def _chain(op: Operation) -> list[Operation]:
+    """What must move as 8-bit codes and ends with ``op``; nothing where whole bytes move."""
+    if isinstance(op, qnn.ConcatOp):
+        return [] if _joins_bytes(op) else [op]
+    if isinstance(op, qnn.PadOp):
+        return [op] if any(op.padding.data) else []
+    if any(isinstance(use.operation, kern.MOVES) for use in op.results[0].uses):
+        return []
+    members = [op]
+    while isinstance(owner := members[0].operands[0].owner, kern.MOVES):
+        members.insert(0, owner)
+    return [] if kern.moves_bytes(members) else members
+
+
+def _joins_bytes(op: qnn.ConcatOp) -> bool:
+    shape = shape_of(op.output)
+    along_channels = op.axis.value.data % len(shape) == channel_axis(len(shape))
+    return not along_channels or all(shape_of(v)[op.axis.value.data] % 2 == 0 for v in op.inputs[:-1])
+
+
+def _widen(members: Sequence[Operation]) -> None:
+    first, last = members[0], members[-1]
+    narrow = int_type(last.results[0])
+    if narrow.codebook.data:
+        raise UnsupportedError(
+            f"{last.name} tears 4-bit codes of a codebook apart that share a byte; move the tensor before it is "
+            "quantized, or keep its channels together and even"
+        )
+    wide = IntType(8, narrow.scale.data, narrow.zero.data)
+    values = {v: _converted(first, v, wide) for v in dict.fromkeys(first.operands)}
+    for op in members:
+        clone = type(op).create(
+            operands=[values[v] for v in op.operands],
+            result_types=[TensorType(wide, shape_of(op.results[0]))],
+            properties=dict(op.properties),
+            attributes=dict(op.attributes),
+        )
+        _insert(last, clone, op)
+        values[op.results[0]] = clone.results[0]
+    last.results[0].replace_all_uses_with(_converted(last, values[last.results[0]], narrow))
+    for op in reversed(members):
+        if not op.results[0].uses.get_length():
+            op.detach()
+            op.erase()
+
+
+def _converted(before: Operation, value: SSAValue, kind: IntType) -> SSAValue:
+    """The same values as codes of another width: exact, as both have one scale and zero point."""
+    real = qnn.DequantizeOp(value)
+    _insert(before, real, before)
+    codes = qnn.QuantizeOp(real.output, kind)
+    _insert(before, codes, before)
+    return codes.output
+
+
+def _insert(before: Operation, new: Operation, source: Operation) -> None:
+    block = before.parent
+    assert block is not None
+    block.insert_op_before(new, before)
+    copy_location(source, new)
