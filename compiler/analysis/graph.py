@@ -11,11 +11,12 @@ from math import prod
 
 from xdsl.dialects.builtin import IntegerType, ModuleOp
 from xdsl.dialects.func import ReturnOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
+from compiler.dialects.attrs import IntType
+from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.kernel import KernelSpec, Shape4
 from compiler.ir.layout import Alias, Factor, Walk, nhwc
 from compiler.ir.location import blamed, origins
@@ -128,10 +129,10 @@ def element_bytes(value: SSAValue) -> int:
 
 def dtype_of(value: SSAValue) -> DType:
     """Storage type of a tensor value."""
-    element = tensor(value).element_type
-    if isinstance(element, IntegerType):
+    element: Attribute = tensor(value).element_type
+    if isinstance(element, IntType):
         return _WIDTHS[element.width.data]
-    return _WIDTHS[int_type(value).width.data] if is_int(value) else DType.F32
+    return next((dtype for width, dtype in _WIDTHS.items() if element == IntegerType(width)), DType.F32)
 
 
 _WIDTHS = {4: DType.I4, 8: DType.I8, 16: DType.I16, 32: DType.I32}

@@ -249,7 +249,7 @@ def roll(g: Graph, x: Value, shifts: Pair, dims: Pair = ()) -> Value:
 def flip(g: Graph, x: Value, dims: Sequence[int]) -> Value:
     """``aten.flip`` of a constant."""
     if isinstance(x, Constant):
-        return Constant(np.ascontiguousarray(np.flip(x.array, dims)))
+        return Constant(np.ascontiguousarray(np.flip(x.array, tuple(dims))))
     raise Refusal("a tensor cannot be reversed: memory is walked forwards", "reverse the weights that read it instead")
 
 

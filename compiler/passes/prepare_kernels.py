@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.dialects.builtin import TensorType, UnitAttr
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
-from compiler.passes.sink_moves import sink_moves
+from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
 
 BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
@@ -34,6 +35,10 @@ def prepare(block: Block) -> None:
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
     sink_moves(block)
+    for op in list(block.ops):
+        if isinstance(op, qnn.MatmulOp) and hasattr(op, "transpose_b"):
+            _turn(op)
+    drop_idle_moves(block)
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.MOVES):
             _fork(op)
@@ -92,12 +97,43 @@ def _flatten_matmul(op: qnn.MatmulOp) -> None:
     if prod(b[:-2]) == 1:  # one right factor: the batch joins the rows
         left = _reshaped(op, op.a, (prod(a[:-1]), a[-1]))
         right = _reshaped(op, op.b, b[-2:])
+        shape: tuple[int, ...] = (prod(a[:-1]), result[-1])
     elif len(a) == len(b) == 3:
         return
     else:
         left = _reshaped(op, op.a, (prod(a[:-2]), *a[-2:]))
         right = _reshaped(op, op.b, (prod(b[:-2]), *b[-2:]))
-    _replace(op, qnn.MatmulOp(left, right), result)
+        shape = (prod(result[:-2]), *result[-2:])
+    _replace(op, _product(op, left, right, op.properties, shape), result)
+
+
+def _product(
+    op: qnn.MatmulOp, left: SSAValue, right: SSAValue, properties: Mapping[str, Attribute], shape: Sequence[int]
+) -> qnn.MatmulOp:
+    kind = TensorType(tensor(op.output).element_type, shape)
+    return qnn.MatmulOp.create(operands=[left, right], result_types=[kind], properties=dict(properties))
+
+
+def _turn(op: qnn.MatmulOp) -> None:
+    """Read the right factor the other way round where only its transpose lies as it is read."""
+    value = op.b
+    members: list[Operation] = []
+    while isinstance(owner := value.owner, kern.MOVES):
+        members.insert(0, owner)
+        value = owner.operands[0]
+    if not members or kern.read_alias(members) is not None:
+        return
+    rank = len(shape_of(op.b))
+    turned = qnn.PermuteOp(op.b, [*range(rank - 2), rank - 1, rank - 2])
+    if kern.read_alias([*members, turned]) is None:
+        turned.erase()
+        return
+    _insert(op, turned)
+    properties = dict(op.properties)
+    if properties.pop("transpose_b", None) is None:
+        properties["transpose_b"] = UnitAttr()
+    new = _product(op, op.a, turned.output, properties, shape_of(op.output))
+    _replace(op, new, shape_of(op.output))
 
 
 def _flatten_concat(op: qnn.ConcatOp) -> None:

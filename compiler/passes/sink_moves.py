@@ -28,10 +28,14 @@ LARGEST_CONSTANT = 1 << 22
 
 
 def sink_moves(block: Block) -> None:
-    """Move reshapes and permutes behind elementwise operations, and drop the chains of moves that move nothing."""
+    """Move reshapes and permutes behind elementwise operations, which leaves moves that together move nothing."""
     for op in list(block.ops):
         if isinstance(op, (*kern.CHAIN, *kern.ROWS)) and not isinstance(op, qnn.DequantizeOp):
             _sink(op)
+
+
+def drop_idle_moves(block: Block) -> None:
+    """Read in front of chains of moves that move nothing, and erase moves that nobody reads."""
     for op in block.ops:
         for i, value in enumerate(op.operands):
             op.operands[i] = _without_idle(value)
