@@ -16,6 +16,7 @@ import numpy as np
 
 from isa.encoding import Instruction
 from isa.instructions import (
+    STORED_BITS,
     DType,
     Func,
     Halt,
@@ -27,13 +28,17 @@ from isa.instructions import (
     MmuRun,
     MmuSync,
     MmuWindow,
+    Mode,
     Operand,
     Reduce,
     Region,
+    Resize,
+    RowReduce,
     Space,
     StoreCopy,
     StoreSync,
     StoreTile,
+    VcuResize,
     VcuRun,
     VcuStream,
     VcuSync,
@@ -42,10 +47,15 @@ from isa.instructions import (
 from isa.instructions.vcu import STREAM_OUTPUT
 from isa.state import SETTERS, State
 
-ELEMENT_BYTES = {DType.I8: 1, DType.I32: 4, DType.F32: 4}
+ELEMENT_BYTES = {DType.I4: 1, DType.I8: 1, DType.I16: 2, DType.I32: 4, DType.F32: 4, DType.I64: 8}
+"""Bytes between neighbouring elements; of 4-bit codes, a byte holds two."""
+CODES = frozenset({DType.I4, DType.I8, DType.I16})
 SPLIT_TAPS = 8
 """Taps along one axis that get a box each when the rows that they visit leave gaps of several sizes."""
-BINARY_FUNCS = frozenset({Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX})
+BINARY_FUNCS = frozenset(
+    {Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.DIV, Func.GE, Func.GT, Func.EQ, Func.SELECT}
+)
+"""Those that read operand b."""
 
 
 class Memory(IntEnum):
@@ -249,10 +259,20 @@ def reach(out: int, kernel: int, stride: int, dilation: int, pad: int, size: int
     return range(min(first for first, _, _ in parts), max(first + (n - 1) * step for first, n, step in parts) + 1)
 
 
-def _activation(act: int, channels: int, tile: MmuInput, window: MmuWindow, out: MmuOutput) -> tuple[Box, ...]:
+def stored_bytes(elements: int, dtype: DType) -> int:
+    """Bytes of a row of ``elements``."""
+    return (elements * STORED_BITS[dtype] + 7) // 8
+
+
+def row_bytes(kind: RowReduce) -> int:
+    """Bytes that a row reduction leaves per row."""
+    return 8 if kind is RowReduce.MOMENTS else 4
+
+
+def _activation(act: int, run: int, tile: MmuInput, window: MmuWindow, out: MmuOutput) -> tuple[Box, ...]:
     rows = taps(out.height, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, tile.height)
     cols = taps(out.width, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, tile.width)
-    return _pixels(Memory.SRAM, act, channels, rows, tile.row_stride, cols, tile.pixel_stride)
+    return _pixels(Memory.SRAM, act, run, rows, tile.row_stride, cols, tile.pixel_stride)
 
 
 def _pixels(
@@ -277,7 +297,8 @@ def _mmu_run(inst: Instruction, state: State) -> Accesses:
     assert isinstance(inst, MmuRun)
     tile, window, out, weight = state.mmu_input, state.mmu_window, state.mmu_output, state.mmu_weight
     pixels, n, kernel = out.height * out.width, inst.n, window.kernel_h * window.kernel_w
-    acc = make_box(Memory.ACC, inst.acc, 4 * n, (pixels, out.pixel_stride))
+    mode, codes = inst.mode, state.mmu_codes
+    acc = make_box(Memory.ACC, inst.acc, stored_bytes(n, mode.accumulator), (pixels, out.pixel_stride))
     if not acc:
         return NOTHING
     k = kernel * tile.channels
@@ -285,40 +306,68 @@ def _mmu_run(inst: Instruction, state: State) -> Accesses:
         rows, run = kernel, n
     else:
         rows, run = (k, n) if weight.transposed else (n, k)
-    weights = make_box(Memory.SRAM, inst.weight, run, (rows, weight.row_stride))
-    act = _activation(inst.act, n if inst.depthwise else tile.channels, tile, window, out)
-    return Accesses(act + weights + (acc if inst.accumulate else ()), acc)
+    weights = make_box(Memory.SRAM, inst.weight, stored_bytes(run, mode.weight), (rows, weight.row_stride))
+    stored = DType.I4 if codes.decode else mode.activation
+    channels = n if inst.depthwise else tile.channels
+    act = _activation(inst.act, stored_bytes(channels, stored), tile, window, out)
+    zeros = make_box(Memory.SRAM, codes.weight_zeros, 2 * n) if codes.per_channel and mode is not Mode.F32 else ()
+    return Accesses(act + weights + zeros + (acc if inst.accumulate else ()), acc)
 
 
 def _stream(stream: VcuStream, start: int, n0: int, n1: int, n2: int) -> tuple[Box, ...]:
     return make_box(
-        ON_CHIP[stream.space],
-        start,
-        ELEMENT_BYTES[stream.dtype],
-        (n0, stream.stride0),
-        (n1, stream.stride1),
-        (n2, stream.stride2),
+        ON_CHIP[stream.space], start, *_row(stream, n2), (n0, stream.stride0), (n1, stream.stride1)
     )
+
+
+def _row(stream: VcuStream, n2: int) -> tuple[int, tuple[int, int]]:
+    """The innermost loop of a stream: bytes of one run, and the loop over runs."""
+    if stream.dtype is DType.I4:
+        return stored_bytes(n2 if stream.stride2 else min(n2, 1), DType.I4), (1, 0)
+    return ELEMENT_BYTES[stream.dtype], (n2, stream.stride2)
 
 
 def _windowed(stream: VcuStream, window: VcuWindow, start: int, n0: int, n1: int, n2: int) -> tuple[Box, ...]:
     rows = taps(n0, window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, window.height)
     cols = taps(n1, window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, window.width)
-    space, loop = ON_CHIP[stream.space], (n2, stream.stride2)
-    return _pixels(space, start, 1, rows, stream.stride0, cols, stream.stride1, loop)
+    run, loop = _row(stream, n2)
+    return _pixels(ON_CHIP[stream.space], start, run, rows, stream.stride0, cols, stream.stride1, loop)
+
+
+def interpolated(outputs: int, resize: VcuResize) -> range:
+    """The indices from the first to the last that an interpolated axis reads; empty without outputs or input."""
+    if outputs == 0 or resize.size == 0 or resize.den == 0:
+        return range(0)
+    low, high = (max(y * resize.num + resize.phase, 0) // resize.den for y in (0, outputs - 1))
+    more = 2 if resize.kind is Resize.BILINEAR else 1
+    return range(min(low, resize.size - 1), min(high + more, resize.size))
+
+
+def _resized(stream: VcuStream, resizes: list[VcuResize], start: int, n0: int, n1: int, n2: int) -> tuple[Box, ...]:
+    rows, cols = interpolated(n0, resizes[0]), interpolated(n1, resizes[1])
+    run, loop = _row(stream, n2)
+    at = start + rows.start * stream.stride0 + cols.start * stream.stride1
+    loops = ((len(rows), stream.stride0), (len(cols), stream.stride1), loop)
+    return make_box(ON_CHIP[stream.space], at, run, *loops)
 
 
 def _vcu_run(inst: Instruction, state: State) -> Accesses:
     assert isinstance(inst, VcuRun)
     n0, n1, n2 = state.vcu_shape.n0, state.vcu_shape.n1, state.vcu_shape.n2
-    writes = _stream(state.vcu_streams[STREAM_OUTPUT], inst.dst, n0, n1, n2)
-    if not writes:
+    if not n0 * n1 * n2:
         return NOTHING
+    reduce, writes = state.vcu_reduce, ()
+    if reduce.kind is RowReduce.NONE or reduce.elements:
+        writes = _stream(state.vcu_streams[STREAM_OUTPUT], inst.dst, n0, n1, n2)
+    if reduce.kind is not RowReduce.NONE:
+        writes += make_box(Memory.SRAM, reduce.dst, row_bytes(reduce.kind) * n0 * n1)
     base = (inst.a, inst.b, state.vcu_base.c, state.vcu_base.d)
     reads: list[Box] = []
     for i in range(min(inst.streams, len(base))):
         if i == 0 and state.vcu_window.reduce != Reduce.NONE:
             reads.extend(_windowed(state.vcu_streams[0], state.vcu_window, base[0], n0, n1, n2))
+        elif i == 0 and state.vcu_resizes[0].kind != Resize.NONE:
+            reads.extend(_resized(state.vcu_streams[0], state.vcu_resizes, base[0], n0, n1, n2))
         else:
             reads.extend(_stream(state.vcu_streams[i], base[i], n0, n1, n2))
     for vector in parameters(inst, state):

@@ -11,10 +11,11 @@ from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
-from isa.access import ELEMENT_BYTES, parameters
+from isa.access import CODES, ELEMENT_BYTES, parameters, row_bytes
 from isa.encoding import Instruction
 from isa.energy import Event
 from isa.instructions import (
+    STORED_BITS,
     DType,
     Func,
     Halt,
@@ -23,7 +24,10 @@ from isa.instructions import (
     LoadTile,
     MmuRun,
     MmuSync,
+    Mode,
     Reduce,
+    Resize,
+    RowReduce,
     Space,
     StoreCopy,
     StoreSync,
@@ -38,7 +42,26 @@ from isa.machine import Machine, Mmu
 from isa.numerics.functions import STEPS
 from isa.state import SETTERS, State
 
-CHEAP_FUNCS = frozenset({Func.COPY, Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.RINT})
+CHEAP_FUNCS = frozenset(
+    {
+        Func.COPY,
+        Func.ADD,
+        Func.SUB,
+        Func.MUL,
+        Func.MIN,
+        Func.MAX,
+        Func.RINT,
+        Func.ABS,
+        Func.GE,
+        Func.GT,
+        Func.EQ,
+        Func.SELECT,
+        Func.FLOOR,
+        Func.ALIGN,
+    }
+)
+RESIZE_TAPS = {Resize.NONE: 1, Resize.NEAREST: 1, Resize.BILINEAR: 4}
+"""Elements of stream A that one output reads."""
 EVENTS = len(Event)
 
 
@@ -79,28 +102,28 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def weight_fill_cycles(mmu: Mmu) -> int:
+def weight_fill_cycles(mmu: Mmu, mode: Mode = Mode.W8A8) -> int:
     """Cycles that one weight tile takes through the weight port."""
-    return ceil_div(mmu.lanes_k * mmu.lanes_n, mmu.weight_port_bytes)
+    return ceil_div(mmu.shape(mode).macs * STORED_BITS[mode.weight], 8 * mmu.weight_port_bytes)
 
 
-def mmu_cycles(m: int, k: int, n: int, machine: Machine) -> int:
+def mmu_cycles(m: int, k: int, n: int, machine: Machine, mode: Mode = Mode.W8A8) -> int:
     """Cycles of a dense ``mmu.run``: M x K x N through chunks of at most acc_rows rows, as even as possible."""
-    mmu = machine.mmu
+    mmu, lanes = machine.mmu, machine.mmu.shape(mode)
     if m == 0 or n == 0 or k == 0:
         return mmu.pipeline_cycles
-    tiles = ceil_div(k, mmu.lanes_k) * ceil_div(n, mmu.lanes_n)
+    tiles = ceil_div(k, lanes.k) * ceil_div(n, lanes.n)
     chunks = ceil_div(m, mmu.acc_rows)
     small, larger = divmod(m, chunks)
-    fill = weight_fill_cycles(mmu)
+    fill = weight_fill_cycles(mmu, mode)
     rows = larger * max(small + 1, fill) + (chunks - larger) * max(small, fill)
     return mmu.pipeline_cycles + fill + tiles * rows + small
 
 
-def depthwise_cycles(m: int, taps: int, n: int, machine: Machine) -> int:
-    """Cycles of a depthwise ``mmu.run``: one pixel of lanes_n channels and depthwise_taps taps per cycle."""
+def depthwise_cycles(m: int, taps: int, n: int, machine: Machine, mode: Mode = Mode.W8A8) -> int:
+    """Cycles of a depthwise ``mmu.run``: one pixel of the mode's output lanes and depthwise_taps taps per cycle."""
     mmu = machine.mmu
-    return mmu.pipeline_cycles + m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.lanes_n)
+    return mmu.pipeline_cycles + m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.shape(mode).n)
 
 
 def vcu_passes(funcs: Iterable[Func], machine: Machine) -> int:
@@ -238,24 +261,32 @@ def _mmu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
     assert isinstance(inst, MmuRun)
     out, window = state.mmu_output, state.mmu_window
     m, taps = out.height * out.width, window.kernel_h * window.kernel_w
+    zeros = ceil_div(2 * inst.n, machine.sram.word_bytes) if state.mmu_codes.per_channel else 0
+    half = bool(state.mmu_codes.decode)
     if inst.depthwise:
         columns = min(window.kernel_w, window.stride_w) if window.dilation_w == 1 else window.kernel_w
-        return _depthwise(m, taps, window.kernel_h * columns, inst.n, inst.accumulate, machine)
-    return _dense(m, taps * state.mmu_input.channels, inst.n, inst.accumulate, machine)
+        return _depthwise(
+            m, taps, window.kernel_h * columns, inst.n, inst.accumulate, machine, inst.mode, zeros, half
+        )
+    k = taps * state.mmu_input.channels
+    return _dense(m, k, inst.n, inst.accumulate, machine, inst.mode, zeros, half)
 
 
 @lru_cache(maxsize=65536)
-def _dense(m: int, k: int, n: int, accumulate: int, machine: Machine) -> Cost:
-    mmu, word = machine.mmu, machine.sram.word_bytes
-    tiles_k, tiles_n = ceil_div(k, mmu.lanes_k), ceil_div(n, mmu.lanes_n)
+def _dense(
+    m: int, k: int, n: int, accumulate: int, machine: Machine, mode: Mode, zeros: int, decode: bool
+) -> Cost:
+    """``zeros``: words of weight zero points; ``decode``: activations are stored as 4-bit codes."""
+    mmu, lanes, word = machine.mmu, machine.mmu.shape(mode), machine.sram.word_bytes
+    tiles_k, tiles_n = ceil_div(k, lanes.k), ceil_div(n, lanes.n)
     chunks = ceil_div(m, mmu.acc_rows)
     steps_done = m * tiles_k * tiles_n
-    weight_bytes = chunks * k * n
-    read = steps_done * ceil_div(mmu.lanes_k, word) + ceil_div(weight_bytes, word)
-    acc_words = ceil_div(4 * m * n, word)
+    weight_bytes = ceil_div(chunks * k * n * STORED_BITS[mode.weight], 8)
+    act_bits = STORED_BITS[DType.I4 if decode else mode.activation]
+    read = ceil_div(steps_done * lanes.k * act_bits, 8 * word) + ceil_div(weight_bytes, word) + zeros
+    acc_words = ceil_div(STORED_BITS[mode.accumulator] // 8 * m * n, word)
     counts = _counts(
-        MAC_W8A8=m * k * n,
-        MAC_IDLE=steps_done * mmu.macs_per_cycle - m * k * n,
+        **{f"MAC_{mode.name}": m * k * n, f"IDLE_{mode.name}": steps_done * lanes.macs - m * k * n},
         WEIGHT_LATCH_BYTE=weight_bytes,
         # The first of the k steps starts from zero; the drain reads what the last one left.
         LOCAL_ACCUMULATOR_READ=m * tiles_k * n,
@@ -264,28 +295,31 @@ def _dense(m: int, k: int, n: int, accumulate: int, machine: Machine) -> Cost:
         ACC_WRITE_WORD=acc_words,
         SRAM_READ_WORD=read,
     )
-    busy = max(mmu_cycles(m, k, n, machine), ceil_div(read, machine.sram.banks))
+    busy = max(mmu_cycles(m, k, n, machine, mode), ceil_div(read, machine.sram.banks))
     return Cost(max(1, busy), 0, read, counts)
 
 
 @lru_cache(maxsize=65536)
-def _depthwise(m: int, taps: int, fresh: int, n: int, accumulate: int, machine: Machine) -> Cost:
+def _depthwise(
+    m: int, taps: int, fresh: int, n: int, accumulate: int, machine: Machine, mode: Mode, zeros: int, decode: bool
+) -> Cost:
     """``fresh``: input pixels per output that the window's sliding buffer does not already hold."""
-    mmu, word = machine.mmu, machine.sram.word_bytes
-    steps_done = m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.lanes_n)
-    read = m * fresh * ceil_div(n, word) + ceil_div(taps * n, word)
-    acc_words = ceil_div(4 * m * n, word)
+    mmu, lanes, word = machine.mmu, machine.mmu.shape(mode), machine.sram.word_bytes
+    steps_done = m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, lanes.n)
+    act_bits = STORED_BITS[DType.I4 if decode else mode.activation]
+    weight_bytes = ceil_div(taps * n * STORED_BITS[mode.weight], 8)
+    read = m * fresh * ceil_div(n * act_bits, 8 * word) + ceil_div(weight_bytes, word) + zeros
+    acc_words = ceil_div(STORED_BITS[mode.accumulator] // 8 * m * n, word)
     counts = _counts(
-        MAC_W8A8=m * taps * n,
-        MAC_IDLE=steps_done * mmu.macs_per_cycle - m * taps * n,
-        WEIGHT_LATCH_BYTE=taps * n,
+        **{f"MAC_{mode.name}": m * taps * n, f"IDLE_{mode.name}": steps_done * lanes.macs - m * taps * n},
+        WEIGHT_LATCH_BYTE=weight_bytes,
         LOCAL_ACCUMULATOR_READ=m * ceil_div(taps, mmu.depthwise_taps) * n,
         LOCAL_ACCUMULATOR_WRITE=m * ceil_div(taps, mmu.depthwise_taps) * n,
         ACC_READ_WORD=acc_words if accumulate else 0,
         ACC_WRITE_WORD=acc_words,
         SRAM_READ_WORD=read,
     )
-    busy = max(depthwise_cycles(m, taps, n, machine), ceil_div(read, machine.sram.banks))
+    busy = max(depthwise_cycles(m, taps, n, machine, mode), ceil_div(read, machine.sram.banks))
     return Cost(max(1, busy), 0, read, counts)
 
 
@@ -293,6 +327,8 @@ def stream_words(stream: VcuStream, shape: tuple[int, int, int], word: int) -> i
     """Words that a stream moves; a broadcast is held in the lanes, an element with gaps takes a word."""
     n0, n1, n2 = shape
     size = ELEMENT_BYTES[stream.dtype]
+    if stream.dtype is DType.I4 and stream.stride2:
+        n2 = ceil_div(n2, 2)  # a byte holds two
     rows = (n0 if stream.stride0 else 1) * (n1 if stream.stride1 else 1)
     if n0 * n1 * n2 == 0:
         return 0
@@ -313,12 +349,15 @@ def _vcu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
     elements, window = shape[0] * shape[1] * shape[2], state.vcu_window
     word, vcu = machine.sram.word_bytes, machine.vcu
     taps = 1 if window.reduce == Reduce.NONE else max(1, window.kernel_h * window.kernel_w)
+    taps = max(taps, RESIZE_TAPS[state.vcu_resizes[0].kind])
+    reduce = state.vcu_reduce
     row = [0] * EVENTS
     row[Event.INSTRUCTION] = 1
     _program_events(state.program(inst.first, inst.count), elements, row)
     if taps > 1:
         row[Event.VCU_ADD] += elements * taps
-    used = [*range(min(inst.streams, 4)), STREAM_OUTPUT]
+    stores = reduce.kind == RowReduce.NONE or reduce.elements
+    used = [*range(min(inst.streams, 4)), *((STREAM_OUTPUT,) if stores else ())]
     for stream_id in used:
         stream, output = state.vcu_streams[stream_id], stream_id == STREAM_OUTPUT
         scaled = state.vcu_converts[stream_id].scale != 0
@@ -329,7 +368,12 @@ def _vcu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
     words = row[Event.SRAM_READ_WORD] + row[Event.SRAM_WRITE_WORD]
     passes = vcu_passes((op.func for op in state.program(inst.first, inst.count)), machine)
     work = ceil_div(elements, vcu.lanes) * max(passes, taps)
-    busy = vcu.pipeline_cycles + max(work, ceil_div(words, machine.sram.banks))
+    if reduce.kind != RowReduce.NONE:
+        row[Event.VCU_ADD] += elements * (2 if reduce.kind in (RowReduce.MOMENTS, RowReduce.SQUARES) else 1)
+        row[Event.SRAM_WRITE_WORD] += ceil_div(row_bytes(reduce.kind) * shape[0] * shape[1], word)
+        words = row[Event.SRAM_READ_WORD] + row[Event.SRAM_WRITE_WORD]
+    tree = (vcu.lanes - 1).bit_length() if reduce.kind != RowReduce.NONE else 0
+    busy = vcu.pipeline_cycles + tree + max(work, ceil_div(words, machine.sram.banks))
     return Cost(max(1, busy), 0, words, tuple(row))
 
 
@@ -350,7 +394,7 @@ def _program_events(program: Sequence[VcuOp], elements: int, row: list[int]) -> 
 
 
 def _convert_events(dtype: DType, output: bool, scaled: bool, elements: int, row: list[int]) -> None:
-    """int8 in: subtract, multiply; int32 in: one conversion; int8 out: multiply, round, add, clamp."""
+    """Codes in: subtract, multiply; accumulators in: one conversion; codes out: multiply, round, add, clamp."""
     if dtype is DType.F32:
         return
     if output:
@@ -358,7 +402,7 @@ def _convert_events(dtype: DType, output: bool, scaled: bool, elements: int, row
         row[Event.VCU_ADD] += 3 * elements
         return
     row[Event.VCU_ADD] += elements
-    if dtype is DType.I8 and scaled:
+    if dtype in CODES and scaled:
         row[Event.VCU_MUL] += elements
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from isa.description import Checked, find, listing, parse_toml, read, write
 from isa.errors import DescriptionError
+from isa.instructions.mmu import Mode
 from isa.machine import Machine
 
 TABLES = Path(__file__).parent / "energy_tables"
@@ -33,19 +34,35 @@ class Event(IntEnum):
 
     INSTRUCTION = 0
     MAC_W8A8 = 1
-    MAC_IDLE = 2
-    WEIGHT_LATCH_BYTE = 3
-    LOCAL_ACCUMULATOR_READ = 4
-    LOCAL_ACCUMULATOR_WRITE = 5
-    ACC_READ_WORD = 6
-    ACC_WRITE_WORD = 7
-    SRAM_READ_WORD = 8
-    SRAM_WRITE_WORD = 9
-    DRAM_READ_BYTE = 10
-    DRAM_WRITE_BYTE = 11
-    VCU_ADD = 12
-    VCU_MUL = 13
-    VCU_REGISTER = 14
+    MAC_W4A8 = 2
+    MAC_W4A4 = 3
+    MAC_W8A16 = 4
+    MAC_W16A16 = 5
+    MAC_F32 = 6
+    IDLE_W8A8 = 7
+    IDLE_W4A8 = 8
+    IDLE_W4A4 = 9
+    IDLE_W8A16 = 10
+    IDLE_W16A16 = 11
+    IDLE_F32 = 12
+    WEIGHT_LATCH_BYTE = 13
+    LOCAL_ACCUMULATOR_READ = 14
+    LOCAL_ACCUMULATOR_WRITE = 15
+    ACC_READ_WORD = 16
+    ACC_WRITE_WORD = 17
+    SRAM_READ_WORD = 18
+    SRAM_WRITE_WORD = 19
+    DRAM_READ_BYTE = 20
+    DRAM_WRITE_BYTE = 21
+    VCU_ADD = 22
+    VCU_MUL = 23
+    VCU_REGISTER = 24
+
+
+MAC_EVENTS: dict[Mode, Event] = {mode: Event[f"MAC_{mode.name}"] for mode in Mode}
+"""Useful multiply-accumulates of each mode."""
+IDLE_EVENTS: dict[Mode, Event] = {mode: Event[f"IDLE_{mode.name}"] for mode in Mode}
+"""Lanes of each mode that had nothing to multiply."""
 
 
 class Component(Enum):
@@ -64,8 +81,7 @@ class Component(Enum):
 
 EVENT_COMPONENT: dict[Event, Component] = {
     Event.INSTRUCTION: Component.INSTRUCTION,
-    Event.MAC_W8A8: Component.MMU,
-    Event.MAC_IDLE: Component.MMU,
+    **{event: Component.MMU for event in (*MAC_EVENTS.values(), *IDLE_EVENTS.values())},
     Event.WEIGHT_LATCH_BYTE: Component.MMU,
     Event.LOCAL_ACCUMULATOR_READ: Component.MMU,
     Event.LOCAL_ACCUMULATOR_WRITE: Component.MMU,
@@ -112,6 +128,11 @@ class EnergyTable(Checked):
     name: str
     description: str
     mac_w8a8: Annotated[Entry, "pJ"]
+    mac_w4a8: Annotated[Entry, "pJ"]
+    mac_w4a4: Annotated[Entry, "pJ"]
+    mac_w8a16: Annotated[Entry, "pJ"]
+    mac_w16a16: Annotated[Entry, "pJ"]
+    mac_f32: Annotated[Entry, "pJ"]
     mac_idle: Annotated[Entry, "ratio"]
     local_accumulator_read: Annotated[Entry, "pJ/bit"]
     local_accumulator_write: Annotated[Entry, "pJ/bit"]
@@ -251,8 +272,8 @@ class _Corner:
         latch = self._fj("local_accumulator_read"), self._fj("local_accumulator_write")
         energies = {
             Event.INSTRUCTION: self._fj("instruction"),
-            Event.MAC_W8A8: self._fj("mac_w8a8"),
-            Event.MAC_IDLE: self._fj("mac_w8a8") * self._values["mac_idle"],
+            **{MAC_EVENTS[mode]: self._fj(f"mac_{mode.name.lower()}") for mode in Mode},
+            **{IDLE_EVENTS[mode]: self._fj(f"mac_{mode.name.lower()}") * self._values["mac_idle"] for mode in Mode},
             Event.WEIGHT_LATCH_BYTE: 8 * self._fj("register_bit"),
             Event.LOCAL_ACCUMULATOR_READ: 32 * latch[0],
             Event.LOCAL_ACCUMULATOR_WRITE: 32 * latch[1],
@@ -280,7 +301,7 @@ class _Corner:
         machine, values = self._machine, self._values
         kilobytes = Decimal(machine.sram.bytes + machine.acc.bytes) / 1024
         square_um = (
-            machine.mmu.macs_per_cycle * values["area_mac"]
+            machine.mmu.multipliers * values["area_mac"]
             + machine.vcu.lanes * machine.vcu.stages * values["area_vcu_stage"]
         )
         # mW/mm2 x um2 = nW; uW/KB x KB = uW

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from isa.description import Checked, find, listing, parse_toml, read, within, write
-from isa.errors import DescriptionError
+from isa.errors import DescriptionError, UnsupportedError
+from isa.instructions.mmu import Mode
 
 MACHINES = Path(__file__).parent / "machines"
 ADDRESS_BYTES = 1 << 24
@@ -63,20 +64,90 @@ class Acc(Checked):
 
 
 @dataclass(frozen=True)
-class Mmu(Checked):
-    """Broadcast dot-product array: ``lanes_k`` products summed into each of ``lanes_n`` lanes."""
+class Lanes(Checked):
+    """Shape of the array in one mode: ``k`` products summed into each of ``n`` output lanes per cycle; 0 x 0 is not built."""
 
-    lanes_k: int = within(1, LARGEST_COUNT)
-    lanes_n: int = within(1, LARGEST_COUNT)
+    k: int = within(0, LARGEST_COUNT)
+    n: int = within(0, LARGEST_COUNT)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.k) == bool(self.n), f"k = {self.k}, n = {self.n}: both are 0, or none is")
+
+    @property
+    def macs(self) -> int:
+        """MACs per cycle."""
+        return self.k * self.n
+
+
+@dataclass(frozen=True)
+class ModeLanes(Checked):
+    """The array in every mode of ``mmu.run``."""
+
+    w8a8: Lanes
+    w4a8: Lanes
+    w4a4: Lanes
+    w8a16: Lanes
+    w16a16: Lanes
+    f32: Lanes
+
+
+QUARTER_MULTIPLIERS = {Mode.W8A8: 4, Mode.W4A8: 2, Mode.W4A4: 1, Mode.W8A16: 8, Mode.W16A16: 16, Mode.F32: 64}
+"""Area of one multiplier of each mode, in quarters of an 8-bit one: partial products; binary32 as in Horowitz, ISSCC'14."""
+
+
+@dataclass(frozen=True)
+class Mmu(Checked):
+    """Broadcast dot-product array with local accumulators; its shape depends on the mode."""
+
     acc_rows: int = within(1, LARGEST_COUNT)
     weight_port_bytes: int = within(1, LARGEST_COUNT)
     pipeline_cycles: int = within(0, LARGEST_COUNT)
     depthwise_taps: int = within(1, LARGEST_COUNT)
+    lanes: ModeLanes = field()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.modes), "lanes: no mode is built")
+
+    def shape(self, mode: Mode) -> Lanes:
+        """The array in ``mode``; UnsupportedError when it is not built."""
+        if not self.has(mode):
+            built = ", ".join(m.name for m in self.modes)
+            raise UnsupportedError(f"mode {mode.name} is not built; the machine has {built}")
+        return self._lanes(mode)
+
+    def _lanes(self, mode: Mode) -> Lanes:
+        lanes: Lanes = getattr(self.lanes, mode.name.lower())
+        return lanes
+
+    def has(self, mode: Mode) -> bool:
+        """Whether the array is built for ``mode``."""
+        return self._lanes(mode).macs > 0
 
     @property
-    def macs_per_cycle(self) -> int:
-        """Peak W8A8 MACs per cycle."""
-        return self.lanes_k * self.lanes_n
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that are built."""
+        return tuple(mode for mode in Mode if self.has(mode))
+
+    def macs_per_cycle(self, mode: Mode) -> int:
+        """Peak MACs per cycle in ``mode``; 0 when it is not built."""
+        return self._lanes(mode).macs
+
+    @property
+    def multipliers(self) -> int:
+        """8-bit multipliers that the array is as large as: those of its costliest mode (a binary32 one is 16 of them)."""
+        return max(self.macs_per_cycle(mode) * cost // 4 for mode, cost in QUARTER_MULTIPLIERS.items())
+
+    @property
+    def peak(self) -> int:
+        """MACs per cycle of the fastest mode."""
+        return max(self.macs_per_cycle(mode) for mode in self.modes)
+
+    @property
+    def widest_n(self) -> int:
+        """Most output lanes of any mode: what a row of accumulators is a multiple of."""
+        return max(self.shape(mode).n for mode in self.modes)
 
 
 @dataclass(frozen=True)
@@ -160,10 +231,10 @@ class Machine(Checked):
         _require(self.clock_hz >= SLOWEST_HZ, f"clock_hz = {self.clock_hz}: must be at least {SLOWEST_HZ}")
         _require(bool(self.name), "name = '': must not be empty")
         _require(bool(self.energy), "energy = '': must name an energy table")
-        chunk = 4 * self.mmu.acc_rows * self.mmu.lanes_n
+        chunk = 4 * self.mmu.acc_rows * self.mmu.widest_n
         _require(
             self.acc.bytes >= chunk,
-            f"acc.bytes = {self.acc.bytes}: must hold one chunk of acc_rows x lanes_n int32 = {chunk}",
+            f"acc.bytes = {self.acc.bytes}: must hold one chunk of acc_rows x output lanes int32 = {chunk}",
         )
         _require(
             self.dispatch.fetch_block_bytes % self.dram.burst_bytes == 0,

@@ -20,6 +20,7 @@ from isa.instructions import (
     LoadShape,
     LoadStrides,
     LoadTile,
+    MmuCodes,
     MmuInput,
     MmuOutput,
     MmuRun,
@@ -30,6 +31,8 @@ from isa.instructions import (
     StoreTile,
     VcuConvert,
     VcuOp,
+    VcuReduce,
+    VcuResize,
     VcuRun,
     VcuShape,
     VcuStream,
@@ -63,14 +66,17 @@ class Key:
     registers: tuple[type[Instruction], ...] = ()
 
 
-SLOTS: dict[type[Instruction], str] = {VcuOp: "slot", VcuStream: "id", VcuConvert: "id"}
+SLOTS: dict[type[Instruction], str] = {VcuOp: "slot", VcuStream: "id", VcuConvert: "id", VcuResize: "axis"}
 KEYS: dict[type[Instruction], Key] = {
     LoadCopy: Key(("offset", "bytes")),
     StoreCopy: Key(("offset", "bytes")),
     LoadTile: Key(("offset",), (LoadShape, LoadStrides)),
     StoreTile: Key(("offset",), (StoreShape, StoreStrides)),
-    MmuRun: Key(("n", "accumulate", "depthwise"), (MmuInput, MmuWindow, MmuOutput)),
-    VcuRun: Key(("streams", "first", "count"), (VcuShape, VcuWindow, VcuStream, VcuConvert, VcuOp)),
+    MmuRun: Key(("n", "accumulate", "depthwise", "mode"), (MmuInput, MmuWindow, MmuOutput, MmuCodes)),
+    VcuRun: Key(
+        ("streams", "first", "count"),
+        (VcuShape, VcuWindow, VcuReduce, VcuResize, VcuStream, VcuConvert, VcuOp),
+    ),
 }
 
 
@@ -171,6 +177,8 @@ assert _SEMAPHORE_BITS == (1 << 32) - (1 << OPCODE_BITS)
 
 def _reads(setter: type[Instruction], slot: int, fields: dict[str, Ints]) -> NDArray[Any]:
     """Which runs of the VCU, given their fields, read register ``slot`` of ``setter``."""
+    if setter is VcuResize:
+        return np.full(len(fields["first"]), True)
     if setter is VcuOp:
         return (slot >= fields["first"]) & (slot < fields["first"] + fields["count"])
     return (fields["streams"] > slot) & (slot < 4) | (slot == STREAM_OUTPUT)

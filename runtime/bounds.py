@@ -6,7 +6,7 @@ fusion pays; a reference point, not a limit for fused schedules).
 
 Energy: no schedule causes fewer events than :func:`least_events`, and each costs what the table says; leakage runs
 as long as the fastest schedule. It holds for one array, whose lanes and accumulators say how often an operand is
-reused: per MAC a byte of activations for ``lanes_n`` columns, a byte of weights for ``acc_rows`` rows. Additions,
+reused: per MAC an activation for the mode's output lanes, a weight for ``acc_rows`` rows. Additions,
 pools, activation functions, parameters, idle lanes and the program's own fetch are left out, so the bound is loose
 where they matter.
 """
@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isa.cost import ceil_div, dram_cycles, weight_fill_cycles
-from isa.energy import EnergyModel, Event
+from isa.energy import MAC_EVENTS, EnergyModel, Event
+from isa.instructions import STORED_BITS, Mode
 from isa.machine import Machine
 
 
@@ -38,6 +39,7 @@ class Layer:
     out_bytes: int
     weight_bytes: int
     depthwise: bool = False
+    mode: Mode = Mode.W8A8
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ def array_cycles(layer: Layer, machine: Machine) -> int:
     """Cycles in which the array works on one layer, padded lanes and the weight port included."""
     if layer.macs == 0:
         return 0
-    mmu = machine.mmu
-    tiles_n = ceil_div(layer.n, mmu.lanes_n)
+    mmu, lanes = machine.mmu, machine.mmu.shape(layer.mode)
+    tiles_n = ceil_div(layer.n, lanes.n)
     if layer.depthwise:
         return layer.m * ceil_div(layer.k, mmu.depthwise_taps) * tiles_n
-    tiles = ceil_div(layer.k, mmu.lanes_k) * tiles_n
+    tiles = ceil_div(layer.k, lanes.k) * tiles_n
     chunks = ceil_div(layer.m, mmu.acc_rows)
-    return tiles * max(layer.m, chunks * weight_fill_cycles(mmu))
+    return tiles * max(layer.m, chunks * weight_fill_cycles(mmu, layer.mode))
 
 
 def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, write_bytes: int) -> dict[Event, int]:
@@ -92,10 +94,12 @@ def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, wri
     outputs = sum(layer.m * layer.n for layer in anchors)
     quantized = sum(layer.m * layer.n for layer in anchors[:-1])
     latched = sum(_latched_bytes(layer, machine) for layer in anchors)
-    taken = sum(layer.m * layer.n if layer.depthwise else layer.macs // mmu.lanes_n for layer in anchors)
-    added = sum(layer.macs // (mmu.depthwise_taps if layer.depthwise else mmu.lanes_k) for layer in anchors)
+    taken = sum(_taken_bytes(layer, machine) for layer in anchors)
+    added = sum(
+        layer.macs // (mmu.depthwise_taps if layer.depthwise else mmu.shape(layer.mode).k) for layer in anchors
+    )
     return {
-        Event.MAC_W8A8: sum(layer.macs for layer in anchors),
+        **{MAC_EVENTS[mode]: macs for mode, macs in macs_by_mode(anchors).items()},
         Event.WEIGHT_LATCH_BYTE: latched,
         Event.LOCAL_ACCUMULATOR_READ: added,
         Event.LOCAL_ACCUMULATOR_WRITE: added,
@@ -112,9 +116,23 @@ def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, wri
     }
 
 
+def macs_by_mode(layers: Iterable[Layer]) -> dict[Mode, int]:
+    """MACs of the layers in each mode that they use."""
+    found: dict[Mode, int] = {}
+    for layer in layers:
+        found[layer.mode] = found.get(layer.mode, 0) + layer.macs
+    return found
+
+
+def _taken_bytes(layer: Layer, machine: Machine) -> int:
+    """Bytes of activations that the array takes."""
+    elements = layer.m * layer.n if layer.depthwise else layer.macs // machine.mmu.shape(layer.mode).n
+    return elements * STORED_BITS[layer.mode.activation] // 8
+
+
 def _latched_bytes(layer: Layer, machine: Machine) -> int:
     rows = layer.m if layer.depthwise else machine.mmu.acc_rows
-    return ceil_div(layer.m, rows) * layer.k * layer.n
+    return ceil_div(layer.m, rows) * layer.k * layer.n * STORED_BITS[layer.mode.weight] // 8
 
 
 def bound(
@@ -135,7 +153,9 @@ def bound(
     moved = sum(layer.weight_bytes for layer in layers) + input_bytes + output_bytes + spill
     traffic = [layer.weight_bytes + layer.in_bytes + layer.out_bytes for layer in layers]
     arrays = [array_cycles(layer, machine) for layer in layers]
-    mac_cycles, moved_cycles = ceil_div(macs, machine.mmu.macs_per_cycle), dram_cycles(moved, machine)
+    modes = macs_by_mode(layer for layer in layers if layer.macs)
+    mac_cycles = sum(ceil_div(count, machine.mmu.shape(mode).macs) for mode, count in modes.items())
+    moved_cycles = dram_cycles(moved, machine)
     per_cycle = sum(band.nominal for band in model.cycle.values())
     written = output_bytes + spill // 2
     events = least_events(layers, machine, moved - written, written)

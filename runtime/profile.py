@@ -258,7 +258,7 @@ MOVERS: tuple[tuple[type[Instruction], Event, int], ...] = (
 
 
 def _utilization(macs: int, machine: Machine, cycles: int) -> float:
-    return macs / (machine.mmu.macs_per_cycle * cycles) if cycles else 0.0
+    return macs / (machine.mmu.peak * cycles) if cycles else 0.0
 
 
 def _row(name: str, sums: list[int], macs: int, machine: Machine) -> Row:

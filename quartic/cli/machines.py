@@ -28,7 +28,7 @@ def command(
         {
             "name": machine.name,
             "clock MHz": machine.clock_hz // 1_000_000,
-            "MAC/cycle": machine.mmu.macs_per_cycle,
+            "MAC/cycle": machine.mmu.peak,
             "SRAM KiB": machine.sram.bytes // 1024,
             "accumulator KiB": machine.acc.bytes // 1024,
             "VCU lanes": machine.vcu.lanes,

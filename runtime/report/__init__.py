@@ -87,7 +87,7 @@ def _summary(profile: Profile) -> list[tuple[str, str]]:
             "energy",
             f"{band.nominal * 1e-9:,.2f} uJ (band {band.low * 1e-9:,.2f} to {band.high * 1e-9:,.2f} uJ)",
         ),
-        ("utilization", f"{100 * profile.utilization:.1f} % of {machine.mmu.macs_per_cycle} MAC/cycle"),
+        ("utilization", f"{100 * profile.utilization:.1f} % of {machine.mmu.peak} MAC/cycle"),
         ("useful MACs", f"{total.macs:,}"),
         ("DRAM", f"{moved[0]:,} bytes read, {moved[1]:,} bytes written"),
         ("instructions", f"{total.instructions:,}"),

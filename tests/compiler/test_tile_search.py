@@ -77,7 +77,7 @@ def test_a_deep_reduction_is_cut_only_where_it_does_not_fit():
     assert on_tiny is not None
     assert on_edge is not None
     assert on_tiny[0].tile_k < 4096
-    assert on_tiny[0].tile_k % TINY.mmu.lanes_k == 0
+    assert on_tiny[0].tile_k % TINY.mmu.lanes.w8a8.k == 0
     assert on_edge[0].tile_k == 4096
 
 
