@@ -22,9 +22,6 @@ from isa import numerics
 from isa.instructions import DType, Func, RowReduce
 from isa.numerics.functions import LOG2_E
 
-ROWS = kern.ROWS
-"""Operations along one logical axis, which must be the one that lies innermost."""
-
 SOFTMAX_FRACTION = 30
 MOMENT_BITS, SUM_BITS = 18, 40
 """Bits to which rows of binary32 are aligned before their integer sums (docs/architecture.md, Numerics)."""
@@ -34,7 +31,7 @@ CODE_TYPES = {4: DType.I4, 8: DType.I8, 16: DType.I16}
 
 def row_input(op: Operation) -> SSAValue:
     """The tensor whose rows ``op`` works on."""
-    assert isinstance(op, ROWS)
+    assert isinstance(op, kern.ROWS)
     return op.input
 
 
@@ -56,7 +53,7 @@ class Chain:
 
 def cut_at_rows(ops: Sequence[Operation], result: SSAValue) -> Chain | None:
     """The chain cut at its row operation, None when it has none; ProgramError for a second one."""
-    found = [i for i, op in enumerate(ops) if isinstance(op, ROWS)]
+    found = [i for i, op in enumerate(ops) if isinstance(op, kern.ROWS)]
     if not found:
         return None
     if len(found) > 1:
@@ -248,5 +245,5 @@ def _reduce(rows: _Rows) -> Programs:
 
 
 _EMIT: dict[type[Operation], Callable[[_Rows], Programs]] = dict(
-    zip(kern.ROWS, (_softmax, _layer_norm, _rms_norm, _reduce), strict=False)  # TEMP
+    zip(kern.ROWS, (_softmax, _layer_norm, _rms_norm, _reduce), strict=True)
 )

@@ -50,7 +50,7 @@ CHAIN = (
     qnn.QuantizeOp,
     qnn.DequantizeOp,
 )
-ROWS = tuple(getattr(qnn, n) for n in ("SoftmaxOp", "LayerNormOp", "RmsNormOp", "ReduceOp") if hasattr(qnn, n))  # TEMP
+ROWS = (qnn.SoftmaxOp, qnn.LayerNormOp, qnn.RmsNormOp, qnn.ReduceOp)
 """Operations along the rows of channels; a kernel has at most one."""
 ANCHORS = (*MATRIX, *POOLS, *COPIES)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from xdsl.dialects.builtin import IntegerAttr, TensorType, f32, i8, i64
+from xdsl.dialects.builtin import IntegerAttr, IntegerType, TensorType, f32, i8, i64
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import IRDLOperation, base, eq
 from xdsl.utils.exceptions import VerifyException
@@ -70,9 +70,22 @@ def expect_rank(what: str, value: SSAValue, rank: int) -> tuple[int, ...]:
     return shape
 
 
-def expect_parameters(w: SSAValue, scale: SSAValue, bias: SSAValue | None) -> None:
-    """Weight codes are i8; scale and bias are binary32 vectors, one entry per output channel."""
-    expect_type("weight element type", tensor(w).element_type, i8)
+WEIGHTS = (IntegerType(4), i8, IntegerType(16), f32)
+"""Element types of weights; binary32 ones go with binary32 activations."""
+
+
+def expect_operand(what: str, value: SSAValue) -> None:
+    """VerifyException unless the tensor holds activation codes or binary32."""
+    if not is_int(value):
+        expect_float(what, value)
+
+
+def expect_parameters(x: SSAValue, w: SSAValue, scale: SSAValue, bias: SSAValue | None) -> None:
+    """Weight codes are i4, i8 or i16, f32 beside f32; scale and bias are binary32 vectors, an entry per output channel."""
+    expect_operand("input", x)
+    element = tensor(w).element_type
+    if element not in WEIGHTS or (element == f32) is is_int(x):
+        raise VerifyException(f"weight element type must be i4, i8 or i16 with codes, f32 with f32, got {tensor(w)}")
     vector = float_tensor(shape_of(w)[:1])
     expect_type("scale", tensor(scale), vector)
     if bias is not None:

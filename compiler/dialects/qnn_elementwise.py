@@ -129,3 +129,129 @@ class ClampOp(UnaryOp):
             result_types=[tensor(value)],
             properties={"min": NumberAttr(float(low)), "max": NumberAttr(float(high))},
         )
+
+
+@irdl_op_definition
+class DivOp(BinaryOp):
+    """``lhs / rhs``, the IEEE quotient."""
+
+    name = "qnn.div"
+
+
+@irdl_op_definition
+class MinimumOp(BinaryOp):
+    """The smaller operand; NaN if one is."""
+
+    name = "qnn.minimum"
+
+
+@irdl_op_definition
+class MaximumOp(BinaryOp):
+    """The larger operand; NaN if one is."""
+
+    name = "qnn.maximum"
+
+
+@irdl_op_definition
+class GeOp(BinaryOp):
+    """1 where ``lhs >= rhs``, else 0."""
+
+    name = "qnn.ge"
+
+
+@irdl_op_definition
+class GtOp(BinaryOp):
+    """1 where ``lhs > rhs``, else 0."""
+
+    name = "qnn.gt"
+
+
+@irdl_op_definition
+class EqOp(BinaryOp):
+    """1 where ``lhs == rhs``, else 0."""
+
+    name = "qnn.eq"
+
+
+@irdl_op_definition
+class ExpOp(UnaryOp):
+    """``e**x`` as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.exp"
+
+
+@irdl_op_definition
+class LogOp(UnaryOp):
+    """Natural logarithm as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.log"
+
+
+@irdl_op_definition
+class SqrtOp(UnaryOp):
+    """IEEE square root."""
+
+    name = "qnn.sqrt"
+
+
+@irdl_op_definition
+class RsqrtOp(UnaryOp):
+    """``1 / sqrt(x)`` as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.rsqrt"
+
+
+@irdl_op_definition
+class ReciprocalOp(UnaryOp):
+    """``1 / x`` as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.reciprocal"
+
+
+@irdl_op_definition
+class AbsOp(UnaryOp):
+    """``|x|``."""
+
+    name = "qnn.abs"
+
+
+@irdl_op_definition
+class FloorOp(UnaryOp):
+    """Largest integer not above x."""
+
+    name = "qnn.floor"
+
+
+@irdl_op_definition
+class ErfOp(UnaryOp):
+    """Error function as the fixed sequence of ``isa.numerics``."""
+
+    name = "qnn.erf"
+
+
+@irdl_op_definition
+class SelectOp(QnnOp):
+    """``a`` where ``condition`` is not 0, else ``b``, with numpy broadcasting."""
+
+    name = "qnn.select"
+    condition = operand_def(ANY)
+    a = operand_def(ANY)
+    b = operand_def(ANY)
+    output = result_def(ANY)
+    traits = traits_def(Pure())
+    assembly_format = "$condition `,` $a `,` $b attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, condition: Value, a: Value, b: Value):
+        super().__init__(operands=[condition, a, b], result_types=[float_tensor(_common(condition, a, b))])
+
+    def infer(self) -> Attribute:
+        for what, value in (("condition", self.condition), ("a", self.a), ("b", self.b)):
+            expect_float(what, value)
+        return float_tensor(_common(self.condition, self.a, self.b))
+
+
+def _common(*values: Value) -> tuple[int, ...]:
+    shape: tuple[int, ...] = ()
+    for value in values:
+        shape = shapes.broadcast(shape, shape_of(value))
+    return shape

@@ -24,7 +24,7 @@ from compiler.ir.kernel import VectorProgram
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
 
-RESHAPING = (*kern.POOLS, qnn.MatmulOp, *kern.ROWS[3:])  # TEMP
+RESHAPING = (*kern.POOLS, qnn.MatmulOp, qnn.ReduceOp)
 """What may stand inside a kernel and whose result has another shape."""
 LONGEST_CHAIN = 64
 """Ops that one kernel considers; far above what a program's slots hold."""
