@@ -17,11 +17,12 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import kern
-from compiler.dialects.qnn_base import is_int, shape_of
+from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.interpreter.tile import run_tile
 from compiler.ir.location import origins
 from compiler.ir.signature import main_function, output_names
 from isa.errors import ValidationError
+from isa.numerics import code_type
 
 Array = NDArray[Any]
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45, 3.4e38], np.float32)
@@ -84,8 +85,10 @@ class Validator:
                 wanted.setdefault(node, []).append(value)
         for op, value in _trace(module, probe):
             like = [a for a in wanted.get(_node(op), ()) if a.size == value.size and a.dtype == value.dtype]
-            # Reshapes come and go with passes, so elements are compared in row-major order.
-            differences = [_differs(value.reshape(-1), a.reshape(-1)) for a in like]
+            # Reshapes come and go with passes, so elements are compared in row-major order; permutes sink through
+            # elementwise operations, whose elements then are the same in another order.
+            order = np.ravel if isinstance(op, kern.COPIES) else _sorted
+            differences = [_differs(order(value), order(a)) for a in like]
             if differences and None not in differences:
                 return f"; the first to differ is {_describe(op)}: {differences[-1]}"
         return ""
@@ -109,6 +112,10 @@ def _trace(module: ModuleOp, probe: Probe) -> Iterator[tuple[Operation, Array]]:
     recorder = _Recorder()
     run_tile(module, probe.inputs, (recorder,))
     return iter(recorder.seen)
+
+
+def _sorted(array: Array) -> Array:
+    return np.sort(array, axis=None)
 
 
 def _node(op: Operation) -> str:
@@ -144,7 +151,8 @@ def _differs(actual: Array, expected: Array) -> str | None:
 def _random(argument: SSAValue, index: int) -> Array:
     rng, shape = np.random.default_rng(index), shape_of(argument)
     if is_int(argument):
-        return rng.integers(-128, 128, shape).astype(np.int8)
+        codes = int_type(argument)
+        return rng.integers(codes.low, codes.high + 1, shape).astype(code_type(codes.width.data))
     return rng.normal(size=shape).astype(np.float32)
 
 
@@ -152,7 +160,8 @@ def _extreme(argument: SSAValue, index: int) -> Array:
     """The ends of the range at random; in front, what is no finite number."""
     rng, shape = np.random.default_rng(index), shape_of(argument)
     if is_int(argument):
-        return rng.choice(np.array([-128, 127], np.int8), shape)
+        codes = int_type(argument)
+        return rng.choice(np.array([codes.low, codes.high], code_type(codes.width.data)), shape)
     values = rng.choice(np.array([-1e6, 1e6], np.float32), shape)
     head = values.reshape(-1)[: len(SPECIAL)]
     head[...] = SPECIAL[: len(head)]

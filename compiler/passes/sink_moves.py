@@ -6,8 +6,7 @@ around it cancel or become one view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,35 +34,43 @@ def sink_moves(block: Block) -> None:
 
 
 def drop_idle_moves(block: Block) -> None:
-    """Read in front of chains of moves that move nothing, and erase moves that nobody reads."""
+    """Read in front of chains of moves that move nothing, and erase moves and dequantizes that nobody reads."""
     for op in block.ops:
         for i, value in enumerate(op.operands):
             op.operands[i] = _without_idle(value)
     for op in reversed(list(block.ops)):
-        if isinstance(op, kern.MOVES) and not op.results[0].uses.get_length():
+        if isinstance(op, (*kern.MOVES, qnn.DequantizeOp)) and not op.results[0].uses.get_length():
             op.detach()
             op.erase()
 
 
-def _move_of(value: SSAValue) -> Move | None:
-    """The reshape or permute that makes a value, or the codes behind it."""
+def _chain(value: SSAValue) -> list[Move]:
+    """The reshapes and permutes that make a value, or the codes behind it, in order."""
+    members: list[Move] = []
     owner = value.owner
     if isinstance(owner, qnn.DequantizeOp):
         owner = owner.input.owner
-    return owner if isinstance(owner, Move) else None
+    while isinstance(owner, Move):
+        members.insert(0, owner)
+        owner = owner.input.owner
+    return members
 
 
 def _sink(op: Operation) -> None:
+    """Put the operation in front of as many moves of one operand as it can pass."""
     result = shape_of(op.results[0])
-    for value in op.operands:
-        move = _move_of(value)
-        if move is None or shape_of(value) != result or not _passes(op, move):
-            continue
-        operands = [_before(op, other, value, move) for other in op.operands]
-        found = [operand for operand in operands if operand is not None]
-        if len(found) == len(operands):
-            _rebuild(op, found, move)
-            return
+    # What a kernel is about to give comes first: the operation then joins that kernel; stored codes can be viewed.
+    for value in sorted(op.operands, key=lambda operand: isinstance(operand.owner, qnn.DequantizeOp)):
+        chain = _chain(value) if shape_of(value) == result else []
+        for first in range(len(chain)):
+            moves = chain[first:]
+            if not all(_passes(op, move) for move in moves):
+                continue
+            operands = [_before(op, other, value, moves) for other in op.operands]
+            found = [operand for operand in operands if operand is not None]
+            if len(found) == len(operands):
+                _rebuild(op, found, moves)
+                return
 
 
 def _passes(op: Operation, move: Move) -> bool:
@@ -76,55 +83,78 @@ def _passes(op: Operation, move: Move) -> bool:
     return last and kept
 
 
-def _before(op: Operation, value: SSAValue, moved: SSAValue, move: Move) -> Any:
-    """What ``op`` reads instead of an operand when it stands in front of ``move``; None where that costs a copy.
+def _before(op: Operation, value: SSAValue, moved: SSAValue, moves: Sequence[Move]) -> Callable[[], SSAValue] | None:
+    """What ``op`` reads instead of an operand when it stands in front of ``moves``; None where that may cost a copy.
 
     Gives a function that makes the value, so that nothing is made in vain.
     """
-    shape = shape_of(move.input)
     if value is moved:
-        return lambda: _unwrapped(op, value)
+        return lambda: _unwrapped(op, value, moves[0].input)
     if isinstance(value.owner, qnn.ConstantOp):
         if op.name in WHOLE_ROWS or not shape_of(value):
             return lambda: value
-        array = _unmoved(qnn.constant_array(value.owner), move)
-        if array is None or (len(shape) > 4 and array.size > 1):
+        array = _unmoved(qnn.constant_array(value.owner), moves)
+        if array is None or (array.ndim > 4 and array.size > 1):
             return None
         return lambda: _constant(op, value, array)
-    if _move_of(value) is not None and shape_of(value) == shape_of(move.output):
-        return lambda: _inverted(op, value, move)
+    if shape_of(value) == shape_of(moves[-1].output) and (_chain(value) or _is_free(value, moves)):
+        return lambda: _inverted(op, value, moves)
     return None
 
 
-def _unwrapped(op: Operation, value: SSAValue) -> SSAValue:
-    """The operand of the move behind a value, dequantized again where the value was."""
-    owner = value.owner
-    if isinstance(owner, qnn.DequantizeOp):
-        return _insert(op, qnn.DequantizeOp(_unwrapped(op, owner.input)))
-    assert isinstance(owner, Move)
-    return owner.input
+def _unwrapped(op: Operation, value: SSAValue, source: SSAValue) -> SSAValue:
+    """What lies behind the moves of a value, dequantized again where the value was."""
+    if isinstance(value.owner, qnn.DequantizeOp):
+        return _insert(op, qnn.DequantizeOp(source))
+    return source
 
 
-def _inverted(op: Operation, value: SSAValue, move: Move) -> SSAValue:
+def _is_free(value: SSAValue, moves: Sequence[Move]) -> bool:
+    """Whether a value that a kernel stores can be read, where it lies, as it was in front of the moves."""
+    stored = value.owner.input if isinstance(value.owner, qnn.DequantizeOp) else value
+    back = _back(stored, moves)
+    free = kern.read_alias(back) is not None and isinstance(stored.owner, Operation)
+    for move in reversed(back):
+        move.erase()
+    return free
+
+
+def _back(value: SSAValue, moves: Sequence[Move]) -> list[Operation]:
+    """Moves that undo ``moves``."""
+    undone: list[Operation] = []
+    for move in reversed(moves):
+        if isinstance(move, qnn.PermuteOp):
+            order = move.order.data
+            undone.append(qnn.PermuteOp(value, [order.index(i) for i in range(len(order))]))
+        else:
+            undone.append(qnn.ReshapeOp(value, shape_of(move.input)))
+        value = undone[-1].results[0]
+    return undone
+
+
+def _inverted(op: Operation, value: SSAValue, moves: Sequence[Move]) -> SSAValue:
     """A value moved back."""
     if isinstance(value.owner, qnn.DequantizeOp):
-        return _insert(op, qnn.DequantizeOp(_inverted(op, value.owner.input, move)))
-    if isinstance(move, qnn.PermuteOp):
-        order = move.order.data
-        return _insert(op, qnn.PermuteOp(value, [order.index(i) for i in range(len(order))]))
-    return _insert(op, qnn.ReshapeOp(value, shape_of(move.input)))
+        return _insert(op, qnn.DequantizeOp(_inverted(op, value.owner.input, moves)))
+    # Early, so that the value is there when a kernel that starts before ``op`` wants to swallow it.
+    owner = value.owner
+    place = owner if isinstance(owner, Operation) else None
+    for move in _back(value, moves):
+        value = _insert(op, move) if place is None else _insert_after(place, move)
+        place = move if place is not None else None
+    return value
 
 
-def _unmoved(array: NDArray[Any], move: Move) -> NDArray[Any] | None:
-    """A constant that broadcasts against what ``move`` gives, as it broadcasts against its operand."""
-    before, after = shape_of(move.input), shape_of(move.output)
-    full = np.broadcast_to(array, after)
-    if isinstance(move, qnn.PermuteOp):
-        back = full.transpose(np.argsort(move.order.data))
-    else:
-        if prod(after) > LARGEST_CONSTANT and array.size > 1:
-            return None
-        back = full.reshape(before)
+def _unmoved(array: NDArray[Any], moves: Sequence[Move]) -> NDArray[Any] | None:
+    """A constant that broadcasts against what ``moves`` give, as it broadcasts against their operand."""
+    back = np.broadcast_to(array, shape_of(moves[-1].output))
+    if back.size > LARGEST_CONSTANT and array.size > 1:
+        return None
+    for move in reversed(moves):
+        if isinstance(move, qnn.PermuteOp):
+            back = back.transpose(np.argsort(move.order.data))
+        else:
+            back = back.reshape(shape_of(move.input))
     repeats = tuple(slice(0, 1) if step == 0 else slice(None) for step in back.strides)
     return np.ascontiguousarray(back[repeats])
 
@@ -133,9 +163,9 @@ def _constant(op: Operation, value: SSAValue, array: NDArray[Any]) -> SSAValue:
     return _insert(op, qnn.ConstantOp(array, int_type(value) if is_int(value) else None))
 
 
-def _rebuild(op: Operation, operands: Sequence[Any], move: Move) -> None:
-    """The operation in front of the move, and the move behind it."""
-    shape = shape_of(move.input)
+def _rebuild(op: Operation, operands: Sequence[Callable[[], SSAValue]], moves: Sequence[Move]) -> None:
+    """The operation in front of the moves, and the moves behind it."""
+    shape = shape_of(moves[0].input)
     properties = dict(op.properties)
     if "axis" in properties:
         properties["axis"] = IntegerAttr(len(shape) - 1, i64)
@@ -145,17 +175,19 @@ def _rebuild(op: Operation, operands: Sequence[Any], move: Move) -> None:
         properties=properties,
         attributes=dict(op.attributes),
     )
-    _insert(op, new)
-    again: Operation
-    if isinstance(move, qnn.PermuteOp):
-        again = qnn.PermuteOp(new.results[0], move.order.data)
-    else:
-        again = qnn.ReshapeOp(new.results[0], shape_of(move.output))
+    value = _insert(op, new)
     block = op.parent
     assert block is not None
-    block.insert_op_before(again, op)
-    copy_location(move, again)
-    op.results[0].replace_all_uses_with(again.results[0])
+    for move in moves:
+        again: Operation
+        if isinstance(move, qnn.PermuteOp):
+            again = qnn.PermuteOp(value, move.order.data)
+        else:
+            again = qnn.ReshapeOp(value, shape_of(move.output))
+        block.insert_op_before(again, op)
+        copy_location(move, again)
+        value = again.results[0]
+    op.results[0].replace_all_uses_with(value)
     op.detach()
     op.erase()
 
@@ -164,6 +196,14 @@ def _insert(op: Operation, new: Operation) -> SSAValue:
     block = op.parent
     assert block is not None
     block.insert_op_before(new, op)
+    copy_location(op, new)
+    return new.results[0]
+
+
+def _insert_after(op: Operation, new: Operation) -> SSAValue:
+    block = op.parent
+    assert block is not None
+    block.insert_op_after(new, op)
     copy_location(op, new)
     return new.results[0]
 

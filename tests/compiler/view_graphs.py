@@ -9,7 +9,7 @@ from xdsl.ir import SSAValue
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
 from tests.compiler.alias_graphs import UNIT, concat, permute, reshape
-from tests.compiler.kern_graphs import add, const, conv, dq, linear, q
+from tests.compiler.kern_graphs import add, const, conv, dq, linear, q, relu
 
 CODES_OF_SCORES = UNIT
 
@@ -145,6 +145,25 @@ def moved_twice(x: SSAValue) -> list[SSAValue]:
     return [linear(narrow, 3), linear(cut(narrow, 1, 2, 8), 3), linear(reshape(permute(y, 0, 2, 1), b, t, c), 2)]
 
 
+def channels_last(x: SSAValue) -> SSAValue:
+    """A ConvNeXt block: channels last for two linears and a gamma, then the residual add of images."""
+    y = q(conv(q(x), 6))
+    c = shape_of(y)[1]
+    inner = q(relu(linear(permute(q(conv(y, c, 3, groups=c)), 0, 2, 3, 1), 8)))
+    scaled = qnn.MulOp(linear(inner, c), const(c)).output
+    return q(add(dq(y), permute(scaled, 0, 3, 1, 2)))
+
+
+def channels_last_residual(x: SSAValue) -> list[SSAValue]:
+    """Residual adds of [B, H, W, C] tensors, as in Swin."""
+    y = permute(q(conv(q(x), 6)), 0, 2, 3, 1)
+    c = shape_of(y)[-1]
+    y = q(add(dq(y), linear(y, c)))
+    y = q(add(dq(y), linear(q(relu(linear(y, 8))), c)))
+    n, h, w, _ = shape_of(y)
+    return [dq(permute(y, 0, 3, 1, 2)), linear(reshape(y, n, h * w, c), 3)]
+
+
 VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Sequence[SSAValue]]]] = {
     "fused_heads": ([(1, 5, 8)], fused_heads),
     "fused_heads_batch": ([(2, 5, 8)], fused_heads),
@@ -160,5 +179,7 @@ VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Seque
     "strided_pixels": ([(1, 3, 6, 8)], strided_pixels),
     "repeated": ([(1, 5, 8)], repeated),
     "returned_moves": ([(1, 3, 6, 5)], returned_moves),
+    "channels_last": ([(1, 3, 6, 5)], channels_last),
+    "channels_last_residual": ([(2, 3, 6, 5)], channels_last_residual),
     "moved_twice": ([(1, 5, 8)], moved_twice),
 }
