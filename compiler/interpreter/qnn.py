@@ -1,4 +1,4 @@
-"""Reference semantics of the ``qnn`` dialect on numpy arrays: float32 tensors and int8 codes, bit for bit."""
+"""Reference semantics of the ``qnn`` dialect on numpy arrays: float32 tensors and codes of 4, 8 and 16 bits, bit for bit."""
 
 from __future__ import annotations
 
@@ -10,38 +10,83 @@ from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.interpreter import Interpreter, InterpreterFunctions, PythonValues, impl, register_impls
 from xdsl.interpreters.func import FuncFunctions
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
-from compiler.interpreter.windows import Windows, adaptive_ranges, conv2d_i32, reduce_taps, tap_counts
+from compiler.interpreter.windows import (
+    Windows,
+    adaptive_ranges,
+    conv2d_exact,
+    conv2d_f32,
+    conv2d_i32,
+    reduce_taps,
+    tap_counts,
+)
 from isa import numerics
 from isa.errors import InputError
 
 Array = NDArray[Any]
 
 
+def _zeros(op: qnn.Conv2dOp | qnn.LinearOp) -> Array:
+    return np.array(op.weight_zeros.data if op.weight_zeros is not None else (0,), np.int64)
+
+
+def _plain(x: Array, w: Array, zeros: Array) -> bool:
+    """Whether the fast product of int8 codes applies."""
+    return x.dtype == w.dtype == np.int8 and not zeros.any()
+
+
 def _conv2d(op: qnn.Conv2dOp, x: Array, w: Array, scale: Array, *bias: Array) -> Array:
-    windows = Windows(w.shape[2:], op.strides.data, op.padding.data, op.dilation.data)
-    acc = conv2d_i32(x, int_type(op.x).zero.data, w, windows, op.groups.value.data)
+    windows, groups = Windows(w.shape[2:], op.strides.data, op.padding.data, op.dilation.data), op.groups.value.data
+    if x.dtype == np.float32:
+        acc = conv2d_f32(x, w, windows, groups)
+        return np.ascontiguousarray(_biased(acc, *bias).transpose(0, 3, 1, 2))
+    x, zero, zeros = _decoded(op.x, x), int_type(op.x).zero.data, _zeros(op)
+    if _plain(x, w, zeros):
+        acc = conv2d_i32(x, zero, w, windows, groups)
+    else:
+        acc = conv2d_exact(x, zero, w, zeros, windows, groups)
     return np.ascontiguousarray(numerics.accumulate_to_float(acc, scale, *bias).transpose(0, 3, 1, 2))
 
 
+def _biased(y: Array, *bias: Array) -> Array:
+    with np.errstate(all="ignore"):
+        return y + bias[0] if bias else y
+
+
+def _decoded(value: SSAValue, x: Array) -> Array:
+    """What a product takes: the entries behind codes of a codebook."""
+    book = [v.data for v in int_type(value).codebook.data]
+    return numerics.decode(x, book) if book else x
+
+
 def _linear(op: qnn.LinearOp, x: Array, w: Array, scale: Array, *bias: Array) -> Array:
-    acc = numerics.matmul_zero(x.reshape(-1, x.shape[-1]), int_type(op.x).zero.data, w)
-    return numerics.accumulate_to_float(acc, scale, *bias).reshape(*x.shape[:-1], -1)
+    rows, shape = x.reshape(-1, x.shape[-1]), (*x.shape[:-1], -1)
+    if x.dtype == np.float32:
+        return _biased(numerics.matmul_f32(rows, w), *bias).reshape(shape)
+    rows, zero, zeros = _decoded(op.x, rows), int_type(op.x).zero.data, _zeros(op)
+    if _plain(rows, w, zeros):
+        acc = numerics.matmul_zero(rows, zero, w)
+    else:
+        acc = (rows.astype(np.float64) - zero) @ (w.astype(np.float64) - zeros.reshape(-1, 1)).T
+    return numerics.accumulate_to_float(acc, scale, *bias).reshape(shape)
 
 
 def _matmul(op: qnn.MatmulOp, a: Array, b: Array) -> Array:
-    left, right = int_type(op.a), int_type(op.b)
+    b = b if op.transpose_b is not None else b.swapaxes(-1, -2)
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows = np.broadcast_to(a, (*batch, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
     columns = np.broadcast_to(b, (*batch, *b.shape[-2:])).reshape(-1, *b.shape[-2:])
-    acc = np.stack(
-        [numerics.matmul_zero(m, left.zero.data, n.T, right.zero.data) for m, n in zip(rows, columns, strict=True)]
-    )
+    shape = (*batch, a.shape[-2], b.shape[-2])
+    if a.dtype == np.float32:
+        return np.stack([numerics.matmul_f32(m, n) for m, n in zip(rows, columns, strict=True)]).reshape(shape)
+    left, right = int_type(op.a), int_type(op.b)
+    rows = _decoded(op.a, rows).astype(np.float64) - left.zero.data
+    acc = rows @ (columns.astype(np.float64) - right.zero.data).swapaxes(-1, -2)
     scale = numerics.product_scale(left.scale.data, right.scale.data)
-    return numerics.accumulate_to_float(acc, scale).reshape(*batch, a.shape[-2], b.shape[-1])
+    return numerics.accumulate_to_float(acc, scale).reshape(shape)
 
 
 def _max_pool(op: qnn.MaxPool2dOp, x: Array) -> Array:
@@ -87,13 +132,15 @@ def _pad(op: qnn.PadOp, x: Array) -> Array:
 
 def _quantize(op: qnn.QuantizeOp, x: Array) -> Array:
     codes = int_type(op.output)
+    if op.thresholds is not None:
+        return numerics.encode(x, [t.data for t in op.thresholds.data])
     inverse = numerics.inverse_scale(codes.scale.data)
-    return numerics.quantize(x, inverse, codes.zero.data, op.lo, op.hi)
+    return numerics.quantize(x, inverse, codes.zero.data, op.lo, op.hi, numerics.code_type(codes.width.data))
 
 
 def _dequantize(op: qnn.DequantizeOp, x: Array) -> Array:
     codes = int_type(op.input)
-    return numerics.dequantize(x, codes.scale.data, codes.zero.data)
+    return numerics.dequantize(_decoded(op.input, x), codes.scale.data, codes.zero.data)
 
 
 def _clamp(op: qnn.ClampOp, x: Array) -> Array:
@@ -119,6 +166,71 @@ def _slice(op: qnn.SliceOp, x: Array) -> Array:
 
 def _expand(op: qnn.ExpandOp, x: Array) -> Array:
     return np.array(np.broadcast_to(x, shape_of(op.output)))
+
+
+def _softmax(op: qnn.SoftmaxOp, x: Array) -> Array:
+    axis = op.axis.value.data
+    return np.ascontiguousarray(np.moveaxis(numerics.softmax(np.moveaxis(x, axis, -1)), -1, axis))
+
+
+def _integers(value: SSAValue, x: Array) -> tuple[Array, float | None]:
+    """q - zero and the step of codes; binary32 as it is."""
+    if not is_int(value):
+        return x, None
+    codes = int_type(value)
+    return (x.astype(np.int32) - codes.zero.data).astype(np.float32), codes.scale.data
+
+
+def _layer_norm(op: qnn.LayerNormOp, x: Array, *vectors: Array) -> Array:
+    found = iter(vectors)
+    gamma, beta = (None if v is None else next(found) for v in (op.gamma, op.beta))
+    v, scale = _integers(op.input, x)
+    with np.errstate(all="ignore"):
+        return numerics.layer_norm(v, gamma, beta, op.eps.data, scale)
+
+
+def _rms_norm(op: qnn.RmsNormOp, x: Array, gamma: Array | None = None) -> Array:
+    v, scale = _integers(op.input, x)
+    with np.errstate(all="ignore"):
+        return numerics.rms_norm(v, gamma, op.eps.data, scale)
+
+
+def _reduce(op: qnn.ReduceOp, x: Array) -> Array:
+    axis, kind = op.axis.value.data, op.kind.data
+    rows = np.moveaxis(x, axis, -1)
+    v, scale = _integers(op.input, rows)
+    if kind in ("max", "min"):
+        codes = is_int(op.input)
+        y = (rows.max(-1) if kind == "max" else rows.min(-1)) if codes else _row_ends[kind](rows)
+    elif kind == "argmax":
+        y = numerics.row_argmax(v).astype(np.int32)
+    else:
+        y = (numerics.sum_rows if kind == "sum" else numerics.mean_rows)(v, scale)
+    return np.asarray(np.expand_dims(y, axis) if op.keepdim is not None else y)
+
+
+_row_ends: dict[str, Callable[[Array], Array]] = {"max": numerics.row_max, "min": numerics.row_min}
+
+
+def _resize(op: qnn.Resize2dOp, x: Array) -> Array:
+    places = (op.size, op.num.data, op.den.data, op.phase.data)
+    rows = x.transpose(0, 2, 3, 1)
+    if op.kind.data == "nearest":
+        y = numerics.nearest(rows, *places)
+    elif is_int(op.input):
+        codes = int_type(op.input)
+        y = numerics.bilinear(rows, *places, codes.zero.data, codes.scale.data)
+    else:
+        y = numerics.bilinear(rows, *places)
+    return np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+
+
+def _select(op: qnn.SelectOp, condition: Array, a: Array, b: Array) -> Array:
+    return np.where(condition != 0, a, b)
+
+
+def _compare(function: Callable[[Array, Array], Array]) -> Callable[[Operation, Array, Array], Array]:
+    return lambda op, a, b: function(a, b).astype(np.float32)
 
 
 def _unary(function: Callable[[Array], Array]) -> Callable[[Operation, Array], Array]:
@@ -158,6 +270,26 @@ SEMANTICS: dict[type[Operation], Callable[..., Array]] = {
     qnn.PermuteOp: _permute,
     qnn.SliceOp: _slice,
     qnn.ExpandOp: _expand,
+    qnn.DivOp: _binary(numerics.div),
+    qnn.MinimumOp: _binary(np.minimum),
+    qnn.MaximumOp: _binary(np.maximum),
+    qnn.GeOp: _compare(np.greater_equal),
+    qnn.GtOp: _compare(np.greater),
+    qnn.EqOp: _compare(np.equal),
+    qnn.SelectOp: _select,
+    qnn.ExpOp: _unary(numerics.exp),
+    qnn.LogOp: _unary(numerics.log),
+    qnn.SqrtOp: _unary(numerics.sqrt),
+    qnn.RsqrtOp: _unary(numerics.rsqrt),
+    qnn.ReciprocalOp: _unary(numerics.reciprocal),
+    qnn.AbsOp: _unary(np.abs),
+    qnn.FloorOp: _unary(np.floor),
+    qnn.ErfOp: _unary(numerics.erf),
+    qnn.SoftmaxOp: _softmax,
+    qnn.LayerNormOp: _layer_norm,
+    qnn.RmsNormOp: _rms_norm,
+    qnn.ReduceOp: _reduce,
+    qnn.Resize2dOp: _resize,
 }
 """What each operation computes: ``f(op, *operands) -> result``."""
 
@@ -196,7 +328,7 @@ def check_inputs(arguments: Sequence[Any], inputs: Sequence[Array]) -> None:
     if len(arguments) != len(inputs):
         raise InputError(f"@main takes {len(arguments)} inputs, got {len(inputs)}; give one array per argument")
     for i, (argument, array) in enumerate(zip(arguments, inputs, strict=True)):
-        dtype = "int8" if is_int(argument) else "float32"
+        dtype = numerics.code_type(int_type(argument).width.data) if is_int(argument) else "float32"
         if array.shape != shape_of(argument) or array.dtype != dtype:
             raise InputError(
                 f"input {i} must be {dtype}{list(shape_of(argument))}, got {array.dtype}{list(array.shape)}"

@@ -57,6 +57,30 @@ class Windows:
         return view.transpose(0, 2, 3, 1, 4, 5).reshape(x.shape[0] * sizes[0] * sizes[1], -1)
 
 
+def conv2d_exact(x: Ints, zero: int, w: Ints, zeros: Ints, windows: Windows, groups: int) -> Ints:
+    """``sum((x - zero) * (w - zeros[o]))`` of codes of any width, exact in binary64, [N, h, w, O]."""
+    sizes = windows.sizes(x)
+    left = windows.pad(x.astype(np.float64) - zero, 0)
+    right = w.reshape(w.shape[0], -1).astype(np.float64) - zeros.reshape(-1, 1)
+    return _by_group(left, right, windows, sizes, groups, lambda a, b: a @ b.T)
+
+
+def conv2d_f32(x: Ints, w: Ints, windows: Windows, groups: int) -> Ints:
+    """Binary32 products summed one after the other in (c, kh, kw) order, [N, h, w, O]."""
+    sizes = windows.sizes(x)
+    return _by_group(windows.pad(x, 0), w.reshape(w.shape[0], -1), windows, sizes, groups, numerics.matmul_f32)
+
+
+def _by_group(
+    x: Ints, w: Ints, windows: Windows, sizes: Shape, groups: int, product: Callable[[Ints, Ints], Ints]
+) -> Ints:
+    c, o = x.shape[1] // groups, w.shape[0] // groups
+    parts = [
+        product(windows.columns(x[:, g * c : (g + 1) * c], sizes), w[g * o : (g + 1) * o]) for g in range(groups)
+    ]
+    return np.concatenate(parts, 1).reshape(x.shape[0], *sizes, w.shape[0])
+
+
 def conv2d_i32(x: Ints, zero: int, w: Ints, windows: Windows, groups: int) -> Ints:
     """``sum((x - zero) * w)`` as int32 [N, h, w, O] for codes x [N, C, H, W] and w [O, C/g, kh, kw]."""
     sizes = windows.sizes(x)

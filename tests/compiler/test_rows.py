@@ -1,0 +1,85 @@
+"""Row operations and attention: qnn, kern, tile and the binary compute the same bits, whatever the schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import ModuleOp
+
+from compiler.analysis.graph import build_graph
+from compiler.dialects import kern
+from compiler.interpreter.kern import run_kern
+from compiler.interpreter.qnn import run_qnn
+from compiler.interpreter.tile import run_tile
+from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.materialize_copies import materialize_copies
+from compiler.passes.tile_kernels import tile_kernels
+from isa.machine import Machine
+from tests.compiler.kern_graphs import graph, inputs
+from tests.compiler.row_graphs import EXTREMES, GRAPHS
+
+TINY, EDGE = Machine.load("tiny"), Machine.load("edge28")
+
+
+def kernels(module: ModuleOp) -> list[kern.FusedOp]:
+    return [op for op in module.walk() if isinstance(op, kern.FusedOp)]
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_level_gives_the_same_bits(name: str, fuse: bool):
+    module = graph(*GRAPHS[name])
+    values = inputs(module)
+    expected = run_qnn(module, values)
+    fuse_kernels(module, Options(fuse))
+    materialize_copies(module)
+    for found, wanted in zip(run_kern(module, values), expected, strict=True):
+        assert np.array_equal(found, wanted, equal_nan=True)
+    for machine, slots in ((TINY, 2), (TINY, 1), (EDGE, 2)):
+        tiled = module.clone()
+        tile_kernels(tiled, machine, None, slots)
+        for found, wanted in zip(run_tile(tiled, values), expected, strict=True):
+            assert np.array_equal(found, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("name", ["softmax", "layer_norm_float", "layer_norm_wide", "sum_float", "attention"])
+def test_extreme_rows_give_the_same_bits(name: str, extreme: str):
+    module = graph(*GRAPHS[name])
+    values = [EXTREMES[extreme](shape) for shape in GRAPHS[name][0]]
+    expected = run_qnn(module, values)
+    fuse_kernels(module)
+    materialize_copies(module)
+    tile_kernels(module, TINY)
+    for found, wanted in zip(run_tile(module, values), expected, strict=True):
+        assert np.array_equal(found, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["attention", "masked_attention", "attention_narrow"])
+def test_attention_is_one_kernel(name: str):
+    module = graph(*GRAPHS[name])
+    fuse_kernels(module)
+    found = [k for k in kernels(module) if any(type(m).name == "qnn.matmul" for m in k.members)]
+    assert [[m.name for m in found[0].members].count(n) for n in ("qnn.matmul", "qnn.softmax")] == [2, 1]
+    assert len(found) == 1
+
+
+def test_scores_that_the_accumulators_cannot_hold_are_stored():
+    module = graph(*GRAPHS["attention"])
+    fuse_kernels(module, Options(row_elements=20))
+    assert sum(any(m.name == "qnn.matmul" for m in k.members) for k in kernels(module)) == 2
+
+
+def test_a_tile_holds_whole_rows():
+    module = graph([(1, 64, 640)], GRAPHS["softmax"][1])
+    fuse_kernels(module)
+    materialize_copies(module)
+    schedule = tile_kernels(module, TINY)
+    assert [k.tile_c for k in schedule.kernels] == [640]
+
+
+def test_probabilities_have_no_storage():
+    module = graph(*GRAPHS["attention"])
+    fuse_kernels(module)
+    materialize_copies(module)
+    assert not [s for s in build_graph(module).storages if s.bytes >= 3 * 21 * 21 and s.region is None and s.bytes % 21 == 0 and s.bytes % 16]
