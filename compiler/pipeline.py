@@ -122,7 +122,7 @@ def compile_module(
 
 def _pool_taps(machine: Machine) -> int:
     """Pixels of the fewest channels that half of the accumulators hold."""
-    return machine.acc.bytes // (2 * acc_pixel_bytes(1, machine))
+    return machine.acc.bytes // (2 * max(acc_pixel_bytes(1, machine, mode) for mode in machine.mmu.modes))
 
 
 def _validator(module: ModuleOp, watch: Stopwatch) -> Validator:

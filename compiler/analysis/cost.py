@@ -6,6 +6,7 @@ long as its busiest engine, plus filling the pipeline with the first tile and dr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
@@ -13,7 +14,7 @@ from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, Vec
 from compiler.ir.place import ELEMENT_BYTES, packed_strides, stored
 from compiler.ir.tiling import Tiling
 from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
-from isa.instructions import RowReduce
+from isa.instructions import STORED_BITS, DType, Mode, RowReduce
 from isa.machine import Machine
 
 TILE_OVERHEAD_CYCLES = 32
@@ -75,8 +76,21 @@ def weight_block_bytes(tiling: Tiling, channels: int) -> int:
     """Bytes of the weights of ``channels`` output channels over one reduction chunk."""
     anchor = tiling.spec.anchor
     assert isinstance(anchor, MatrixAnchor)
-    depth = 1 if anchor.depthwise else min(tiling.schedule.tile_k, tiling.group_inputs)
-    return channels * anchor.window.taps * depth
+    dtype, taps = tiling.spec.dtypes[anchor.weight], anchor.window.taps
+    zeros = 2 * channels + 1 if anchor.weight_zeros else 0
+    if anchor.depthwise:
+        return taps * row_bytes(channels, dtype) + zeros
+    return channels * row_bytes(taps * min(tiling.schedule.tile_k, tiling.group_inputs), dtype) + zeros
+
+
+def row_bytes(elements: int, dtype: DType) -> int:
+    """Bytes of a row of elements; one of 4-bit codes ends in a whole byte."""
+    return -(-elements * STORED_BITS[dtype] // 8)
+
+
+def box_bytes(sizes: Sequence[int], dtype: DType) -> int:
+    """Bytes of a box of elements (..., channels)."""
+    return prod(sizes[:-1]) * row_bytes(sizes[-1], dtype)
 
 
 def burst_bytes(
@@ -96,9 +110,21 @@ def burst_bytes(
     return runs * (aligned(run, burst) + (burst // 2 if run % burst else 0))
 
 
-def acc_pixel_bytes(channels: int, machine: Machine) -> int:
-    """Bytes between pixels in the accumulators: whole rows of output lanes."""
-    return aligned(channels, machine.mmu.lanes_n) * 4
+def stored_bursts(
+    shape: Shape4, sizes: tuple[int, int, int], dtype: DType, burst: int, strides: Shape4 | None = None
+) -> int:
+    """:func:`burst_bytes` of a box of codes or numbers, with shape, sizes and strides in these."""
+    (_, h, w, c), element = stored((1, *sizes), dtype)
+    if strides is not None and dtype is DType.I4:
+        strides = (strides[0] // 2, strides[1] // 2, strides[2] // 2, 1)
+    return burst_bytes(stored(shape, dtype)[0], (h, w, c), element, burst, strides)
+
+
+def acc_pixel_bytes(channels: int, machine: Machine, mode: Mode | None = None) -> int:
+    """Bytes between pixels in the accumulators: whole rows of the mode's output lanes (None: the first that is built)."""
+    if mode is None:
+        mode = machine.mmu.modes[0]
+    return aligned(channels, machine.mmu.shape(mode).n) * ELEMENT_BYTES[mode.accumulator]
 
 
 def reads(spec: KernelSpec) -> tuple[tuple[str, int], ...]:
@@ -132,16 +158,17 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     for role, operand in reads(spec):
         if residency.operands[operand]:
             continue
-        bytes_ = tiling.max_box(role, operand).elements * ELEMENT_BYTES[spec.dtypes[operand]]
+        bytes_ = box_bytes([r.size for r in tiling.max_box(role, operand)], spec.dtypes[operand])
         sizes.append(ChannelSize(role, operand, slots.get(role, s.stream_slots), aligned(bytes_)))
     if isinstance(anchor, MatrixAnchor):
         if not anchor.dynamic_weight:
             block = weight_block_bytes(tiling, inner[2])
             sizes.append(ChannelSize("weight", anchor.weight, s.weight_slots, aligned(block)))
-        acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine)
+        acc = inner[0] * inner[1] * acc_pixel_bytes(inner[2], machine, anchor.mode)
         sizes.append(ChannelSize("acc", -1, s.output_slots, acc))
     if spec.product is not None:
-        sizes.append(ChannelSize("product", -1, s.output_slots, out[0] * out[1] * acc_pixel_bytes(out[2], machine)))
+        acc = out[0] * out[1] * acc_pixel_bytes(out[2], machine, spec.product.mode)
+        sizes.append(ChannelSize("product", -1, s.output_slots, acc))
     if spec.row_results:
         # Only the vector unit uses them, in order: one slot is enough.
         sizes.append(ChannelSize("rows", -1, 1, aligned(4 * spec.row_results * inner[0] * inner[1])))
@@ -149,17 +176,11 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     if params := params_bytes(spec, wide):
         sizes.append(ChannelSize("params", -1, 1 if s.whole_params else s.weight_slots, aligned(params)))
     if spec.pool is not None:
-        (_, h, w, c), element = stored((1, *inner), spec.program.output)
-        sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(h * w * c * element)))
+        sizes.append(ChannelSize("inner", -1, s.stream_slots, aligned(box_bytes(inner, spec.program.output))))
     if not residency.output:
-        bytes_ = tiling.images * prod(out) * output_element(spec)
+        bytes_ = tiling.images * box_bytes(out, spec.stored.output)
         sizes.append(ChannelSize("output", -1, s.output_slots, aligned(bytes_)))
     return tuple(sizes)
-
-
-def output_element(spec: KernelSpec) -> int:
-    """Bytes of one element of the kernel's result."""
-    return ELEMENT_BYTES[(spec.pool_program or spec.program).output]
 
 
 def _tile_sizes(tiling: Tiling) -> tuple[int, int, int]:
@@ -207,13 +228,13 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     mmu_tile = 0
     if isinstance(anchor, MatrixAnchor):
         if anchor.depthwise:
-            mmu_tile = depthwise_cycles(h * w, anchor.window.taps, c, machine)
+            mmu_tile = depthwise_cycles(h * w, anchor.window.taps, c, machine, anchor.mode)
         else:
             depth = anchor.window.taps * min(s.tile_k, tiling.group_inputs)
             pieces = max(1, -(-c // tiling.group_outputs))
-            mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine)
+            mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine, anchor.mode)
     if spec.product is not None:
-        mmu_tile += mmu_cycles(h * w, c, _tile_sizes(tiling)[2], machine)
+        mmu_tile += mmu_cycles(h * w, c, _tile_sizes(tiling)[2], machine, spec.product.mode)
     strided = spec.movement is not None
     vcu_tile = vcu_cycles(h * w * c, program_slots(spec.program, machine), _taps(anchor), machine, strided)
     for stage in spec.stages:
@@ -261,7 +282,7 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     if ring.role == "output":
         tiles = prod(tiling.counts[d] for d in "nhwc") * _edge_factor(tiling)
         written = spec.movement.output_strides if spec.movement else None
-        return ceil(tiles * burst_bytes(spec.output, _tile_sizes(tiling), output_element(spec), burst, written))
+        return ceil(tiles * stored_bursts(spec.output, _tile_sizes(tiling), spec.stored.output, burst, written))
     if ring.role == "params":
         return (1 if tiling.schedule.whole_params else _loads(tiling, "c", 1, ring.slots)) * ring.slot_bytes
     if ring.role == "weight":
@@ -269,7 +290,7 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     shape = spec.operands[ring.operand]
     _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
     walked = spec.movement.input_strides if spec.movement else None
-    each = burst_bytes(shape, (h, w, c), ELEMENT_BYTES[spec.dtypes[ring.operand]], burst, walked)
+    each = stored_bursts(shape, (h, w, c), spec.dtypes[ring.operand], burst, walked)
     if ring.role in ("rhs", "second"):
         return _loads(tiling, "nc", chunks, ring.slots) * each
     if ring.role == "act" and isinstance(anchor, MatrixAnchor):

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 
-from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes
+from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes, row_bytes
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
 from compiler.ir.place import MAX_COUNT
 from compiler.ir.schedule import KernelSchedule
 from compiler.ir.tiling import Tiling
 from isa.errors import ScheduleError
+from isa.instructions import DType
 from isa.machine import Machine
 
 Choice = tuple[KernelSchedule, KernelCost]
@@ -69,7 +70,8 @@ def _pixel_bytes(spec: KernelSpec, schedule: KernelSchedule, residency: Residenc
     if not isinstance(anchor, MatrixAnchor) or anchor.groups > 1:
         return 0
     channels = spec.operands[anchor.act][3]
-    return channels if residency.operands[anchor.act] else min(schedule.tile_k, channels)
+    held = channels if residency.operands[anchor.act] else min(schedule.tile_k, channels)
+    return row_bytes(held, spec.dtypes[anchor.act])
 
 
 def check_schedule(
@@ -96,6 +98,7 @@ def check_schedule(
         )
     if isinstance(anchor, CopyAnchor):
         _check_copy(spec, schedule)
+    _check_pairs(spec, schedule)
     if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
         per_group = spec_group_outputs(spec)
         whole = schedule.tile_k >= spec.operands[anchor.act][3] // anchor.groups
@@ -107,6 +110,20 @@ def check_schedule(
         if not whole and schedule.tile_c > per_group:
             raise ScheduleError(f"{where}: tile_c = {schedule.tile_c} spans groups, so tile_k must cover a whole group")
     return cost
+
+
+def _check_pairs(spec: KernelSpec, schedule: KernelSchedule) -> None:
+    """Cuts must not part two 4-bit codes of one byte."""
+    anchor = spec.anchor
+    inputs = spec.operands[anchor.act][3] // anchor.groups if isinstance(anchor, MatrixAnchor) else 0
+    for name, cut, whole, paired in (
+        ("tile_c", schedule.tile_c, spec.output[3], _paired_channels(spec)),
+        ("tile_k", schedule.tile_k, inputs, _paired_reduction(spec)),
+    ):
+        if paired and cut % 2 and cut < whole:
+            raise ScheduleError(
+                f"kernel {schedule.kernel!r}: {name} = {cut} parts 4-bit codes that share a byte; make it even, or all {whole}"
+            )
 
 
 def _check_copy(spec: KernelSpec, schedule: KernelSchedule) -> None:
@@ -144,12 +161,45 @@ def _candidates(
         yield from _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k)
 
 
+def _paired_channels(spec: KernelSpec) -> bool:
+    """Whether cuts along channels fall into tensors of 4-bit codes, two of which share a byte."""
+    anchor = spec.anchor
+    cut = {spec.program.output, spec.stored.output}
+    cut |= {s.dtype for program in spec.programs for s in program.streams if s.operand is not None}
+    if isinstance(anchor, MatrixAnchor):
+        cut |= {spec.dtypes[anchor.act]} if anchor.depthwise else set()
+        cut |= {spec.dtypes[anchor.weight]} if anchor.dynamic_weight else set()
+    if spec.product is not None:
+        cut.add(spec.dtypes[spec.product.weight])
+    return DType.I4 in cut
+
+
+def _paired_reduction(spec: KernelSpec) -> bool:
+    """Whether cuts along the reduction fall into 4-bit activations."""
+    anchor = spec.anchor
+    if not isinstance(anchor, MatrixAnchor) or anchor.depthwise:
+        return False
+    return DType.I4 in (spec.dtypes[anchor.act], spec.dtypes[anchor.weight] if anchor.dynamic_weight else None)
+
+
 def _channel_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
+    """Sizes of the pieces of the output's channels; even ones, or all, where two 4-bit codes share a byte."""
+    c, paired = spec.output[3], _paired_channels(spec)
+    yield from (size for size in _any_channel_tiles(spec, machine) if not paired or size % 2 == 0 or size >= c)
+    if paired and not spec.stages and (spec.anchor is None or not _grouped(spec)):
+        yield from (size + 1 for size in _halvings(c) if size % 2 and size < c)
+
+
+def _grouped(spec: KernelSpec) -> bool:
+    return isinstance(spec.anchor, MatrixAnchor) and spec.anchor.groups > 1 and not spec.anchor.depthwise
+
+
+def _any_channel_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
     anchor, c = spec.anchor, spec.output[3]
     if spec.stages:
         yield c
         return
-    lanes = machine.mmu.lanes_n if isinstance(anchor, MatrixAnchor) else machine.vcu.lanes
+    lanes = machine.mmu.shape(anchor.mode).n if isinstance(anchor, MatrixAnchor) else machine.vcu.lanes
     if isinstance(anchor, MatrixAnchor) and anchor.groups > 1 and not anchor.depthwise:
         yield from _group_tiles(spec_group_outputs(spec), anchor.groups, lanes)
         return
@@ -180,8 +230,9 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
     if spec.product is not None:
         yield per_group
         return
-    lanes = machine.mmu.lanes_k
-    sizes = [s if s == per_group else -(-s // lanes) * lanes for s in _halvings(per_group)]
+    lanes = machine.mmu.shape(anchor.mode).k
+    step = lanes + lanes % 2 if _paired_reduction(spec) else lanes
+    sizes = [s if s == per_group else -(-s // step) * step for s in _halvings(per_group)]
     yield from dict.fromkeys(size for size in sizes if size <= MAX_COUNT)
 
 
@@ -190,9 +241,10 @@ def _pixel_tiles(
 ) -> Iterator[KernelSchedule]:
     n, h, w, c = spec.output
     acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
-    pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine)
+    mode = spec.anchor.mode if isinstance(spec.anchor, MatrixAnchor) else None
+    pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine, mode)
     if spec.product is not None and spec.inner is not None:
-        pixel += acc_pixel_bytes(spec.inner[3], machine)
+        pixel = acc_pixel_bytes(tile_c, machine, spec.product.mode) + acc_pixel_bytes(spec.inner[3], machine, mode)
     whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
     tried: set[tuple[int, int]] = set()
     for tile_w in _halvings(w):

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.ir import BlockArgument, Operation, SSAValue
 
-from compiler.backend.vectorize import Leaves, Seed
+from compiler.backend.vectorize import Leaves, ProgramError, Seed
+from compiler.backend.widths import Product, dtype_of, product_of
 from compiler.dialects import kern, qnn
+from compiler.dialects.attrs import IntsAttr
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.interpreter.windows import Windows, adaptive_ranges, tap_counts
 from compiler.ir.kernel import (
@@ -29,10 +31,14 @@ from compiler.ir.kernel import (
 from compiler.ir.layout import nhwc, storage_order, storage_strides
 from isa import numerics
 from isa.errors import UnsupportedError
-from isa.instructions import DType, Reduce
+from isa.instructions import DType, Mode, Reduce
 
 Array = NDArray[Any]
-ACCUMULATORS = Stream(None, DType.I32)
+
+
+def accumulators(product: Product) -> Stream:
+    """The accumulators of a product as a stream."""
+    return Stream(None, product.mode.accumulator)
 
 
 @dataclass(eq=False)
@@ -59,7 +65,7 @@ class Operands:
         self.values.append(None)
         n, h, w, c = array.shape
         self.shapes.append((n, h, w, c))
-        self.dtypes.append(DType.F32 if array.dtype == np.float32 else DType.I8)
+        self.dtypes.append({"float32": DType.F32, "int16": DType.I16}.get(array.dtype.name, DType.I8))
         self.constants[len(self.values) - 1] = array
         return len(self.values) - 1
 
@@ -121,9 +127,30 @@ def _required(value: SSAValue, leaves: Leaves, what: str) -> Array:
 
 
 def _scaled(op: qnn.Conv2dOp | qnn.LinearOp, leaves: Leaves) -> Seed:
-    scale = _required(op.scale, leaves, f"scale of {op.name}")
+    product = product_with(op.w, op.x, op.name, constant=True)
+    exact = product.mode is not Mode.F32
+    scale = _required(op.scale, leaves, f"scale of {op.name}") if exact else None
     bias = None if op.bias is None else _required(op.bias, leaves, f"bias of {op.name}")
-    return Seed(op.output, ACCUMULATORS, scale, bias)
+    return Seed(op.output, accumulators(product), scale, bias)
+
+
+def product_with(weight: SSAValue, act: SSAValue, name: str, constant: bool = False) -> Product:
+    """How ``weight`` multiplies ``act``; UnsupportedError where the matrix unit has no mode for the pair."""
+    if is_int(weight) and int_type(weight).codebook.data:
+        raise UnsupportedError(f"{name}: the second factor has a codebook; quantize it with uniform steps")
+    codebook = tuple(v.data for v in int_type(act).codebook.data) if is_int(act) else ()
+    return product_of(dtype_of(weight), dtype_of(act), codebook, constant, name)
+
+
+def _zero(value: SSAValue) -> int:
+    return int_type(value).zero.data if is_int(value) else 0
+
+
+def _weight_zeros(op: qnn.Conv2dOp | qnn.LinearOp) -> tuple[int, tuple[int, ...]]:
+    """The zero point of all weights, or 0 and one for each output channel."""
+    given = op.properties.get("weight_zeros")
+    zeros = given.data if isinstance(given, IntsAttr) else (0,)
+    return (zeros[0], ()) if len(set(zeros)) == 1 else (0, zeros)
 
 
 def anchor_seed(op: Operation, leaves: Leaves) -> Seed | None:
@@ -133,11 +160,13 @@ def anchor_seed(op: Operation, leaves: Leaves) -> Seed | None:
         case qnn.Conv2dOp() | qnn.LinearOp():
             return _scaled(op, leaves)
         case qnn.MatmulOp():
-            return Seed(result, ACCUMULATORS, np.ones(1, np.float32))
+            product = product_with(op.b, op.a, op.name)
+            exact = product.mode is not Mode.F32
+            return Seed(result, accumulators(product), np.ones(1, np.float32) if exact else None)
         case qnn.MaxPool2dOp():
             return Seed(result, Stream(None, DType.I8))
         case qnn.AvgPool2dOp() | qnn.AdaptiveAvgPool2dOp():
-            return Seed(result, ACCUMULATORS, np.ones(1, np.float32), factor=Stream(-1, DType.F32))
+            return Seed(result, Stream(None, DType.I32), np.ones(1, np.float32), factor=Stream(-1, DType.F32))
         case _:
             return None
 
@@ -156,29 +185,56 @@ def _conv2d(op: qnn.Conv2dOp, operands: Operands, leaves: Leaves) -> Stage:
     groups = op.groups.value.data
     depthwise = groups > 1 and groups == o and c == 1
     window = _window(op, (kh, kw), op.strides.data, op.dilation.data, op.padding.data)
+    product = product_with(op.w, op.x, op.name, constant=True)
     lhs, rhs = leaves.operands[op.x], leaves.operands[op.w]
+    zero, zeros = _weight_zeros(op)
     if depthwise:
         operands.set(rhs, (1, kh, kw, o), np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)))
     else:
-        operands.set(rhs, (o, kh, kw, c), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)))
-    anchor = MatrixAnchor(lhs, rhs, window, groups, int_type(op.x).zero.data, depthwise=depthwise)
+        weight, groups = _whole_bytes(weight, groups, zeros or (zero,) * o, operands.dtypes[lhs])
+        operands.set(rhs, (o, kh, kw, weight.shape[1]), np.ascontiguousarray(weight.transpose(0, 2, 3, 1)))
+    operands.dtypes[rhs] = product.weight
+    anchor = MatrixAnchor(
+        lhs, rhs, window, groups, _zero(op.x), zero, depthwise, False, False, product.mode, zeros, product.codebook
+    )
     return Stage(anchor, _scaled(op, leaves), prod(shape_of(op.output)) * c * kh * kw)
+
+
+def _whole_bytes(weight: Array, groups: int, zeros: Sequence[int], act: DType) -> tuple[Array, int]:
+    """Groups joined until each starts at a byte of 4-bit activations; weights between them are at their zero point."""
+    o, c = weight.shape[:2]
+    if act is not DType.I4 or groups == 1 or c % 2 == 0:
+        return weight, groups
+    joined = 2 if groups % 2 == 0 else groups
+    fill = np.asarray(zeros, weight.dtype).reshape(o, 1, 1, 1)
+    whole = np.empty((o, c * joined, *weight.shape[2:]), weight.dtype)
+    whole[...] = fill
+    for row in range(o):
+        first = row // (o // groups) % joined * c
+        whole[row, first : first + c] = weight[row]
+    return whole, groups // joined
 
 
 def _linear(op: qnn.LinearOp, operands: Operands, leaves: Leaves) -> Stage:
     weight = _required(op.w, leaves, "weight of qnn.linear")
     o, k = weight.shape
+    product = product_with(op.w, op.x, op.name, constant=True)
     lhs, rhs = leaves.operands[op.x], leaves.operands[op.w]
     if len(shape_of(op.x)) == 4:
         raise UnsupportedError("qnn.linear of rank 4 does not lie with its features innermost; reshape it first")
     operands.set(rhs, (o, 1, 1, k), weight.reshape(o, 1, 1, k))
-    anchor = MatrixAnchor(lhs, rhs, Window(), 1, int_type(op.x).zero.data)
+    operands.dtypes[rhs] = product.weight
+    zero, zeros = _weight_zeros(op)
+    anchor = MatrixAnchor(
+        lhs, rhs, Window(), 1, _zero(op.x), zero, mode=product.mode, weight_zeros=zeros, codebook=product.codebook
+    )
     return Stage(anchor, _scaled(op, leaves), prod(shape_of(op.output)) * k)
 
 
 def _matmul(op: qnn.MatmulOp, operands: Operands, leaves: Leaves) -> Stage:
-    a, b = int_type(op.a), int_type(op.b)
     lhs, rhs = leaves.operands[op.a], leaves.operands[op.b]
+    transposed = "transpose_b" in op.properties
+    product = product_with(op.b, op.a, op.name)
     rows, columns = matrix_shape(shape_of(op.a)), matrix_shape(shape_of(op.b))
     if rows[0] != columns[0]:
         raise UnsupportedError(f"qnn.matmul of {rows[0]} by {columns[0]} matrices; repeat the smaller batch")
@@ -187,9 +243,15 @@ def _matmul(op: qnn.MatmulOp, operands: Operands, leaves: Leaves) -> Stage:
             continue
         array = leaves.constant(value)
         operands.set(index, shape, None if array is None else array.reshape(shape))
-    anchor = MatrixAnchor(lhs, rhs, Window(), 1, a.zero.data, b.zero.data, dynamic_weight=True)
-    scale = np.array([numerics.product_scale(a.scale.data, b.scale.data)], np.float32)
-    return Stage(anchor, Seed(op.output, ACCUMULATORS, scale), prod(shape_of(op.output)) * rows[3])
+    anchor = MatrixAnchor(
+        lhs, rhs, Window(), 1, _zero(op.a), _zero(op.b), False, True, transposed, product.mode, (), product.codebook
+    )
+    scale = None
+    if product.mode is not Mode.F32:
+        a, b = int_type(op.a), int_type(op.b)
+        scale = np.array([numerics.product_scale(a.scale.data, b.scale.data)], np.float32)
+    seed = Seed(op.output, accumulators(product), scale)
+    return Stage(anchor, seed, prod(shape_of(op.output)) * rows[3])
 
 
 def matrix_shape(shape: tuple[int, ...]) -> Shape4:
@@ -201,6 +263,10 @@ def matrix_shape(shape: tuple[int, ...]) -> Shape4:
 
 
 def _max_pool(op: qnn.MaxPool2dOp, leaves: Leaves) -> Stage:
+    if dtype_of(op.input) is not DType.I8:
+        raise UnsupportedError(
+            f"{op.name} takes 8-bit codes, not {op.input.type}; quantize to 8 bits in front of the pool"
+        )
     zero = int_type(op.input).zero.data
     window = _window(op, op.kernel.data, op.strides.data, op.dilation.data, op.padding.data)
     anchor = PoolAnchor(leaves.operands.get(op.input, -1), window, Reduce.MAX, zero, 0.0)
@@ -209,19 +275,47 @@ def _max_pool(op: qnn.MaxPool2dOp, leaves: Leaves) -> Stage:
 
 def _avg_pool(op: qnn.AvgPool2dOp, operands: Operands, leaves: Leaves) -> Stage:
     codes = int_type(op.input)
+    if dtype_of(op.input) is not DType.I8:
+        return _summed(op, operands, leaves)
     window = _window(op, op.kernel.data, op.strides.data, (1, 1), op.padding.data)
     scale = numerics.fp32(codes.scale.data)
     anchor = PoolAnchor(leaves.operands.get(op.input, -1), window, Reduce.SUM, codes.zero.data, scale)
     stream = Stream(None, DType.I8, codes.zero.data, scale)
-    if op.divisor is not None or op.count_include_pad.value.data:
-        count = window.taps if op.divisor is None else op.divisor.value.data
-        return Stage(anchor, Seed(op.output, stream, _inverse(np.array([count]))))
-    windows = Windows(op.kernel.data, op.strides.data, op.padding.data)
-    inverse = _inverse(tap_counts(shape_of(op.input)[2:], windows))
+    inverse = _inverse(_tap_counts(op))
     if (inverse == inverse.flat[0]).all():
         return Stage(anchor, Seed(op.output, stream, inverse.reshape(-1)[:1]))
     factor = Stream(operands.add(stored(inverse)), DType.F32)
     return Stage(anchor, Seed(op.output, stream, factor=factor))
+
+
+def _tap_counts(op: qnn.AvgPool2dOp) -> Array:
+    """What each window divides by, [1, 1, h, w]."""
+    if op.divisor is not None:
+        return np.full((1, 1, 1, 1), op.divisor.value.data)
+    windows = Windows(op.kernel.data, op.strides.data, op.padding.data)
+    if op.count_include_pad.value.data:
+        return np.full((1, 1, 1, 1), windows.kernel[0] * windows.kernel[1])
+    return tap_counts(shape_of(op.input)[2:], windows)
+
+
+def _summed(op: qnn.AvgPool2dOp, operands: Operands, leaves: Leaves) -> Stage:
+    """Window sums of codes that the vector unit cannot reduce, as a depthwise product with ones: the same integers."""
+    if op.input not in leaves.operands:
+        raise ProgramError(f"{op.name} of {op.input.type} reads its codes from memory")
+    codes, shape = int_type(op.input), shape_of(op.output)
+    window = _window(op, op.kernel.data, op.strides.data, (1, 1), op.padding.data)
+    ones = operands.add(np.ones((1, *window.kernel, shape[1]), np.int8))
+    operands.constants[ones] = operands.constants[ones][0]
+    operands.dtypes[ones] = DType.I8 if codes.width.data == 16 else DType.I4
+    product = product_of(operands.dtypes[ones], dtype_of(op.input), (), True, op.name)
+    act = leaves.operands[op.input]
+    anchor = MatrixAnchor(
+        act, ones, window, shape[1], codes.zero.data, depthwise=True, mode=product.mode, codebook=product.codebook
+    )
+    inverse = np.broadcast_to(_inverse(_tap_counts(op)), (1, 1, *shape[2:]))
+    factor = Stream(operands.add(stored(np.ascontiguousarray(inverse))), DType.F32)
+    seed = Seed(op.output, accumulators(product), np.array([codes.scale.data], np.float32), factor=factor)
+    return Stage(anchor, seed, prod(shape) * window.taps)
 
 
 def _inverse(count: Array) -> NDArray[np.float32]:
@@ -235,14 +329,17 @@ def _adaptive(op: qnn.AdaptiveAvgPool2dOp, operands: Operands, leaves: Leaves) -
     oh, ow = op.output_size.data
     rows = _membership(height, oh)[:, None, :, None] * _membership(width, ow)[None, :, None, :]
     rows = rows.reshape(oh * ow, height * width)
+    if codes.width.data == 16:
+        rows = rows.astype(np.int16)
+    product = product_of(dtype_of(op.input), DType.I16 if codes.width.data == 16 else DType.I8, (), False, op.name)
     matrix = operands.add(np.ascontiguousarray(np.broadcast_to(rows, (n, 1, *rows.shape))))
     act = leaves.operands[op.input]
     operands.set(act, (n, 1, height * width, c))
     counts = rows.sum(1, dtype=np.int32)
     factor = Stream(operands.add(_inverse(counts).reshape(1, 1, -1, 1)), DType.F32)
-    anchor = MatrixAnchor(matrix, act, Window(), 1, 0, codes.zero.data, dynamic_weight=True)
+    anchor = MatrixAnchor(matrix, act, Window(), 1, 0, codes.zero.data, dynamic_weight=True, mode=product.mode)
     scale = np.array([codes.scale.data], np.float32)
-    seed = Seed(op.output, ACCUMULATORS, scale, factor=factor)
+    seed = Seed(op.output, accumulators(product), scale, factor=factor)
     return Stage(anchor, seed, n * c * int(counts.sum()), folded_shape(op))
 
 
@@ -292,7 +389,7 @@ def _pad(op: qnn.PadOp, identity: VectorProgram) -> tuple[Anchor, VectorProgram]
     low, high = op.padding.data[::2], op.padding.data[1::2]
     if not any((*low, *high)):
         return None, replace(identity, streams=(replace(identity.streams[0], operand=0),))
-    if is_int(op.input) and len(low) == 4 and not any((*low[:2], *high[:2])) and max(low) < 256:
+    if dtype_of(op.input) is DType.I8 and len(low) == 4 and not any((*low[:2], *high[:2])) and max(low) < 256:
         # Taps outside the tile add 0 to the sum of (q - code): stored plus code, they become the padding.
         window = Window(pad=(low[2], low[3]))
         seed = Stream(None, DType.I8, op.code)

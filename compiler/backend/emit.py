@@ -9,12 +9,13 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
 from compiler.analysis.cost import reads
-from compiler.analysis.graph import KernelGraph, Step, element_bytes
+from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.memory import MemoryPlan
 from compiler.backend.emit_kernel import KernelEmitter
 from compiler.backend.emitter import Emitter
-from compiler.backend.pack import ConstantPool
+from compiler.backend.pack import ConstantPool, packed
 from compiler.backend.synchronize import synchronize
+from compiler.backend.widths import dtype_of
 from compiler.dialects.qnn_base import shape_of
 from compiler.dialects.tile import KernelOp
 from compiler.ir.kernel import KernelSpec
@@ -91,7 +92,7 @@ def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
     assert kernel.places is not None
     for i in sorted({operand for _, operand in reads(step.spec)}):
         if i in step.spec.constants:
-            offset = pool.add(step.spec.constants[i].tobytes())
+            offset = pool.add(packed(step.spec.constants[i], step.spec.dtypes[i]))
             assert offset == kernel.places.data[i].data.offset
 
 
@@ -140,6 +141,10 @@ def _tensors(
     for name, value in zip(names, values, strict=True):
         placed = graph.placed[value]
         assert placed.storage.region is region
-        dtype = DType.I8 if element_bytes(value) == 1 else DType.F32
+        dtype = dtype_of(value)
+        if dtype is DType.I4:
+            raise UnsupportedError(
+                f"{name!r} is a 4-bit {region.name.lower()} of the graph: quantize it inside, or to 8 bits"
+            )
         infos.append(TensorInfo(name, shape_of(value), dtype, plan.storages[placed.storage.index] + placed.offset))
     return tuple(infos)

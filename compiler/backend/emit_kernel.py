@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from xdsl.ir import Operation
 
-from compiler.analysis.cost import acc_pixel_bytes
+from compiler.analysis.cost import acc_pixel_bytes, row_bytes
 from compiler.backend.emitter import Emitter
 from compiler.backend.pack import ConstantPool, params_block, weight_block
 from compiler.backend.slots import Slots, View
 from compiler.backend.walk import walk_steps
+from compiler.backend.widths import is_codes
 from compiler.dialects.tile import (
     ChannelOp,
     CopyOp,
@@ -26,7 +27,16 @@ from compiler.dialects.tile import (
 )
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, RowStage, Stream, VectorProgram
-from compiler.ir.place import ELEMENT_BYTES, Place, Shape4, buffer_strides, packed_strides, stored, transfers
+from compiler.ir.place import (
+    ELEMENT_BYTES,
+    Place,
+    Shape4,
+    buffer_strides,
+    packed_strides,
+    stored,
+    stored_box,
+    transfers,
+)
 from compiler.ir.tiling import READS, Box, Range, Tile, Tiling
 from isa.instructions import (
     DType,
@@ -39,8 +49,10 @@ from isa.instructions import (
     MmuInput,
     MmuOutput,
     MmuRun,
+    MmuTable,
     MmuWeight,
     MmuWindow,
+    Mode,
     Operand,
     Reduce,
     Region,
@@ -133,7 +145,7 @@ class KernelEmitter:
             return
         place, address = self.places[operand], slots.push(box)
         assert place.region is not None
-        for t in transfers(place, box, self._box_strides(operand, box)):
+        for t in transfers(place, self._stored(operand, box), self._box_strides(operand, box)):
             if t.contiguous:
                 self.out.run(LoadCopy(region=place.region, offset=t.dram, sram=address + t.sram, bytes=t.run))
                 continue
@@ -145,14 +157,17 @@ class KernelEmitter:
         """SRAM layout of a loaded box: as it lies in DRAM, but copies want their operand packed NHWC."""
         place = self.places[operand]
         if isinstance(self.tiling.spec.anchor, CopyAnchor):
-            return packed_strides(self.tiling.spec.operands[operand], place.element)
-        return buffer_strides(place, box)
+            return packed_strides(*stored(self.tiling.spec.operands[operand], self.tiling.spec.dtypes[operand]))
+        return buffer_strides(place, self._stored(operand, box))
+
+    def _stored(self, operand: int, box: Box) -> Box:
+        return stored_box(box, self.tiling.spec.dtypes[operand])
 
     def _view(self, role: str, operand: int, tile: Tile) -> tuple[Box, View]:
         """The tile's box of an operand on chip, in its ring or where it stays."""
         box, place = self.tiling.box(role, operand, tile), self.places[operand]
         if place.resident:
-            return box, View(place.address(box), place.strides)
+            return box, View(place.address(self._stored(operand, box)), place.strides)
         if box.elements == 0:
             return box, View(0, (0, 0, 0, 0))
         address = self.rings[role, operand].find(box)
@@ -186,19 +201,22 @@ class KernelEmitter:
         _, _, pad_top = window.input_range(0, box.h.start, box.h.stop, shape[1])
         _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
         height, width = act_box.h.size, act_box.w.size
-        pixel = act.strides[2] if width > 1 else inputs.size  # one pixel's distance to none may exceed the field
+        dtype = self.tiling.spec.dtypes[anchor.act]
+        # One pixel's distance to none may exceed the field.
+        pixel = act.strides[2] if width > 1 else row_bytes(inputs.size, dtype)
         out.setup(MmuInput, height, width, inputs.size, act.strides[1], pixel)
-        out.setup(MmuCodes, anchor.zero_act, anchor.zero_weight, 0, 0, 0)
         out.setup(MmuWindow, *window.kernel, *window.stride, *window.dilation, max(pad_top, 0), max(pad_left, 0))
         weight, row_stride = self._weights(anchor, tile, box, outputs)
         out.setup(MmuWeight, row_stride, int(anchor.dynamic_weight and not anchor.transposed))
-        pixel = acc_pixel_bytes(box.c.size, self.machine)
+        self._codes(anchor, tile, box, outputs)
+        pixel = acc_pixel_bytes(box.c.size, self.machine, anchor.mode)
         out.setup(MmuOutput, box.h.size, box.w.size, pixel)
+        skipped = row_bytes(inputs.start - act_box.c.start, dtype) if act_box.elements else 0
         out.run(
             MmuRun(
-                act=act.address + (inputs.start - act_box.c.start) * act.strides[3] if act_box.elements else 0,
+                act=act.address + skipped if act_box.elements else 0,
                 weight=weight,
-                acc=acc + 4 * (outputs.start - box.c.start),
+                acc=acc + ELEMENT_BYTES[anchor.mode.accumulator] * (outputs.start - box.c.start),
                 n=outputs.size,
                 accumulate=int(not tile.first_k),
                 depthwise=int(anchor.depthwise),
@@ -211,11 +229,35 @@ class KernelEmitter:
         skip = outputs.start - box.c.start
         if anchor.dynamic_weight:
             view = self._factor("rhs", anchor, tile)
-            return view.address + skip * view.strides[2 if anchor.transposed else 3], view.strides[2]
+            skipped = skip * view.strides[2] if anchor.transposed else row_bytes(skip, self._weight_type(anchor))
+            return view.address + skipped, view.strides[2]
         address = self.rings["weight", anchor.weight].find(("weight", box.c, tile.k))
         assert address is not None, "a step uses weights that no slot holds"
-        row = box.c.size if anchor.depthwise else anchor.window.taps * tile.k.size
+        row = row_bytes(
+            box.c.size if anchor.depthwise else anchor.window.taps * tile.k.size, self._weight_type(anchor)
+        )
         return address + (0 if anchor.depthwise else skip * row), row
+
+    def _weight_type(self, anchor: MatrixAnchor) -> DType:
+        return self.tiling.spec.dtypes[anchor.weight]
+
+    def _codes(self, anchor: MatrixAnchor, tile: Tile, box: Box, outputs: Range) -> None:
+        """Zero points, those of channels behind the rows of the tile's block of weights, and the decode table."""
+        if anchor.mode is Mode.F32:
+            return
+        zeros = 0
+        if anchor.weight_zeros:
+            address = self.rings["weight", anchor.weight].find(("weight", box.c, tile.k))
+            assert address is not None, "a step uses weights that no slot holds"
+            depth = (anchor.window.taps, box.c.size)
+            if not anchor.depthwise:
+                depth = (box.c.size, anchor.window.taps * tile.k.size)
+            rows = depth[0] * row_bytes(depth[1], self._weight_type(anchor))
+            zeros = address + rows + rows % 2 + 2 * (outputs.start - box.c.start)
+        decode = int(bool(anchor.codebook))
+        self.out.setup(MmuCodes, anchor.zero_act, anchor.zero_weight, int(bool(zeros)), zeros, decode)
+        for index in range(0, len(anchor.codebook), 4):
+            self.out.setup(MmuTable, index, *anchor.codebook[index : index + 4])
 
     # -- vector unit ---------------------------------------------------------------------------
 
@@ -270,10 +312,12 @@ class KernelEmitter:
 
     def _accumulators(self, ring: str, box: Box) -> View:
         """The tile's slot of accumulators."""
-        pixel = acc_pixel_bytes(box.c.size, self.machine)
+        anchor = self.tiling.spec.product if ring == "product" else self.tiling.spec.anchor
+        assert isinstance(anchor, MatrixAnchor)
+        pixel = acc_pixel_bytes(box.c.size, self.machine, anchor.mode)
         address = self.rings[ring, -1].find(box)
         assert address is not None
-        return View(address, (0, box.w.size * pixel, pixel, 4))
+        return View(address, (0, box.w.size * pixel, pixel, ELEMENT_BYTES[anchor.mode.accumulator]))
 
     # -- trailing product ----------------------------------------------------------------------
 
@@ -286,10 +330,10 @@ class KernelEmitter:
         strides = self._inner_strides(inner)
         out.setup(MmuInput, inner.h.size, inner.w.size, inner.c.size, strides[1], strides[2])
         out.setup(MmuWindow, *product.window.kernel, *product.window.stride, *product.window.dilation, 0, 0)
-        out.setup(MmuCodes, product.zero_act, product.zero_weight, 0, 0, 0)
+        self._codes(product, tile, tile.out, tile.out.c)
         weight = self._factor("second", product, tile)
         out.setup(MmuWeight, weight.strides[2], int(not product.transposed))
-        pixel = acc_pixel_bytes(tile.out.c.size, self.machine)
+        pixel = acc_pixel_bytes(tile.out.c.size, self.machine, product.mode)
         out.setup(MmuOutput, inner.h.size, inner.w.size, pixel)
         acc = self.rings["product", -1].push(tile.out)
         out.run(MmuRun(act=address, weight=weight.address, acc=acc, n=tile.out.c.size, mode=product.mode))
@@ -335,7 +379,7 @@ class KernelEmitter:
 
     def _set_stream(self, index: int, dtype: DType, strides: Shape4, zero: int, scale: float) -> None:
         self.out.setup(VcuStream, index, dtype, Space.SRAM, *strides[1:], 0)
-        if dtype is DType.I8:
+        if is_codes(dtype):
             self.out.setup(VcuConvert, index, zero, scale)
 
     def _window(self, pool: PoolAnchor | None, box: Box, tile: Tile) -> None:
@@ -384,7 +428,7 @@ class KernelEmitter:
             emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
         emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.strides[1:], 0)
-        if program.output is DType.I8:
+        if is_codes(program.output):
             emit.setup(VcuConvert, STREAM_OUTPUT, program.zero, program.inverse_scale)
         addresses = [*views, 0, 0, 0, 0][:4]
         if len(views) > 2:
@@ -421,13 +465,17 @@ class KernelEmitter:
         """Where the tile's result goes: its place in SRAM, or the next slot of the output ring."""
         place = self.places[-1]
         if place.resident:
-            return View(place.address(box), place.strides)
+            return View(place.address(self._made(box)), place.strides)
         return View(self.rings["output", -1].push(box), self._output_strides(box))
+
+    def _made(self, box: Box) -> Box:
+        """A box of the result in stored elements."""
+        return stored_box(box, self.tiling.spec.stored.output)
 
     def _output_strides(self, box: Box) -> Shape4:
         if isinstance(self.tiling.spec.anchor, CopyAnchor):
             return packed_strides(self.tiling.spec.output, self.places[-1].element)
-        return buffer_strides(self.places[-1], box)
+        return buffer_strides(self.places[-1], self._made(box))
 
     def _copy(self, op: Operation, tile: Tile) -> None:
         anchor = self.tiling.spec.anchor
@@ -444,7 +492,7 @@ class KernelEmitter:
         self._set_stream(0, dtype, (0, *(s * element for _, s, _ in inner)), 0, 0.0)  # type: ignore[arg-type]
         self.out.setup(VcuShape, *(size for size, _, _ in inner))
         self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *(s * element for _, _, s in inner), 0)
-        if dtype is DType.I8:
+        if is_codes(dtype):
             self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
         for a, b in _offsets(outer):
             read = source.address + (anchor.input_offset + a) * element
@@ -459,7 +507,7 @@ class KernelEmitter:
         _, h, w, c = self.tiling.spec.output
         self.out.setup(VcuShape, h, w, c)
         self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, w * c * element, c * element, element, 0)
-        if dtype is DType.I8:
+        if is_codes(dtype):
             self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
         for n in range(self.tiling.spec.output[0]):
             dst = target.address + n * h * w * c * element
@@ -471,7 +519,7 @@ class KernelEmitter:
         place, address = self.places[-1], self.rings["output", -1].find(tile.out)
         assert place.region is not None
         assert address is not None
-        for t in transfers(place, tile.out, self._output_strides(tile.out)):
+        for t in transfers(place, self._made(tile.out), self._output_strides(tile.out)):
             if t.contiguous:
                 self.out.run(StoreCopy(region=place.region, offset=t.dram, sram=address + t.sram, bytes=t.run))
                 continue

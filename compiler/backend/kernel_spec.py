@@ -12,7 +12,6 @@ from math import prod
 from typing import Any
 
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import f32
 from xdsl.ir import Operation, SSAValue
 
 from compiler.backend.anchors import (
@@ -27,8 +26,9 @@ from compiler.backend.anchors import (
 )
 from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
 from compiler.backend.vectorize import Leaves, ProgramError, vectorize
+from compiler.backend.widths import dtype_of
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import shape_of, tensor
+from compiler.dialects.qnn_base import shape_of
 from compiler.ir.kernel import (
     Anchor,
     KernelSpec,
@@ -40,7 +40,6 @@ from compiler.ir.kernel import (
     VectorProgram,
 )
 from compiler.ir.layout import Walk, nhwc
-from isa.instructions import DType
 
 Array = NDArray[Any]
 
@@ -51,11 +50,6 @@ class Lowered:
 
     spec: KernelSpec
     values: tuple[SSAValue | None, ...]
-
-
-def dtype_of(value: SSAValue) -> DType:
-    """Storage type of a tensor."""
-    return DType.F32 if tensor(value).element_type == f32 else DType.I8
 
 
 def kernel_spec(op: kern.FusedOp) -> KernelSpec:
@@ -111,7 +105,7 @@ def lower_kernel(op: kern.FusedOp) -> Lowered:
 
 def _row_channels(members: Sequence[Operation]) -> int:
     """Length of the rows of a reduction, whose result has one channel; 0 for every other kernel."""
-    return next((row_length(m) for m in members if isinstance(m, kern.ROWS[3:])), 0)  # TEMP
+    return next((row_length(m) for m in members if isinstance(m, qnn.ReduceOp)), 0)
 
 
 def _programs(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from compiler.ir.kernel import KernelSpec, MatrixAnchor
 from compiler.ir.tiling import Range
+from isa import numerics
+from isa.instructions import DType
 
 ALIGN = 64
 
@@ -33,17 +35,31 @@ class ConstantPool:
 
 
 def weight_block(spec: KernelSpec, channels: Range, k: Range) -> bytes:
-    """int8 weights of output ``channels`` over input channels ``k`` of each group: rows [o][kh][kw][c].
+    """Weights of output ``channels`` over input channels ``k`` of each group: rows [o][kh][kw][c], each from a byte on.
 
-    A depthwise block is taps x channels: [kh][kw][c].
+    A depthwise block is taps x channels: [kh][kw][c]. Behind the rows, from an even byte on, are the zero points of the
+    output channels (int16) where these differ.
     """
     anchor = spec.anchor
     assert isinstance(anchor, MatrixAnchor)
     weights = spec.constants[anchor.weight]
     if anchor.depthwise:
-        return np.ascontiguousarray(weights[..., channels.start : channels.stop]).tobytes()
-    rows = weights[channels.start : channels.stop, ..., k.start : k.stop]
-    return np.ascontiguousarray(rows).tobytes()
+        rows = weights[..., channels.start : channels.stop].reshape(anchor.window.taps, channels.size)
+    else:
+        rows = weights[channels.start : channels.stop, ..., k.start : k.stop].reshape(channels.size, -1)
+    block = packed(rows, spec.dtypes[anchor.weight])
+    if anchor.weight_zeros:
+        zeros = np.asarray(anchor.weight_zeros[channels.start : channels.stop], "<i2")
+        block += bytes(len(block) % 2) + zeros.tobytes()
+    return block
+
+
+def packed(array: NDArray[np.generic], dtype: DType) -> bytes:
+    """An array of one code or number per element as it is stored: rows of the last axis, 4-bit ones each from a byte on."""
+    if dtype is DType.I4:
+        return numerics.pack4(array.astype(np.int8)).tobytes()
+    kind = {DType.I8: "i1", DType.I16: "<i2", DType.F32: "<f4"}[dtype]
+    return np.ascontiguousarray(array, kind).tobytes()
 
 
 def params_block(spec: KernelSpec, channels: Range) -> bytes:

@@ -13,12 +13,12 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import f32
 from xdsl.ir import Operation, SSAValue
 
 from compiler.analysis.magnitude import Magnitudes
+from compiler.backend.widths import dtype_of
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
+from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.kernel import Stream, VectorOp, VectorProgram
 from compiler.ir.layout import channel_axis
 from isa import numerics
@@ -150,7 +150,7 @@ def stream_of(value: SSAValue, leaves: Leaves) -> Stream:
     if source is value:
         return Stream(leaves.operands[value], DType.F32)
     codes = int_type(source)
-    return Stream(leaves.operands[source], DType.I8, codes.zero.data, numerics.fp32(codes.scale.data))
+    return Stream(leaves.operands[source], dtype_of(source), codes.zero.data, numerics.fp32(codes.scale.data))
 
 
 def float_constant(value: SSAValue, leaves: Leaves) -> F32Array | None:
@@ -292,15 +292,15 @@ _EMIT: dict[type[Operation], Callable[[Builder, Operation], int]] = {
 
 def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) -> VectorProgram:
     if final is None:
-        last, output, zero, inverse = builder.register(result), _output_type(result), 0, 1.0
+        last, output, zero, inverse = builder.register(result), dtype_of(result), 0, 1.0
         if is_int(result):
             zero = int_type(result).zero.data
     else:
         codes = int_type(final.output)
-        last, output, zero = builder.register(final.input), DType.I8, codes.zero.data
+        last, output, zero = builder.register(final.input), dtype_of(final.output), codes.zero.data
         inverse = numerics.inverse_scale(codes.scale.data)
         last = _drop_repeated_clamps(builder, last, final)
-        if (final.lo, final.hi) != (numerics.INT8_MIN, numerics.INT8_MAX):
+        if (final.lo, final.hi) != (codes.low, codes.high):
             last = builder.imm(Func.MUL, last, inverse)
             last = builder.imm(Func.MAX, last, final.lo - zero)
             last = builder.imm(Func.MIN, last, final.hi - zero)
@@ -313,10 +313,6 @@ def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) ->
     return VectorProgram(
         tuple(builder.streams), ops, output, zero, inverse, tuple(builder.arrays)
     )
-
-
-def _output_type(value: SSAValue) -> DType:
-    return DType.F32 if tensor(value).element_type == f32 else DType.I8
 
 
 def _drop_repeated_clamps(builder: Builder, last: int, final: qnn.QuantizeOp) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from compiler.interpreter.rows import fill_rows, run_stages
 from compiler.interpreter.vector import evaluate
-from compiler.interpreter.windows import Windows, conv2d_i32, reduce_taps
+from compiler.interpreter.windows import Windows, reduce_taps
 from compiler.ir.kernel import (
     CopyAnchor,
     KernelSpec,
@@ -20,13 +21,14 @@ from compiler.ir.kernel import (
     VectorProgram,
     Window,
 )
-from isa.instructions import DType, Reduce
+from isa import numerics
+from isa.instructions import DType, Mode, Reduce
 
 Array = NDArray[Any]
 
 
 def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
-    """The kernel's result (n, h, w, c), int8 or float32; operands that are None come from the spec's constants."""
+    """The kernel's result (n, h, w, c), one code or number per element; operands that are None come from the spec's constants."""
     arrays = [spec.constants[i] if a is None else seen(spec, i, a) for i, a in enumerate(operands)]
     if isinstance(spec.anchor, CopyAnchor):
         return _copy(spec, spec.anchor, arrays[0])
@@ -87,15 +89,54 @@ def anchor_result(anchor: MatrixAnchor | PoolAnchor, x: Array, w: Array, shape: 
     """Accumulators, or the reduction of q - zero, of an anchor over ``shape`` (n, h, w, c); ``w`` only for products."""
     if isinstance(anchor, PoolAnchor):
         return _pool(anchor, x, shape)
+    return product(anchor, x, w, shape)
+
+
+def product(anchor: MatrixAnchor, x: Array, w: Array, shape: Shape4, start: Array | None = None) -> Array:
+    """Accumulators of a matrix product over ``shape``, added to ``start``; modulo their integer type, or in order in F32.
+
+    ``w`` and the zero points of the channels are those of the outputs that ``shape`` says.
+    """
+    x = x if not anchor.codebook else numerics.decode(x, anchor.codebook)
+    exact = anchor.mode is not Mode.F32
+    if exact:
+        zeros = np.asarray(anchor.weight_zeros or (anchor.zero_weight,), np.int64)
+        aligned = zeros if anchor.depthwise or anchor.dynamic_weight else zeros.reshape(-1, 1, 1, 1)
+        x, w = x.astype(np.int64) - anchor.zero_act, w.astype(np.int64) - aligned
     if anchor.dynamic_weight:
-        left, right = x.astype(np.int64) - anchor.zero_act, w.astype(np.int64) - anchor.zero_weight
-        right = right.swapaxes(-1, -2) if anchor.transposed else right
-        return (left @ right).astype(np.int32)
-    weight = w.transpose(2, 0, 1)[:, None] if anchor.depthwise else w.transpose(0, 3, 1, 2)
-    planes = x.transpose(0, 3, 1, 2)
-    windows = _windows(anchor.window, planes.shape[2:], shape)
-    acc = conv2d_i32(planes, anchor.zero_act, weight, windows, anchor.groups)
-    return acc[:, : shape[1], : shape[2]]
+        rows = w.swapaxes(-1, -2) if not anchor.transposed else w
+        acc = np.stack([[_multiply(a, b, exact, s) for a, b, s in _pairs(x, rows, start)]]).reshape(shape)
+    else:
+        weight = w.transpose(2, 0, 1)[:, None] if anchor.depthwise else w.transpose(0, 3, 1, 2)
+        planes = x.transpose(0, 3, 1, 2)
+        windows = _windows(anchor.window, planes.shape[2:], shape)
+        sizes = windows.sizes(planes)
+        columns, o = windows.pad(planes, 0), weight.shape[0] // anchor.groups
+        parts: list[Array] = []
+        for g in range(anchor.groups):
+            c = weight.shape[1]
+            patches = windows.columns(columns[:, g * c : (g + 1) * c], sizes)
+            patches = patches.reshape(shape[0], *sizes, -1)[:, : shape[1], : shape[2]].reshape(prod(shape[:3]), -1)
+            held = None if start is None else start[..., g * o : (g + 1) * o].reshape(len(patches), o)
+            parts.append(_multiply(patches, weight[g * o : (g + 1) * o].reshape(o, -1), exact, held))
+        acc = np.concatenate(parts, 1).reshape(shape)
+    if exact:
+        return acc.astype(np.int32 if anchor.mode.accumulator is DType.I32 else np.int64)
+    return acc
+
+
+def _pairs(x: Array, rows: Array, start: Array | None) -> list[tuple[Array, Array, Array | None]]:
+    flat, factors = x.reshape(-1, *x.shape[-2:]), rows.reshape(-1, *rows.shape[-2:])
+    starts = [None] * len(flat) if start is None else list(start.reshape(len(flat), x.shape[-2], -1))
+    return list(zip(flat, factors, starts, strict=True))
+
+
+def _multiply(a: Array, w: Array, exact: bool, start: Array | None) -> Array:
+    """a [M, K] times w [N, K]; ``exact``: int64 operands, else binary32 in the order of k."""
+    if not exact:
+        return numerics.matmul_f32(a, w, None if start is None else start.copy())
+    acc = numerics.matmul_i16(a, w)
+    return acc if start is None else acc + start
 
 
 def _pool(anchor: PoolAnchor, x: Array, shape: Shape4) -> Array:
@@ -118,8 +159,7 @@ def _windows(window: Window, size: Sequence[int], shape: Shape4) -> Windows:
 
 
 def _copy(spec: KernelSpec, anchor: CopyAnchor, source: Array) -> Array:
-    dtype = np.float32 if spec.program.output is DType.F32 else np.int8
-    result = np.zeros(int(np.prod(spec.output)), dtype)
+    result = np.zeros(int(np.prod(spec.output)), source.dtype)
     if anchor.fill is not None:
         result[:] = anchor.fill
     read = _offsets(anchor.sizes, anchor.input_strides) + anchor.input_offset

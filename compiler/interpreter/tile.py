@@ -35,7 +35,7 @@ from compiler.dialects.tile import (
 from compiler.interpreter.kern import KernFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
 from compiler.interpreter.rows import fill_rows, run_stages
-from compiler.interpreter.spec import anchor_result, run_program, run_spec, seen, settled
+from compiler.interpreter.spec import anchor_result, product, run_program, run_spec, seen, settled
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import MatrixAnchor, PoolAnchor, Shape4, VectorProgram, Window
 from compiler.ir.layout import storage_order
@@ -44,6 +44,8 @@ from isa.errors import SimulationError
 from isa.instructions import DType
 
 Array = NDArray[Any]
+ARRAYS = {DType.I4: np.int8, DType.I8: np.int8, DType.I16: np.int16, DType.I32: np.int32, DType.F32: np.float32}
+"""Arrays with one code or number per element."""
 
 
 @dataclass
@@ -139,21 +141,24 @@ class KernelRun:
             weight = self._box("rhs", anchor.weight, tile)[1]
         else:
             weight = self.rings["weight", anchor.weight].get(self._block_key("weight", tile), "tile.mma")
-        acc = self._groups(replace(anchor, window=window), tile, out, act_box, act, weight)
         slots = self.rings["acc", -1]
-        if tile.first_k:
+        start = None if tile.first_k else slots.get(out, "tile.mma")
+        acc = self._groups(replace(anchor, window=window), tile, out, act_box, act, weight, start)
+        if start is None:
             slots.push(out, acc)
         else:
-            slots.get(out, "tile.mma")[...] += acc
+            start[...] = acc
 
     def _groups(
-        self, anchor: MatrixAnchor, tile: Tile, out: Box, act_box: Box, act: Array, weight: Array
+        self, anchor: MatrixAnchor, tile: Tile, out: Box, act_box: Box, act: Array, weight: Array, start: Array | None
     ) -> Array:
         """Groups one by one: a tile may hold part of one, or several."""
         shape = (1, out.h.size, out.w.size, out.c.size)
+        zeros = anchor.weight_zeros
         if anchor.groups == 1 or anchor.depthwise:
             groups = out.c.size if anchor.depthwise else 1
-            return anchor_result(replace(anchor, groups=groups), act, weight, shape)
+            anchor = replace(anchor, groups=groups, weight_zeros=zeros[out.c.start : out.c.stop])
+            return product(anchor, act, weight, shape, start)
         per_out, per_in = self.tiling.group_outputs, self.tiling.group_inputs
         parts: list[Array] = []
         for group in range(out.c.start // per_out, (out.c.stop - 1) // per_out + 1):
@@ -161,7 +166,9 @@ class KernelRun:
             first = group * per_in + tile.k.start - act_box.c.start
             piece = act[..., first : first + tile.k.size]
             rows = weight[low - out.c.start : high - out.c.start]
-            parts.append(anchor_result(replace(anchor, groups=1), piece, rows, (*shape[:3], high - low)))
+            held = None if start is None else start[..., low - out.c.start : high - out.c.start]
+            one = replace(anchor, groups=1, weight_zeros=zeros[low:high])
+            parts.append(product(one, piece, rows, (*shape[:3], high - low), held))
         return np.concatenate(parts, 3)
 
     def _cut_window(self, window: Window, out: Box, shape: Shape4) -> Window:
@@ -271,8 +278,7 @@ class TileFunctions(InterpreterFunctions):
             for i, value in enumerate(lowered.values)
         ]
         shaped = [a if i in spec.constants else seen(spec, i, a) for i, a in enumerate(operands)]
-        program = spec.pool_program or spec.program
-        result = np.zeros(spec.output, np.int8 if program.output is DType.I8 else np.float32)
+        result = np.zeros(spec.output, ARRAYS[spec.stored.output])
         result = KernelRun(op, Tiling(spec, op.schedule.data), shaped, result).run()
         return (logical(settled(spec, result), shape_of(op.output)),)
 

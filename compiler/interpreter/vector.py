@@ -13,6 +13,8 @@ from isa import numerics
 from isa.instructions import DType, Func, Operand
 
 Array = NDArray[Any]
+CODES = {DType.I4: 4, DType.I8: 8, DType.I16: 16}
+"""Width of codes by their storage type."""
 
 FUNCTIONS: dict[Func, Callable[..., Array]] = {
     Func.ADD: np.add,
@@ -20,6 +22,11 @@ FUNCTIONS: dict[Func, Callable[..., Array]] = {
     Func.MUL: np.multiply,
     Func.MIN: np.minimum,
     Func.MAX: np.maximum,
+    Func.DIV: np.divide,
+    Func.GE: lambda a, b: np.greater_equal(a, b).astype(np.float32),
+    Func.GT: lambda a, b: np.greater(a, b).astype(np.float32),
+    Func.EQ: lambda a, b: np.equal(a, b).astype(np.float32),
+    Func.ALIGN: lambda a, b: numerics.align(np.asarray(a), int(b)),
 }
 UNARY: dict[Func, Callable[[Array], Array]] = {
     Func.COPY: np.copy,
@@ -31,6 +38,11 @@ UNARY: dict[Func, Callable[[Array], Array]] = {
     Func.ERF: numerics.erf,
     Func.RECIPROCAL: numerics.reciprocal,
     Func.RSQRT: numerics.rsqrt,
+    Func.ABS: np.abs,
+    Func.SQRT: np.sqrt,
+    Func.EXP: numerics.exp,
+    Func.LOG: numerics.log,
+    Func.FLOOR: np.floor,
 }
 
 
@@ -41,15 +53,17 @@ def load_stream(stream: Stream, raw: Array) -> Array:
     """
     if stream.dtype is DType.F32:
         return np.asarray(raw, np.float32)
-    zero = stream.zero if stream.operand is not None and stream.dtype is DType.I8 else 0
+    if stream.dtype not in CODES:
+        return raw.astype(np.float32)
+    zero = stream.zero if stream.operand is not None else 0
     value = (raw.astype(np.int32) - np.int32(zero)).astype(np.float32)
-    return value * np.float32(stream.scale) if stream.dtype is DType.I8 and stream.scale else value
+    return value * np.float32(stream.scale) if stream.scale else value
 
 
 def evaluate(program: VectorProgram, streams: Sequence[Array], params: Sequence[Array] | None = None) -> Array:
-    """What the program stores: int8 or float32, of the streams' common shape [..., c].
+    """What the program stores: codes, int32 or float32, one element each, of the streams' common shape [..., c].
 
-    ``streams`` hold what memory holds (int8, int32 or float32) and broadcast against each other; ``params`` are the
+    ``streams`` hold what memory holds (codes, accumulators or float32) and broadcast against each other; ``params`` are the
     per-channel vectors, those of the program when None.
     """
     vectors = program.params if params is None else params
@@ -60,9 +74,21 @@ def evaluate(program: VectorProgram, streams: Sequence[Array], params: Sequence[
         result = registers[0]
         for op in program.ops:
             result = registers[op.dst] = _step(op, registers, vectors)
-        if program.output is DType.I8:
-            result = numerics.quantize(result.copy(), program.inverse_scale, program.zero)
-    return result
+        return _stored(program, result)
+
+
+def _stored(program: VectorProgram, value: Array) -> Array:
+    """Binary32 as the output's type."""
+    if program.thresholds:
+        return np.where(np.isnan(value), program.zero, numerics.encode(value, program.thresholds)).astype(np.int8)
+    if (width := CODES.get(program.output)) is not None:
+        low, high = numerics.code_range(width)
+        kind = numerics.code_type(width)
+        return numerics.quantize(value.copy(), program.inverse_scale, program.zero, low, high, kind)
+    if program.output is DType.I32:
+        whole = np.clip(np.rint(np.nan_to_num(value, nan=0.0)).astype(np.float64), -(1 << 31), (1 << 31) - 1)
+        return whole.astype(np.int32)
+    return value
 
 
 def _step(op: VectorOp, registers: dict[int, Array], vectors: Sequence[Array]) -> Array:
@@ -75,4 +101,6 @@ def _step(op: VectorOp, registers: dict[int, Array], vectors: Sequence[Array]) -
             b = np.float32(op.immediate)
         case Operand.PARAMETER:
             b = vectors[op.b]
+    if op.func is Func.SELECT:
+        return np.where(registers[op.a] != 0, b, registers[op.dst])
     return FUNCTIONS[op.func](registers[op.a], b)

@@ -156,6 +156,8 @@ class VectorProgram:
     inverse_scale: float = 1.0
     params: tuple[NDArray[np.float32], ...] = ()
     """Per-channel vectors, each of the output's channel count."""
+    thresholds: tuple[float, ...] = ()
+    """15 rising thresholds of the encoder that makes the output's codes instead of the conversion; NaN gives ``zero``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from compiler.ir.kernel import Shape4
-from compiler.ir.tiling import Box
+from compiler.ir.tiling import Box, Range
 from isa.instructions import DType, Region
 
 MAX_COUNT = (1 << 16) - 1
@@ -20,6 +20,11 @@ def stored(shape: Shape4, dtype: DType) -> tuple[Shape4, int]:
     """(n, h, w, c) of a tensor as it is stored, and the bytes of a stored element: two 4-bit codes share one byte."""
     n, h, w, c = shape
     return (n, h, w, -(-c // 2) if dtype is DType.I4 else c), ELEMENT_BYTES[dtype]
+
+
+def stored_box(box: Box, dtype: DType) -> Box:
+    """``box`` in stored elements; of 4-bit tensors its channels start at an even one."""
+    return box if dtype is not DType.I4 else box._replace(c=Range(box.c.start // 2, -(-box.c.stop // 2)))
 
 
 def packed_strides(shape: Shape4, element: int) -> Shape4:

@@ -11,7 +11,7 @@ from xdsl.passes import ModulePass
 from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step, build_graph
 from compiler.analysis.memory import MemoryPlan, plan_memory
-from compiler.backend.pack import ConstantPool
+from compiler.backend.pack import ConstantPool, packed
 from compiler.dialects.tile import ChannelOp, KernelOp, PlaceAttr
 from compiler.ir.place import Place, packed_strides, stored
 from compiler.ir.schedule import Schedule
@@ -65,7 +65,7 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
         lies, element = stored(spec.operands[i], dtype)
         strides = packed_strides(lies, element)
         if i in boxes and i in spec.constants:
-            offset = pool.add(spec.constants[i].tobytes())
+            offset = pool.add(packed(spec.constants[i], dtype))
             places.append(Place(Region.CONSTANTS, offset, strides, element))
         elif i in boxes:
             operand = step.values[i]
