@@ -53,7 +53,7 @@ CODES = frozenset({DType.I4, DType.I8, DType.I16})
 SPLIT_TAPS = 8
 """Taps along one axis that get a box each when the rows that they visit leave gaps of several sizes."""
 BINARY_FUNCS = frozenset(
-    {Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.DIV, Func.GE, Func.GT, Func.EQ, Func.SELECT}
+    {Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.DIV, Func.GE, Func.GT, Func.EQ, Func.SELECT, Func.ALIGN}
 )
 """Those that read operand b."""
 

@@ -12,6 +12,7 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of, tensor
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
+from compiler.passes.hoist_factors import hoist_factors
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
 
@@ -43,6 +44,7 @@ def prepare(block: Block) -> None:
         if isinstance(op, kern.MOVES):
             _fork(op)
     widen_moves(block)
+    hoist_factors(block)
 
 
 def _fork(op: Operation) -> None:

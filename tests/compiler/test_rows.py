@@ -78,8 +78,9 @@ def test_a_tile_holds_whole_rows():
     assert [k.tile_c for k in schedule.kernels] == [640]
 
 
-def test_probabilities_have_no_storage():
+def test_scores_and_probabilities_have_no_storage():
     module = graph(*GRAPHS["attention"])
     fuse_kernels(module)
     materialize_copies(module)
-    assert not [s for s in build_graph(module).storages if s.bytes >= 3 * 21 * 21 and s.region is None and s.bytes % 21 == 0 and s.bytes % 16]
+    sizes = {s.bytes for s in build_graph(module).storages}
+    assert not sizes & {3 * 21 * 21, 4 * 3 * 21 * 21}
