@@ -121,7 +121,7 @@ def stored_bursts(
 
 
 def acc_pixel_bytes(channels: int, machine: Machine, mode: Mode | None = None) -> int:
-    """Bytes between pixels in the accumulators: whole rows of the mode's output lanes (None: the first that is built)."""
+    """Bytes between pixels in the accumulators: whole rows of output lanes of ``mode`` (None: the first built)."""
     if mode is None:
         mode = machine.mmu.modes[0]
     return aligned(channels, machine.mmu.shape(mode).n) * ELEMENT_BYTES[mode.accumulator]

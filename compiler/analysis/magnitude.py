@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from xdsl.ir import SSAValue
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import int_type
+from compiler.dialects.attrs import IntType
+from compiler.dialects.qnn_base import int_type, is_int
 
 LIMIT = 1e37
 """Below the largest binary32 by more than any rounding can add."""
 SLACK = 1.0 + 1e-5
 """Covers the rounding of each operation."""
-ACCUMULATOR = 2.0**31
 
 Constant = Callable[[SSAValue], NDArray[np.generic] | None]
 
@@ -53,19 +53,29 @@ class Magnitudes:
         if value in self._outside:
             return inf
         match value.owner:
-            case qnn.Conv2dOp(scale=scale, bias=bias) | qnn.LinearOp(scale=scale, bias=bias):
-                total = ACCUMULATOR * self.of(scale)
+            case qnn.Conv2dOp(x=x) | qnn.LinearOp(x=x) | qnn.MatmulOp(a=x) if not is_int(x):
+                return inf
+            case qnn.Conv2dOp(x=x, scale=scale, bias=bias) | qnn.LinearOp(x=x, scale=scale, bias=bias):
+                total = _accumulator(x) * self.of(scale)
                 return total if bias is None else total + self.of(bias)
             case qnn.MatmulOp(a=a, b=b):
-                return ACCUMULATOR * int_type(a).scale.data * int_type(b).scale.data
+                return _accumulator(a) * int_type(a).scale.data * int_type(b).scale.data
             case qnn.AvgPool2dOp(input=x) | qnn.AdaptiveAvgPool2dOp(input=x):
-                return ACCUMULATOR * int_type(x).scale.data
+                return _accumulator(x) * int_type(x).scale.data
             case qnn.DequantizeOp(input=x):
-                return 255.0 * int_type(x).scale.data
+                return _codes(int_type(x)) * int_type(x).scale.data
             case qnn.AddOp(lhs=a, rhs=b) | qnn.SubOp(lhs=a, rhs=b):
                 return self.of(a) + self.of(b)
             case qnn.MulOp(lhs=a, rhs=b):
                 return self.of(a) * self.of(b) if max(self.of(a), self.of(b)) < LIMIT else inf
+            case qnn.MinimumOp(lhs=a, rhs=b) | qnn.MaximumOp(lhs=a, rhs=b) | qnn.SelectOp(a=a, b=b):
+                return max(self.of(a), self.of(b))
+            case qnn.GeOp() | qnn.GtOp() | qnn.EqOp():
+                return 1.0
+            case qnn.AbsOp(input=x) | qnn.FloorOp(input=x):
+                return self.of(x) + 1.0
+            case qnn.ErfOp(input=x):
+                return 1.0 if self.finite(x) else inf
             case qnn.ReluOp(input=x):
                 return self.of(x)
             case qnn.ClampOp(input=x, min=low, max=high):
@@ -76,6 +86,16 @@ class Magnitudes:
                 return 1.0 if self.finite(x) else inf
             case _:
                 return inf
+
+
+def _accumulator(x: SSAValue) -> float:
+    """The range of the sums of products with codes ``x``."""
+    return 2.0**63 if int_type(x).width.data == 16 else 2.0**31
+
+
+def _codes(codes: IntType) -> float:
+    """Largest magnitude of q - zero, whatever the zero point."""
+    return 255.0 if codes.codebook.data else 2.0**codes.width.data - 1.0
 
 
 def _largest(array: NDArray[np.generic]) -> float:

@@ -9,11 +9,12 @@ from compiler.analysis.cost import ACC_ROLES, ChannelSize, KernelCost, Residency
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.tile_search import check_schedule, choose_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
+from compiler.ir.kernel import MatrixAnchor
 from compiler.ir.location import where
 from compiler.ir.place import Place
 from compiler.ir.schedule import KernelSchedule, Schedule
 from compiler.ir.tiling import Tiling
-from isa.errors import ScheduleError
+from isa.errors import ScheduleError, UnsupportedError
 from isa.instructions import Region
 from isa.machine import Machine
 
@@ -228,6 +229,19 @@ def _too_large(step: Step, machine: Machine) -> str:
         f"{machine.name} ({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that "
         "was tried: use a larger machine or split the operator"
     )
+
+
+def check_modes(graph: KernelGraph, machine: Machine) -> None:
+    """UnsupportedError, located, for a kernel whose matrix products need a mode that the machine was not built with."""
+    for step in graph.steps:
+        for anchor in (step.spec.anchor, step.spec.pool):
+            if isinstance(anchor, MatrixAnchor) and not machine.mmu.has(anchor.mode):
+                built = ", ".join(mode.name for mode in machine.mmu.modes)
+                raise UnsupportedError(
+                    f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) needs mode {anchor.mode.name} of the "
+                    f"matrix unit, which {machine.name} lacks (it has {built}): quantize with other widths, or compile "
+                    "for another machine"
+                )
 
 
 def choose(graph: KernelGraph, machine: Machine, slots: int = 2) -> Schedule:

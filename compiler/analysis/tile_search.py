@@ -122,7 +122,8 @@ def _check_pairs(spec: KernelSpec, schedule: KernelSchedule) -> None:
     ):
         if paired and cut % 2 and cut < whole:
             raise ScheduleError(
-                f"kernel {schedule.kernel!r}: {name} = {cut} parts 4-bit codes that share a byte; make it even, or all {whole}"
+                f"kernel {schedule.kernel!r}: {name} = {cut} parts 4-bit codes that share a byte; make it even, "
+                f"or all {whole}"
             )
 
 

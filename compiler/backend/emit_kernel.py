@@ -70,6 +70,7 @@ from isa.instructions import (
     VcuRun,
     VcuShape,
     VcuStream,
+    VcuThreshold,
     VcuWindow,
 )
 from isa.instructions.vcu import STREAM_OUTPUT
@@ -427,7 +428,9 @@ class KernelEmitter:
             first_byte = 4 * (first_param * held.size + box.c.start - held.start)
             emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
-        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.strides[1:], 0)
+        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.strides[1:], int(bool(program.thresholds)))
+        for index, threshold in enumerate(program.thresholds):
+            emit.setup(VcuThreshold, index, threshold)
         if is_codes(program.output):
             emit.setup(VcuConvert, STREAM_OUTPUT, program.zero, program.inverse_scale)
         addresses = [*views, 0, 0, 0, 0][:4]

@@ -55,7 +55,7 @@ def weight_block(spec: KernelSpec, channels: Range, k: Range) -> bytes:
 
 
 def packed(array: NDArray[np.generic], dtype: DType) -> bytes:
-    """An array of one code or number per element as it is stored: rows of the last axis, 4-bit ones each from a byte on."""
+    """An array of one code or number per element as it is stored; each row of 4-bit codes starts at a byte."""
     if dtype is DType.I4:
         return numerics.pack4(array.astype(np.int8)).tobytes()
     kind = {DType.I8: "i1", DType.I16: "<i2", DType.F32: "<f4"}[dtype]

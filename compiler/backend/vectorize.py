@@ -7,7 +7,7 @@ see the sign of a zero, so a clamp that it repeats, or an addition of zero befor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import cast
 
@@ -22,8 +22,10 @@ from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.kernel import Stream, VectorOp, VectorProgram
 from compiler.ir.layout import channel_axis
 from isa import numerics
+from isa.access import BINARY_FUNCS
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Func, Operand
+from isa.numerics.codes import CODEBOOK_LOW
 
 STREAMS, REGISTERS, SLOTS, PARAMETERS = 4, 16, 60, 15
 """Limits of one program; ``vcu.op`` and ``vcu.run`` encode these fields."""
@@ -66,6 +68,8 @@ class _Step:
     kind: Operand = Operand.REGISTER
     b: int = 0
     immediate: float = 0.0
+    kept: int | None = None
+    """What SELECT leaves where ``a`` is 0: it must be in the register that the step writes."""
 
 
 @dataclass
@@ -121,6 +125,8 @@ class Builder:
             if isinstance(op, qnn.DequantizeOp):
                 _dequantize(self, op, zero_sign_lost)
             elif isinstance(op, qnn.QuantizeOp):
+                if op.thresholds is not None:
+                    raise ProgramError(f"{op.name} with a codebook must be the last of its kernel")
                 if not magnitudes.finite(op.input):
                     raise ProgramError(f"{op.name} inside a chain must not see NaN, which its input may be")
                 self.values[op.output] = self.register(op.input)  # the rest is up to the dequantize
@@ -150,6 +156,8 @@ def stream_of(value: SSAValue, leaves: Leaves) -> Stream:
     if source is value:
         return Stream(leaves.operands[value], DType.F32)
     codes = int_type(source)
+    if codes.codebook.data:
+        raise UnsupportedError("only matrix operations read codes of a codebook; quantize others with uniform steps")
     return Stream(leaves.operands[source], dtype_of(source), codes.zero.data, numerics.fp32(codes.scale.data))
 
 
@@ -228,6 +236,10 @@ def _dequantize(builder: Builder, op: qnn.DequantizeOp, zero_sign_lost: bool) ->
     builder.values[op.output] = builder.imm(Func.MUL, value, codes.scale.data)
 
 
+EITHER_ORDER = (Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX, Func.EQ)
+"""Functions whose operands may change places; SUB by a sign."""
+
+
 def _binary(func: Func) -> Callable[[Builder, Operation], int]:
     def emit(builder: Builder, op: Operation) -> int:
         left, right = op.operands
@@ -235,7 +247,7 @@ def _binary(func: Func) -> Callable[[Builder, Operation], int]:
             if value in builder.values or (array := float_constant(value, builder.leaves)) is None:
                 continue
             vector = channel_vector(array, builder.shape)
-            if vector is None:
+            if vector is None or (swapped and func not in EITHER_ORDER):
                 continue
             a = builder.register(other)
             if func is Func.SUB and swapped:  # c - x is exactly c + (-x)
@@ -277,6 +289,28 @@ def _function(func: Func) -> Callable[[Builder, Operation], int]:
     return lambda builder, op: builder.emit(func, builder.register(op.operands[0]))
 
 
+def _select(builder: Builder, op: Operation) -> int:
+    """``b`` is copied to the register that SELECT overwrites; a constant ``b`` trades places with ``a``."""
+    assert isinstance(op, qnn.SelectOp)
+    condition, chosen, kept = builder.register(op.condition), op.a, op.b
+    if _vector_of(kept, builder) is not None and _vector_of(chosen, builder) is None:
+        condition, chosen, kept = builder.imm(Func.EQ, condition, 0.0), kept, chosen
+    vector = _vector_of(chosen, builder)
+    b = builder.register(chosen) if vector is None else 0
+    copy = builder.emit(Func.COPY, builder.register(kept))
+    if vector is None:
+        last = builder.emit(Func.SELECT, condition, b=b)
+    else:
+        last = builder.vector(Func.SELECT, condition, vector)
+    builder.steps[last] = replace(builder.steps[last], kept=copy)
+    return last
+
+
+def _vector_of(value: SSAValue, builder: Builder) -> F32Array | None:
+    array = None if value in builder.values else float_constant(value, builder.leaves)
+    return None if array is None else channel_vector(array, builder.shape)
+
+
 _EMIT: dict[type[Operation], Callable[[Builder, Operation], int]] = {
     qnn.AddOp: _binary(Func.ADD),
     qnn.SubOp: _binary(Func.SUB),
@@ -287,14 +321,33 @@ _EMIT: dict[type[Operation], Callable[[Builder, Operation], int]] = {
     qnn.HardsigmoidOp: _hardsigmoid,
     qnn.SigmoidOp: _function(Func.SIGMOID),
     qnn.TanhOp: _function(Func.TANH),
+    qnn.DivOp: _binary(Func.DIV),
+    qnn.MinimumOp: _binary(Func.MIN),
+    qnn.MaximumOp: _binary(Func.MAX),
+    qnn.GeOp: _binary(Func.GE),
+    qnn.GtOp: _binary(Func.GT),
+    qnn.EqOp: _binary(Func.EQ),
+    qnn.SelectOp: _select,
+    qnn.ExpOp: _function(Func.EXP),
+    qnn.LogOp: _function(Func.LOG),
+    qnn.SqrtOp: _function(Func.SQRT),
+    qnn.RsqrtOp: _function(Func.RSQRT),
+    qnn.ReciprocalOp: _function(Func.RECIPROCAL),
+    qnn.AbsOp: _function(Func.ABS),
+    qnn.FloorOp: _function(Func.FLOOR),
+    qnn.ErfOp: _function(Func.ERF),
 }
 
 
 def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) -> VectorProgram:
+    thresholds: tuple[float, ...] = ()
     if final is None:
         last, output, zero, inverse = builder.register(result), dtype_of(result), 0, 1.0
         if is_int(result):
             zero = int_type(result).zero.data
+    elif final.thresholds is not None:
+        last, output, zero, inverse = builder.register(final.input), dtype_of(final.output), CODEBOOK_LOW, 1.0
+        thresholds = tuple(numerics.fp32(t.data) for t in final.thresholds.data)
     else:
         codes = int_type(final.output)
         last, output, zero = builder.register(final.input), dtype_of(final.output), codes.zero.data
@@ -311,7 +364,7 @@ def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) ->
     if len(ops) > SLOTS:
         raise ProgramError(f"a vector program has at most {SLOTS} slots, this chain needs {len(ops)}")
     return VectorProgram(
-        tuple(builder.streams), ops, output, zero, inverse, tuple(builder.arrays)
+        tuple(builder.streams), ops, output, zero, inverse, tuple(builder.arrays), thresholds
     )
 
 
@@ -325,7 +378,7 @@ def _drop_repeated_clamps(builder: Builder, last: int, final: qnn.QuantizeOp) ->
             break
         bound = np.asarray([step.immediate], np.float32)
         inverse = numerics.inverse_scale(codes.scale.data)
-        code = numerics.quantize(bound, inverse, codes.zero.data, final.lo, final.hi)
+        code = numerics.quantize(bound, inverse, codes.zero.data, final.lo, final.hi, "int16")
         if int(code[0]) != ends[step.func] or np.isnan(bound[0]):
             break
         last = step.a
@@ -336,20 +389,20 @@ def _live(steps: Sequence[_Step], last: int) -> list[tuple[int, _Step]]:
     needed = {last}
     for i in range(len(steps) - 1, -1, -1):
         if i in needed:
-            needed.add(steps[i].a)
-            if steps[i].kind is Operand.REGISTER and _reads_b(steps[i].func):
-                needed.add(steps[i].b)
+            needed.update(_sources(steps[i]))
     return [(i, step) for i, step in enumerate(steps) if i in needed and i <= last]
 
 
 def _reads_b(func: Func) -> bool:
-    return func in (Func.ADD, Func.SUB, Func.MUL, Func.MIN, Func.MAX)
+    return func in BINARY_FUNCS
 
 
 def _sources(step: _Step) -> Iterable[int]:
     yield step.a
     if step.kind is Operand.REGISTER and _reads_b(step.func):
         yield step.b
+    if step.kept is not None:
+        yield step.kept
 
 
 def _allocate(steps: Sequence[tuple[int, _Step]], streams: int) -> tuple[VectorOp, ...]:
@@ -365,7 +418,7 @@ def _allocate(steps: Sequence[tuple[int, _Step]], streams: int) -> tuple[VectorO
         free |= set(ended)
         if not free:
             raise ProgramError(f"a vector program has {REGISTERS} registers, this chain needs more")
-        dst = ended[0] if ended else min(free)
+        dst = where[step.kept] if step.kept is not None else ended[0] if ended else min(free)
         free.discard(dst)
         where[name] = dst
         ops.append(VectorOp(step.func, dst, a, step.kind, b, step.immediate))

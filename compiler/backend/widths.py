@@ -36,7 +36,7 @@ def is_codes(dtype: DType) -> bool:
 
 @dataclass(frozen=True)
 class Product:
-    """How the matrix unit multiplies: the mode, how weights are stored for it, and the decode table of the activations."""
+    """How the matrix unit multiplies: the mode, how weights are stored, and the decode table of the activations."""
 
     mode: Mode
     weight: DType
@@ -52,7 +52,8 @@ def product_of(weight: DType, act: DType, codebook: tuple[int, ...], constant: b
         found = MODES.get((weight, DType.I8))
         if found is None:
             raise UnsupportedError(
-                f"{what}: {weight.name} weights cannot multiply activations with a codebook; quantize weights to 8 or 4 bits"
+                f"{what}: {_name(weight)} weights cannot multiply activations with a codebook; quantize weights to "
+                "8 or 4 bits"
             )
         return Product(found, weight, codebook or IDENTITY)
     if constant and (weight, act) == (DType.I4, DType.I16):

@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 
 from compiler.analysis.cost import Residency, channels
 from compiler.analysis.graph import Step, build_graph
-from compiler.analysis.memory import check, choose, kept_by, residency
+from compiler.analysis.memory import check, check_modes, choose, kept_by, residency
 from compiler.dialects.tile import (
     ChannelOp,
     CopyOp,
@@ -55,6 +55,7 @@ class TileKernelsPass(ModulePass):
 def tile_kernels(module: ModuleOp, machine: Machine, given: Schedule | None = None, slots: int = 2) -> Schedule:
     """Replace every kern.kernel by a tile.kernel; returns the schedule. Raises ScheduleError."""
     graph = build_graph(module)
+    check_modes(graph, machine)
     schedule = given if given is not None else choose(graph, machine, slots)
     check(graph, schedule, machine)
     resident = kept_by(graph, schedule)

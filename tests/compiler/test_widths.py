@@ -1,0 +1,122 @@
+"""Every pair of widths: the same bits at every level, the mode of every product, and bits of weights as stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from xdsl.dialects.builtin import IntegerType, ModuleOp
+from xdsl.ir import SSAValue
+
+from compiler.backend.pack import packed
+from compiler.dialects import qnn
+from compiler.dialects.attrs import IntType
+from compiler.interpreter.tile import run_tile
+from compiler.pipeline import Options, compile_module
+from isa.errors import UnsupportedError
+from isa.instructions import DType, MmuCodes, MmuRun, Mode
+from isa.machine import Machine
+from isa.program import decode
+from tests.compiler.kern_graphs import dq, graph, inputs, relu
+
+MACHINES = ("tiny", "edge28")
+ACTS = {4: IntType(4, 0.4, -2), 8: IntType(8, 0.03, 5), 16: IntType(16, 2e-4, -700)}
+ARRAYS = {4: np.int8, 8: np.int8, 16: np.int16}
+BOOK = IntType(4, 0.05, 3, [-90, -64, -45, -30, -20, -12, -6, -1, 2, 7, 13, 21, 33, 48, 70, 100])
+THRESHOLDS = np.linspace(-3, 3, 15)
+PAIRS = [(8, 8), (4, 8), (4, 4), (8, 16), (16, 16), (8, 4), (4, 16)]
+MODES = {
+    (8, 8): Mode.W8A8, (4, 8): Mode.W4A8, (4, 4): Mode.W4A4, (8, 16): Mode.W8A16, (16, 16): Mode.W16A16,
+    (8, 4): Mode.W8A8, (4, 16): Mode.W8A16,
+}  # fmt: skip
+RNG = np.random.default_rng(3)
+
+
+def weight(width: int, *shape: int) -> SSAValue:
+    if width == 32:
+        return qnn.ConstantOp(RNG.normal(size=shape).astype(np.float32)).output
+    half = 1 << (width - 1)
+    array = RNG.integers(-half, half, shape).astype(ARRAYS[width])
+    return qnn.ConstantOp(array, IntegerType(width)).output
+
+
+def vector(count: int, scale: float) -> SSAValue:
+    return qnn.ConstantOp((RNG.uniform(0.5, 1, count) * scale).astype(np.float32)).output
+
+
+def quantize(x: SSAValue, width: int) -> SSAValue:
+    return qnn.QuantizeOp(x, ACTS[width]).output
+
+
+def zeros(width: int, count: int, per_channel: bool) -> list[int] | None:
+    low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
+    return [int(z) for z in RNG.integers(low, high + 1, count)] if per_channel else None
+
+
+def conv(w: int, a: int, per_channel: bool = False, **options: object) -> ModuleOp:
+    def body(x: SSAValue) -> SSAValue:
+        out, inner = 7, 5 // int(options.get("groups", 1))  # type: ignore[call-overload]
+        codes = quantize(x, a)
+        y = qnn.Conv2dOp(
+            codes, weight(w, out, inner, 3, 2), vector(out, 1e-3), vector(out, 0.1), padding=(1, 0, 1, 1),
+            weight_zeros=zeros(w, out, per_channel), **options,
+        ).output  # fmt: skip
+        return dq(quantize(relu(y), a))
+
+    return graph([(1, 5, 6, 5)], body)
+
+
+def linear(w: int, a: int, per_channel: bool = False) -> ModuleOp:
+    def body(x: SSAValue) -> SSAValue:
+        y = qnn.LinearOp(quantize(x, a), weight(w, 11, 37), vector(11, 1e-3), vector(11, 1.0),
+                         weight_zeros=zeros(w, 11, per_channel)).output  # fmt: skip
+        z = qnn.LinearOp(quantize(y, a), weight(w, 9, 11), vector(9, 1e-3), None).output
+        return z
+
+    return graph([(3, 37)], body)
+
+
+def depthwise(w: int, a: int, per_channel: bool = False) -> ModuleOp:
+    def body(x: SSAValue) -> SSAValue:
+        y = qnn.Conv2dOp(quantize(x, a), weight(w, 9, 1, 3, 3), vector(9, 1e-2), vector(9, 0.1), groups=9,
+                         padding=(1, 1, 1, 1), weight_zeros=zeros(w, 9, per_channel)).output  # fmt: skip
+        return dq(quantize(y, a))
+
+    return graph([(1, 9, 5, 6)], body)
+
+
+def grouped(w: int, a: int, per_channel: bool = False) -> ModuleOp:
+    def body(x: SSAValue) -> SSAValue:
+        y = qnn.Conv2dOp(quantize(x, a), weight(w, 8, 3, 2, 2), vector(8, 1e-2), None, groups=4,
+                         weight_zeros=zeros(w, 8, per_channel)).output  # fmt: skip
+        return dq(quantize(y, a))
+
+    return graph([(1, 12, 4, 5)], body)
+
+
+def check(module: ModuleOp, machine: str, scale: float = 1.0):
+    """All levels give the bits of the graph; the binary's instructions."""
+    given = inputs(module, scale)
+    expected = run_tile(module.clone(), given)
+    compiled = compile_module(module, Machine.load(machine), Options())
+    for actual, wanted in zip(run_tile(module, given), expected, strict=True):
+        assert actual.dtype == wanted.dtype
+        assert np.array_equal(actual, wanted, equal_nan=True)
+    return compiled.binary, given, expected
+
+
+def modes(binary) -> list[Mode]:
+    return [i.mode for i in decode(binary.code) if isinstance(i, MmuRun)]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("build", [conv, linear, depthwise, grouped])
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: f"w{p[0]}a{p[1]}")
+@pytest.mark.parametrize("per_channel", [False, True], ids=["symmetric", "zeros"])
+def test_pairs_of_widths(machine: str, build: Callable[..., ModuleOp], pair: tuple[int, int], per_channel: bool):
+    binary, _, _ = check(build(*pair, per_channel), machine, 2.0)
+    assert set(modes(binary)) == {MODES[pair]}
+    codes = [i for i in decode(binary.code) if isinstance(i, MmuCodes)]
+    assert all(i.per_channel for i in codes[:1]) is per_channel or not per_channel
+    assert all(i.decode == (pair == (8, 4)) for i in codes)
