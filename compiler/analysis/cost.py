@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
-from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Shape4, VectorProgram
+from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, ResizeAnchor, Shape4, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, packed_strides, stored
 from compiler.ir.tiling import Tiling
-from isa.cost import depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
+from isa.cost import RESIZE_TAPS, depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
 from isa.instructions import STORED_BITS, DType, Mode, RowReduce
 from isa.machine import Machine
 
@@ -264,6 +264,8 @@ def program_slots(program: VectorProgram, machine: Machine) -> int:
 
 
 def _taps(anchor: object) -> int:
+    if isinstance(anchor, ResizeAnchor):
+        return RESIZE_TAPS[anchor.kind]
     return anchor.window.taps if isinstance(anchor, PoolAnchor) else 1
 
 

@@ -23,6 +23,7 @@ from compiler.ir.kernel import (
     MatrixAnchor,
     Movement,
     PoolAnchor,
+    ResizeAnchor,
     Shape4,
     Stream,
     VectorProgram,
@@ -31,7 +32,7 @@ from compiler.ir.kernel import (
 from compiler.ir.layout import nhwc, storage_order, storage_strides
 from isa import numerics
 from isa.errors import UnsupportedError
-from isa.instructions import DType, Mode, Reduce
+from isa.instructions import DType, Mode, Reduce, Resize
 
 Array = NDArray[Any]
 
@@ -107,6 +108,8 @@ def anchor_stage(op: Operation, operands: Operands, leaves: Leaves) -> Stage:
             return _avg_pool(op, operands, leaves)
         case qnn.AdaptiveAvgPool2dOp():
             return _adaptive(op, operands, leaves)
+        case qnn.Resize2dOp():
+            return _resize(op, leaves)
         case _:
             raise UnsupportedError(f"{op.name} is no anchor of a kernel")
 
@@ -167,6 +170,8 @@ def anchor_seed(op: Operation, leaves: Leaves) -> Seed | None:
             return Seed(result, Stream(None, DType.I8))
         case qnn.AvgPool2dOp() | qnn.AdaptiveAvgPool2dOp():
             return Seed(result, Stream(None, DType.I32), np.ones(1, np.float32), factor=Stream(-1, DType.F32))
+        case qnn.Resize2dOp():
+            return Seed(result, Stream(None, DType.F32))
         case _:
             return None
 
@@ -316,6 +321,17 @@ def _summed(op: qnn.AvgPool2dOp, operands: Operands, leaves: Leaves) -> Stage:
     factor = Stream(operands.add(stored(np.ascontiguousarray(inverse))), DType.F32)
     seed = Seed(op.output, accumulators(product), np.array([codes.scale.data], np.float32), factor=factor)
     return Stage(anchor, seed, prod(shape) * window.taps)
+
+
+def _resize(op: qnn.Resize2dOp, leaves: Leaves) -> Stage:
+    """Interpolation of codes gives fp32(q - zero) * scale; the nearest code stays q - zero, and a code."""
+    num, den, phase = ((a, b) for a, b in (op.num.data, op.den.data, op.phase.data))
+    kind = Resize.BILINEAR if op.kind.data == "bilinear" else Resize.NEAREST
+    scale = numerics.fp32(int_type(op.input).scale.data) if is_int(op.input) and kind is Resize.BILINEAR else 0.0
+    if op.input not in leaves.operands:
+        raise ProgramError(f"{op.name} reads its input from memory")
+    anchor = ResizeAnchor(leaves.operands[op.input], kind, num, den, phase, _zero(op.input), scale)
+    return Stage(anchor, Seed(op.output, Stream(None, DType.F32)))
 
 
 def _inverse(count: Array) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from compiler.dialects.tile import (
     VectorOp,
 )
 from compiler.ir.channel import Ring
-from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, RowStage, Stream, VectorProgram
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, ResizeAnchor, RowStage, Stream, VectorProgram
 from compiler.ir.place import (
     ELEMENT_BYTES,
     Place,
@@ -56,6 +56,7 @@ from isa.instructions import (
     Operand,
     Reduce,
     Region,
+    Resize,
     RowReduce,
     Space,
     StoreCopy,
@@ -67,6 +68,7 @@ from isa.instructions import (
     VcuOp,
     VcuParams,
     VcuReduce,
+    VcuResize,
     VcuRun,
     VcuShape,
     VcuStream,
@@ -114,6 +116,9 @@ class KernelEmitter:
                 self.out.location = self.locate(op)
                 previous = op
             actions[type(op)](op, tile)
+        if isinstance(self.tiling.spec.anchor, ResizeAnchor):
+            for axis in (0, 1):
+                self.out.setup(VcuResize, axis, Resize.NONE, 1, 1, 0, 1)
 
     # -- loads ---------------------------------------------------------------------------------
 
@@ -266,6 +271,8 @@ class KernelEmitter:
         spec = self.tiling.spec
         box = self.tiling.anchor_box(tile.out)
         self._window(spec.anchor if isinstance(spec.anchor, PoolAnchor) else None, box, tile)
+        if isinstance(spec.anchor, ResizeAnchor):
+            self._resize(spec.anchor, box, tile)
         slot = params = first = 0
         for stage in spec.stages:
             self._stage(stage, tile, slot, params, first)
@@ -277,6 +284,14 @@ class KernelEmitter:
             return
         inner = View(self.rings["inner", -1].push(box), self._inner_strides(box))
         self._run(spec.program, views, box, inner, slot, params)
+
+    def _resize(self, anchor: ResizeAnchor, box: Box, tile: Tile) -> None:
+        """The interpolation unit for a tile: positions count from the first input that it holds."""
+        source = self.tiling.box("act", anchor.act, tile)
+        for axis in (0, 1):
+            out, held = box[1 + axis], source[1 + axis]
+            phase = out.start * anchor.num[axis] + anchor.phase[axis] - held.start * anchor.den[axis]
+            self.out.setup(VcuResize, axis, anchor.kind, anchor.num[axis], anchor.den[axis], phase, held.size)
 
     def _inner_strides(self, box: Box) -> Shape4:
         """Byte strides of what never leaves the chip between a kernel's two anchors."""
@@ -364,9 +379,9 @@ class KernelEmitter:
             self.out.setup(VcuStream, index, stream.dtype, Space.ACC, *view.strides[1:], 0)
             return view.address
         if stream.operand is None:
-            assert isinstance(anchor, PoolAnchor)
+            assert isinstance(anchor, PoolAnchor | ResizeAnchor)
             _, view = self._view("act", anchor.act, tile)
-            self._set_stream(index, DType.I8, view.strides, anchor.zero, anchor.scale)
+            self._set_stream(index, self.tiling.spec.dtypes[anchor.act], view.strides, anchor.zero, anchor.scale)
             return view.address
         shape = self.tiling.spec.operands[stream.operand]
         operand_box, view = self._view(role, stream.operand, tile)

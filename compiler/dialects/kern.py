@@ -34,7 +34,7 @@ from compiler.ir.kernel import Shape4
 from compiler.ir.layout import Alias, Walk, nhwc
 
 MATRIX = (qnn.Conv2dOp, qnn.LinearOp, qnn.MatmulOp)
-POOLS = (qnn.MaxPool2dOp, qnn.AvgPool2dOp, qnn.AdaptiveAvgPool2dOp)
+POOLS = (qnn.MaxPool2dOp, qnn.AvgPool2dOp, qnn.AdaptiveAvgPool2dOp, qnn.Resize2dOp)
 MOVES = (qnn.ReshapeOp, qnn.PermuteOp, qnn.SliceOp, qnn.ExpandOp)
 COPIES = (*MOVES, qnn.PadOp, qnn.ConcatOp)
 CHAIN = (

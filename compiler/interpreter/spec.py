@@ -17,18 +17,19 @@ from compiler.ir.kernel import (
     KernelSpec,
     MatrixAnchor,
     PoolAnchor,
+    ResizeAnchor,
     Shape4,
     VectorProgram,
     Window,
 )
 from isa import numerics
-from isa.instructions import DType, Mode, Reduce
+from isa.instructions import DType, Mode, Reduce, Resize
 
 Array = NDArray[Any]
 
 
 def run_spec(spec: KernelSpec, operands: Sequence[Array | None]) -> Array:
-    """The kernel's result (n, h, w, c), one code or number per element; operands that are None come from the spec's constants."""
+    """The kernel's result (n, h, w, c), one code or number per element; the spec's constants stand for None."""
     arrays = [spec.constants[i] if a is None else seen(spec, i, a) for i, a in enumerate(operands)]
     if isinstance(spec.anchor, CopyAnchor):
         return _copy(spec, spec.anchor, arrays[0])
@@ -79,21 +80,25 @@ def run_program(
     return evaluate(program, full, params)
 
 
-def _anchor(anchor: MatrixAnchor | PoolAnchor | CopyAnchor, arrays: Sequence[Array], shape: Shape4) -> Array:
+def _anchor(
+    anchor: MatrixAnchor | PoolAnchor | ResizeAnchor | CopyAnchor, arrays: Sequence[Array], shape: Shape4
+) -> Array:
     assert not isinstance(anchor, CopyAnchor)
     w = arrays[anchor.weight] if isinstance(anchor, MatrixAnchor) else arrays[anchor.act]
     return anchor_result(anchor, arrays[anchor.act], w, shape)
 
 
-def anchor_result(anchor: MatrixAnchor | PoolAnchor, x: Array, w: Array, shape: Shape4) -> Array:
+def anchor_result(anchor: MatrixAnchor | PoolAnchor | ResizeAnchor, x: Array, w: Array, shape: Shape4) -> Array:
     """Accumulators, or the reduction of q - zero, of an anchor over ``shape`` (n, h, w, c); ``w`` only for products."""
+    if isinstance(anchor, ResizeAnchor):
+        return interpolate(anchor, x, (shape[1], shape[2]))
     if isinstance(anchor, PoolAnchor):
         return _pool(anchor, x, shape)
     return product(anchor, x, w, shape)
 
 
 def product(anchor: MatrixAnchor, x: Array, w: Array, shape: Shape4, start: Array | None = None) -> Array:
-    """Accumulators of a matrix product over ``shape``, added to ``start``; modulo their integer type, or in order in F32.
+    """Accumulators of a matrix product over ``shape``, added to ``start``: integers wrap, F32 keeps the order.
 
     ``w`` and the zero points of the channels are those of the outputs that ``shape`` says.
     """
@@ -137,6 +142,14 @@ def _multiply(a: Array, w: Array, exact: bool, start: Array | None) -> Array:
         return numerics.matmul_f32(a, w, None if start is None else start.copy())
     acc = numerics.matmul_i16(a, w)
     return acc if start is None else acc + start
+
+
+def interpolate(anchor: ResizeAnchor, x: Array, size: tuple[int, int]) -> Array:
+    """(n, h, w, c) binary32 of an interpolation of codes or binary32 to ``size``; the nearest code as q - zero."""
+    if anchor.kind is Resize.BILINEAR:
+        return numerics.bilinear(x, size, anchor.num, anchor.den, anchor.phase, anchor.zero, anchor.scale)
+    found = numerics.nearest(x, size, anchor.num, anchor.den, anchor.phase)
+    return found if x.dtype == np.float32 else (found.astype(np.int32) - anchor.zero).astype(np.float32)
 
 
 def _pool(anchor: PoolAnchor, x: Array, shape: Shape4) -> Array:

@@ -35,9 +35,9 @@ from compiler.dialects.tile import (
 from compiler.interpreter.kern import KernFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
 from compiler.interpreter.rows import fill_rows, run_stages
-from compiler.interpreter.spec import anchor_result, product, run_program, run_spec, seen, settled
+from compiler.interpreter.spec import anchor_result, interpolate, product, run_program, run_spec, seen, settled
 from compiler.ir.channel import Ring
-from compiler.ir.kernel import MatrixAnchor, PoolAnchor, Shape4, VectorProgram, Window
+from compiler.ir.kernel import MatrixAnchor, PoolAnchor, ResizeAnchor, Shape4, VectorProgram, Window
 from compiler.ir.layout import storage_order
 from compiler.ir.tiling import READS, Box, Tile, Tiling
 from isa.errors import SimulationError
@@ -206,6 +206,8 @@ class KernelRun:
         elif isinstance(spec.anchor, PoolAnchor):
             act = spec.anchor.act
             start = self._reduce(spec.anchor, box, self._box("act", act, tile)[1], spec.operands[act])
+        elif isinstance(spec.anchor, ResizeAnchor):
+            start = self._interpolate(spec.anchor, tile, box)
         swept = self.tiling.row_box(tile.out)
         role = "row" if spec.row_channels else "stream"
         rows, start = run_stages(spec, start, _shape(swept), self._streams(tile, role), self._params(tile, swept))
@@ -214,6 +216,13 @@ class KernelRun:
             self.rings["inner", -1].push(box, value)
         else:
             self._write(tile.out, value)
+
+    def _interpolate(self, anchor: ResizeAnchor, tile: Tile, out: Box) -> Array:
+        held, source = self._box("act", anchor.act, tile)
+        rows, columns = (
+            out[1 + i].start * anchor.num[i] + anchor.phase[i] - held[1 + i].start * anchor.den[i] for i in (0, 1)
+        )
+        return interpolate(replace(anchor, phase=(rows, columns)), source, (out.h.size, out.w.size))
 
     def _pool(self, op: Operation, tile: Tile) -> None:
         spec = self.tiling.spec

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, Window
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, ResizeAnchor, Window
 from compiler.ir.schedule import KernelSchedule
 
 READS = ("act", "rhs", "row", "stream", "second", "pooled")
@@ -171,6 +171,9 @@ class Tiling:
             return Box(_clip(made.n, shape[0]), Range(0, 1), rows, columns)
         if role == "row":
             made = self.row_box(tile.out)
+        if role == "act" and isinstance(anchor, ResizeAnchor):
+            rows, columns = (anchor.input_range(i, *made[1 + i], shape[1 + i]) for i in (0, 1))
+            return Box(made.n, Range(*rows), Range(*columns), made.c)
         if role == "act":
             assert isinstance(anchor, MatrixAnchor | PoolAnchor)
             matrix = isinstance(anchor, MatrixAnchor)
@@ -202,7 +205,10 @@ class Tiling:
             rows, columns = Range(0, min(s.tile_k, self.group_inputs)), Range(0, c)
             rows, columns = (columns, rows) if anchor.transposed else (rows, columns)
             return Box(Range(0, 1), Range(0, 1), rows, columns)
-        if role == "act":
+        if role == "act" and isinstance(anchor, ResizeAnchor):
+            # The first and last positions fall anywhere between two inputs.
+            h, w = (-(-(t - 1) * anchor.num[i] // anchor.den[i]) + 3 for i, t in ((0, h), (1, w)))
+        elif role == "act":
             assert isinstance(anchor, MatrixAnchor | PoolAnchor)
             h, w = (_taps(anchor.window, axis, t, shape[1 + axis]) for axis, t in ((0, h), (1, w)))
             c = self._max_input_channels(c) if isinstance(anchor, MatrixAnchor) else c

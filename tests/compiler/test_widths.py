@@ -14,6 +14,7 @@ from compiler.dialects import qnn
 from compiler.dialects.attrs import IntType
 from compiler.interpreter.tile import run_tile
 from compiler.pipeline import Options, compile_module
+from isa import numerics
 from isa.errors import UnsupportedError
 from isa.instructions import DType, MmuCodes, MmuRun, Mode
 from isa.machine import Machine
@@ -120,3 +121,26 @@ def test_pairs_of_widths(machine: str, build: Callable[..., ModuleOp], pair: tup
     codes = [i for i in decode(binary.code) if isinstance(i, MmuCodes)]
     assert all(i.per_channel for i in codes[:1]) is per_channel or not per_channel
     assert all(i.decode == (pair == (8, 4)) for i in codes)
+
+
+def resized(kind: str, width: int | None, align: bool, size: tuple[int, int]) -> ModuleOp:
+    def body(x: SSAValue) -> SSAValue:
+        source = x if width is None else quantize(x, width)
+        h, w = 7, 5
+        rows, columns = (
+            numerics.resize_scale(a, b, align, kind == "nearest") for a, b in zip((h, w), size, strict=True)
+        )
+        num, den, phase = zip(rows, columns, strict=True)
+        y = qnn.Resize2dOp(source, kind, num, den, phase, size).output
+        return dq(y) if kind == "nearest" and width else relu(y)
+
+    return graph([(2, 5, 7, 5)], body)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("kind", ["nearest", "bilinear"])
+@pytest.mark.parametrize("width", [None, 4, 8, 16])
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [(14, 10), (3, 11), (1, 1), (23, 4)])
+def test_interpolation(machine: str, kind: str, width: int | None, align: bool, size: tuple[int, int]):
+    check(resized(kind, width, align, size), machine)
