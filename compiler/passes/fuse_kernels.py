@@ -18,7 +18,7 @@ from compiler.backend.kernel_spec import stream_shape
 from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
 from compiler.backend.vectorize import SLOTS, Leaves, ProgramError, Seed, vectorize
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import shape_of
+from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.ir import location
 from compiler.ir.kernel import VectorProgram
 from compiler.passes.prepare_kernels import prepare
@@ -203,6 +203,7 @@ class _Planner:
             and isinstance(root, kern.MATRIX)
             and isinstance(op, (qnn.MaxPool2dOp, qnn.AvgPool2dOp))
             and isinstance(value.owner, qnn.QuantizeOp)
+            and int_type(value).width.data == 8  # what the window reduction takes
             and value.uses.get_length() == 1
             and (self.options.pool_taps is None or _taps(op) <= self.options.pool_taps)
         )

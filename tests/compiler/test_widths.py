@@ -144,3 +144,66 @@ def resized(kind: str, width: int | None, align: bool, size: tuple[int, int]) ->
 @pytest.mark.parametrize("size", [(14, 10), (3, 11), (1, 1), (23, 4)])
 def test_interpolation(machine: str, kind: str, width: int | None, align: bool, size: tuple[int, int]):
     check(resized(kind, width, align, size), machine)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("pair", PAIRS[:6], ids=lambda p: f"b{p[0]}a{p[1]}")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_two_activations(machine: str, pair: tuple[int, int], transposed: bool):
+    b, a = pair
+    shape = (3, 11, 33) if transposed else (3, 33, 11)
+    module = graph([(3, 9, 33), shape], lambda x, y: qnn.MatmulOp(quantize(x, a), quantize(y, b), transposed).output)
+    assert set(modes(check(module, machine)[0])) == {MODES[pair]}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_binary32_sums_keep_their_order(machine: str):
+    def body(x: SSAValue) -> SSAValue:
+        return qnn.Conv2dOp(x, weight(32, 7, 70, 3, 2), vector(7, 1.0), vector(7, 1.0)).output
+
+    assert set(modes(check(graph([(1, 70, 6, 5)], body), machine)[0])) == {Mode.F32}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("width", [4, 8])
+def test_codebooks_are_decoded_in_front_of_the_array(machine: str, width: int):
+    def body(x: SSAValue) -> SSAValue:
+        codes = qnn.QuantizeOp(x, BOOK, None, THRESHOLDS).output
+        return qnn.Conv2dOp(codes, weight(width, 7, 5, 3, 3), vector(7, 1e-2), None, padding=(1, 1, 1, 1)).output
+
+    binary, _, _ = check(graph([(1, 5, 6, 5)], body), machine)
+    assert set(modes(binary)) == {MODES[width, 8]}
+    assert all(i.decode for i in decode(binary.code) if isinstance(i, MmuCodes))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_elementwise_functions(machine: str, width: int):
+    def body(x: SSAValue, y: SSAValue) -> SSAValue:
+        a, b = dq(quantize(x, width)), dq(quantize(y, width))
+        chosen = qnn.SelectOp(qnn.GtOp(a, b).output, qnn.DivOp(a, b).output, qnn.ExpOp(b).output).output
+        return dq(quantize(chosen, width))
+
+    check(graph([(2, 5, 3, 7)] * 2, body), machine)
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_averages_that_the_window_cannot_reduce_are_products(width: int):
+    module = graph([(1, 5, 6, 6)], lambda x: qnn.AvgPool2dOp(quantize(x, width), (2, 2), (2, 2), (0, 0, 0, 0)).output)
+    assert set(modes(check(module, "tiny")[0])) == {Mode.W4A4 if width == 4 else Mode.W8A16}
+
+
+@pytest.mark.parametrize(("w", "a"), [(16, 8), (16, 4)])
+def test_pairs_without_a_mode_are_refused_with_advice(w: int, a: int):
+    with pytest.raises(UnsupportedError, match=r"no mode for 16-bit weights and .-bit activations; quantize"):
+        compile_module(linear(w, a), Machine.load("tiny"), Options())
+
+
+def test_a_machine_without_the_mode_is_named_with_the_kernel():
+    with pytest.raises(UnsupportedError, match=r"kernel 'n\d' .*mode W8A8 .*quartdepth28-f32 lacks"):
+        compile_module(linear(8, 8), Machine.load("quartdepth28-f32"), Options())
+
+
+def test_rows_of_four_bit_codes_start_at_a_byte():
+    codes = np.array([[1, -2, 3], [-8, 7, 0]], np.int8)
+    assert packed(codes, DType.I4) == bytes([0xE1, 0x03, 0x78, 0x00])
