@@ -7,7 +7,8 @@ operator in the table is quantized on its edge; results that only leave the grap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,8 @@ class QuarticQuantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate every node of ``model`` in place; see the module's docstring for the rule."""
+        if self.recipe.activation is None:
+            return model
         annotator = _Annotator(self.recipe, {n: i for i, n in enumerate(model.graph.nodes)})
         for node in model.graph.nodes:
             annotator.visit(node)
@@ -52,29 +55,56 @@ class _Annotator:
     recipe: Recipe
     order: dict[Node, int]
     chain_operands: dict[Node, int] = field(default_factory=dict)
+    moved: dict[Node, QuantizationSpecBase] = field(default_factory=dict)
+    """How the results of moves are quantized."""
+    roots: dict[Node, tuple[Node, Node]] = field(default_factory=dict)
+    """The edge at the head of a chain of moves, whose scale the whole chain shares."""
 
     def visit(self, node: Node) -> None:
         match kind_of(node):
             case Kind.WEIGHTED:
                 x, w = node.all_input_nodes[:2]
-                self._inputs(node, {x: self.recipe.activation, w: self.recipe.weight})
-            case Kind.PRODUCT | Kind.POOL:
+                self._inputs(node, {x: self.recipe.activation, w: self._weight(node)})
+            case Kind.PRODUCT:
                 self._inputs(node, dict.fromkeys(_float_operands(node), self.recipe.activation))
+            case Kind.POOL:
+                self._inputs(node, {x: self._read(x, self.recipe.elementwise) for x in _float_operands(node)})
+            case Kind.NORM:
+                x = _float_operands(node)[0]
+                self._inputs(node, {x: self._read(x, self.recipe.wide)})
             case Kind.ELEMENTWISE:
                 self._elementwise(node)
-            case Kind.MOVE if not _only_leaves(node):
+            case Kind.MOVE | Kind.SPLIT if not _only_leaves(node):
                 self._shared(node)
             case Kind.MAX_POOL:
                 self._shared(node)
             case _:
                 pass
 
+    def _weight(self, node: Node) -> QuantizationSpecBase | None:
+        """Transposed convolutions have their output channels in dimension 1."""
+        spec = self.recipe.weight
+        transposed = "conv_transpose" in str(node.target)
+        return spec if spec is None or not transposed else dataclasses.replace(spec, ch_axis=1)
+
     def _inputs(
-        self, node: Node, specs: Mapping[Node, QuantizationSpecBase], output: QuantizationSpecBase | None = None
+        self,
+        node: Node,
+        specs: Mapping[Node, QuantizationSpecBase | None],
+        output: QuantizationSpecBase | None = None,
     ) -> None:
         node.meta[ANNOTATION] = QuantizationAnnotation(
-            input_qspec_map=dict(specs), output_qspec=output, _annotated=True
+            input_qspec_map={x: spec for x, spec in specs.items() if spec is not None},
+            output_qspec=output,
+            _annotated=True,
         )
+
+    def _read(self, x: Node, spec: QuantizationSpecBase | None) -> QuantizationSpecBase | None:
+        """How an operand is read from memory: as the move that made it left it, wide where a norm reads it too."""
+        if x in self.moved:
+            return self.moved[x]
+        feeds_norm = any(kind_of(user) is Kind.NORM for user in x.users)
+        return self.recipe.wide if feeds_norm else spec
 
     def _elementwise(self, node: Node) -> None:
         operands = _float_operands(node)
@@ -82,8 +112,8 @@ class _Annotator:
         others = [x for x in operands if x is not swallowed]
         taken = self.chain_operands.get(swallowed, 0) if swallowed else -1
         self.chain_operands[node] = taken + len(others)
-        read = [x for x in others if x.op != "get_attr"]
-        self._inputs(node, dict.fromkeys(read, self.recipe.activation))
+        spec = self.recipe.wide if _is_softmax(node) else self.recipe.elementwise
+        self._inputs(node, {x: self._read(x, spec) for x in others if x.op != "get_attr"})
 
     def _swallowed(self, node: Node, operands: list[Node]) -> Node | None:
         fits = [
@@ -97,9 +127,46 @@ class _Annotator:
         return max(fits, key=self.order.__getitem__, default=None)
 
     def _shared(self, node: Node) -> None:
-        first, *rest = _float_operands(node)
-        same = SharedQuantizationSpec((first, node))
-        self._inputs(node, {first: self.recipe.activation, **dict.fromkeys(rest, same)}, same)
+        """A move quantizes its operands as those that read the result want it."""
+        first, *rest = _float_operands(node) or list(node.all_input_nodes)
+        spec = self.moved.get(first) or self._wanted(node)
+        self.moved[node] = spec
+        known = self.roots.get(first)
+        self.roots[node] = root = (first, node) if known is None else known
+        same = SharedQuantizationSpec(root)
+        inputs = dict.fromkeys(rest, same)
+        if isinstance(_value(first), torch.Tensor):  # not one of several results, which are quantized already
+            inputs = {first: spec if known is None else same, **inputs}
+        self._inputs(node, inputs, same if isinstance(_value(node), torch.Tensor) else None)
+
+    def _wanted(self, node: Node) -> QuantizationSpecBase:
+        kinds = set(_readers(node))
+        recipe = self.recipe
+        spec = recipe.elementwise
+        if kinds & {Kind.WEIGHTED, Kind.PRODUCT}:
+            spec = recipe.activation
+        elif Kind.NORM in kinds:
+            spec = recipe.wide
+        assert spec is not None, "a recipe without activations annotates nothing"
+        return spec
+
+
+def _readers(node: Node) -> Iterator[Kind]:
+    """Kinds of the operators that read a value, behind moves."""
+    for user in node.users:
+        kind = kind_of(user)
+        if kind in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL):
+            yield from _readers(user)
+        elif kind is not None:
+            yield kind
+
+
+def _is_softmax(node: Node) -> bool:
+    return "softmax" in str(node.target)
+
+
+def _value(node: Node) -> object:
+    return node.meta.get("val")
 
 
 def _shape(node: Node) -> torch.Size | None:
@@ -115,4 +182,5 @@ def _float_operands(node: Node) -> list[Node]:
 
 def _only_leaves(node: Node) -> bool:
     """Whether the value, possibly after more moves, only becomes an output of the graph."""
-    return all(user.op == "output" or (kind_of(user) is Kind.MOVE and _only_leaves(user)) for user in node.users)
+    moves = (Kind.MOVE, Kind.SPLIT)
+    return all(user.op == "output" or (kind_of(user) in moves and _only_leaves(user)) for user in node.users)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 
 
 def rewrite(model: GraphModule) -> GraphModule:
     """Rewrite ``model`` in place by ``RULES``; new nodes keep the metadata of the node that they replace."""
+    fold_constants(model)
     for node in list(model.graph.nodes):
         rule = RULES.get(node.target) if node.op == "call_function" else None
         if rule is None:
@@ -26,10 +30,105 @@ def rewrite(model: GraphModule) -> GraphModule:
     return model
 
 
-def _call(model: GraphModule, like: Node, target: object, *args: object) -> Node:
+def fold_constants(model: GraphModule) -> None:
+    """Compute what depends on parameters and numbers alone: position embeddings at a fixed size, grids, masks."""
+    known: dict[Node, object] = {}
+    for node in list(model.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = _constant(model, node)
+        elif _is_constant(node, known):
+            known[node] = node.target(  # type: ignore[operator]
+                *_values(node.args, known), **dict(zip(node.kwargs, _values(node.kwargs.values(), known), strict=True))
+            )
+    for node, value in known.items():
+        read = any(user not in known for user in node.users)
+        if node.op == "call_function" and read and isinstance(value, torch.Tensor):
+            with model.graph.inserting_before(node):
+                node.replace_all_uses_with(_buffer(model, node, "folded", value), lambda user: user not in known)
+    model.graph.eliminate_dead_code()
+
+
+def _is_constant(node: Node, known: Mapping[Node, object]) -> bool:
+    if node.op != "call_function" or _mutates(node) or any(n not in known for n in node.all_input_nodes):
+        return False
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _mutates(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or schema.is_mutable or "rand" in schema.name or "quantized_decomposed" in str(node.target)
+
+
+def _values(args: Iterable[object], known: Mapping[Node, object]) -> list[object]:
+    return [tree_map(lambda a: known[a] if isinstance(a, Node) else a, a) for a in args]
+
+
+def _call(
+    model: GraphModule, like: Node, target: object, *args: object, shape: Sequence[int] | None = None
+) -> Node:
+    """A call with the metadata of ``like``; ``shape`` is that of its result where it differs."""
     node = model.graph.call_function(target, args)  # type: ignore[arg-type]
     node.meta = dict(like.meta)
+    if shape is not None:
+        node.meta["val"] = like.meta["val"].new_empty(tuple(shape))
     return node
+
+
+def _attention(model: GraphModule, node: Node) -> Node | None:
+    """softmax(q @ k^T * scale + mask) @ v: each product has its own quantization."""
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    if given.get("enable_gqa") or given.get("dropout_p"):
+        return None
+    q, k, v = given["query"], given["key"], given["value"]
+    assert isinstance(q, Node)
+    assert isinstance(k, Node)
+    *batch, t, d = q.meta["val"].shape
+    n = k.meta["val"].shape[-2]
+    scale = given.get("scale")
+    scores = (*batch, t, n)
+    turned = _call(model, node, aten.transpose.int, k, -2, -1, shape=(*k.meta["val"].shape[:-2], d, n))
+    x = _call(model, node, aten.matmul.default, q, turned, shape=scores)
+    x = _call(model, node, aten.mul.Tensor, x, d**-0.5 if scale is None else scale, shape=scores)
+    if (mask := _mask(model, node, given, t, n)) is not None:
+        x = _call(model, node, aten.add.Tensor, x, mask, shape=scores)
+    x = _call(model, node, aten.softmax.int, x, -1, shape=scores)
+    return _call(model, node, aten.matmul.default, x, v)
+
+
+def _mask(model: GraphModule, node: Node, given: Mapping[str, object], t: int, n: int) -> object | None:
+    """What is added to the scores: a tensor of the graph, or 0 and -inf where a constant mask says so."""
+    if given.get("is_causal"):
+        return _buffer(model, node, "mask", torch.full((t, n), -torch.inf).triu(1))
+    mask = given.get("attn_mask")
+    if not isinstance(mask, Node) or mask.meta["val"].dtype != torch.bool:
+        return mask
+    allowed = _constant(model, mask)
+    if allowed is None or mask.op != "get_attr":
+        return _call(model, node, aten.where.ScalarOther, mask, 0.0, -torch.inf, shape=mask.meta["val"].shape)
+    return _buffer(model, node, "mask", torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf))
+
+
+def _decomposed(model: GraphModule, node: Node) -> Node | None:
+    """An einsum as the products and moves that PyTorch makes of it."""
+    values = tree_map(lambda a: a.meta["val"] if isinstance(a, Node) else a, node.args)
+    tensors = [v for v in tree_leaves(values) if isinstance(v, torch.Tensor)]
+    mode = next((v.fake_mode for v in tensors if isinstance(v, FakeTensor)), None)
+    if mode is None:
+        return None
+    traced = make_fx(lambda *xs: torch.einsum(values[0], *xs))(*tensors)
+    inner = iter(node.all_input_nodes)
+    env: dict[Node, Node] = {}
+    for each in traced.graph.nodes:
+        if each.op == "placeholder":
+            env[each] = next(inner)
+        elif each.op == "output":
+            result = each.args[0]
+            return env[result[0] if isinstance(result, (list, tuple)) else result]
+        else:
+            env[each] = copy = model.graph.node_copy(each, env.__getitem__)
+            copy.meta = {**node.meta, "val": each.meta["val"]}
+    return None
 
 
 def _identity(model: GraphModule, node: Node) -> Node | None:
@@ -63,7 +162,7 @@ def _batch_norm(model: GraphModule, node: Node) -> Node | None:
 
 def _divide(model: GraphModule, node: Node) -> Node | None:
     """Division by a number: multiplication by its reciprocal."""
-    x, divisor = node.args
+    x, divisor = node.args[:2]
     if not isinstance(divisor, (int, float)) or not divisor:
         return None
     return _call(model, node, aten.mul.Tensor, x, 1.0 / divisor)
@@ -77,7 +176,7 @@ def _reversed_subtract(model: GraphModule, node: Node) -> Node | None:
 
 
 def _constant(model: GraphModule, node: object) -> torch.Tensor | None:
-    if not isinstance(node, Node):
+    if not isinstance(node, Node) or node.op != "get_attr":
         return None
     value: object = model
     for part in str(node.target).split("."):
@@ -88,9 +187,10 @@ def _constant(model: GraphModule, node: object) -> torch.Tensor | None:
 
 def _buffer(model: GraphModule, like: Node, suffix: str, value: torch.Tensor) -> Node:
     name = f"{like.name}_{suffix}"
-    model.register_buffer(name, value.float())
+    value = value.float() if value.is_floating_point() else value
+    model.register_buffer(name, value)
     node = model.graph.get_attr(name)
-    node.meta = {**like.meta, "val": value.float()}
+    node.meta = {**like.meta, "val": value}
     return node
 
 
@@ -105,5 +205,7 @@ RULES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
     aten.batch_norm.default: _batch_norm,
     aten.div.Tensor: _divide,
     aten.rsub.Scalar: _reversed_subtract,
+    aten.scaled_dot_product_attention.default: _attention,
+    aten.einsum.default: _decomposed,
 }
 """Operator to its rewrite; None as a result leaves the node as it is."""

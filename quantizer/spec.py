@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -20,32 +21,55 @@ ACTIVATION_EPS = WEIGHT_EPS = 2.0**-24
 
 @dataclass(frozen=True)
 class Recipe:
-    """Widths and quantizers of a named recipe."""
+    """Quantizers by the role of a tensor; None leaves everything in binary32."""
 
     name: str
-    activation: QuantizationSpec
-    weight: QuantizationSpec
+    weight: QuantizationSpec | None
+    activation: QuantizationSpec | None
+    """Operands of convolutions and products."""
+    elementwise: QuantizationSpec | None
+    """Operands that elementwise operators, pools and interpolation read from memory."""
+    wide: QuantizationSpec | None
+    """Inputs of norms, and the residual tensors that feed one."""
+
+
+def activation_spec(bits: int) -> QuantizationSpec:
+    """Affine per-tensor codes of ``bits`` bits over the average of the batches' ranges."""
+    return QuantizationSpec(
+        dtype=torch.int8 if bits <= 8 else torch.int16,
+        quant_min=-(1 << (bits - 1)),
+        quant_max=(1 << (bits - 1)) - 1,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=AverageMinMaxObserver.with_args(eps=ACTIVATION_EPS),
+    )
+
+
+def weight_spec(bits: int, axis: int = 0) -> QuantizationSpec:
+    """Symmetric codes of ``bits`` bits in the narrow range, a scale per output channel, which is dimension ``axis``."""
+    return QuantizationSpec(
+        dtype=torch.int8 if bits <= 8 else torch.int16,
+        quant_min=1 - (1 << (bits - 1)),
+        quant_max=(1 << (bits - 1)) - 1,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=axis,
+        observer_or_fake_quant_ctr=WeightObserver.with_args(eps=WEIGHT_EPS),
+    )
+
+
+def _recipe(weights: int, activations: int) -> Recipe:
+    by_bits = {bits: activation_spec(bits) for bits in (4, 8, 16)}  # tensors share a quantizer by being the same object
+    return Recipe(
+        f"w{weights}a{activations}",
+        weight_spec(weights),
+        by_bits[activations],
+        by_bits[max(activations, 8)],
+        by_bits[16],
+    )
 
 
 RECIPES: dict[str, Recipe] = {
-    "w8a8": Recipe(
-        name="w8a8",
-        activation=QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-128,
-            quant_max=127,
-            qscheme=torch.per_tensor_affine,
-            observer_or_fake_quant_ctr=AverageMinMaxObserver.with_args(eps=ACTIVATION_EPS),
-        ),
-        weight=QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightObserver.with_args(eps=WEIGHT_EPS),
-        ),
-    )
+    **{r.name: r for r in (_recipe(8, 8), _recipe(4, 8), _recipe(4, 4), _recipe(8, 16), _recipe(16, 16))},
+    "f32": Recipe("f32", None, None, None, None),
 }
 
 
@@ -64,11 +88,15 @@ class Kind(Enum):
     PRODUCT = auto()
     """Integer operands, both activations; float result."""
     POOL = auto()
-    """Integer operand, float result."""
+    """Integer operand, float result: pools, reductions, interpolation."""
+    NORM = auto()
+    """Integer operand of many bits, float result."""
     ELEMENTWISE = auto()
-    """Float in, float out, one element at a time: fuses with what makes its operand."""
+    """Float in, float out, one element or row at a time: fuses with what makes its operand."""
     MOVE = auto()
     """Moves values: works on codes, so its result shares the operand's scale and zero point."""
+    SPLIT = auto()
+    """As MOVE, with several results."""
     MAX_POOL = auto()
     """As MOVE, and always on codes."""
 
@@ -79,20 +107,28 @@ def _overloads(kind: Kind, *names: str) -> dict[Any, Kind]:
 
 
 OPERATORS: dict[Any, Kind] = {
-    **_overloads(Kind.WEIGHTED, "conv2d", "linear"),
+    **_overloads(Kind.WEIGHTED, "conv2d", "linear", "conv1d", "conv_transpose2d"),
     **_overloads(Kind.PRODUCT, "matmul", "bmm", "mm"),
-    **_overloads(Kind.POOL, "avg_pool2d", "adaptive_avg_pool2d", "mean"),
-    **_overloads(Kind.ELEMENTWISE, "add", "add_", "sub", "sub_", "mul", "mul_"),
+    **_overloads(Kind.POOL, "avg_pool2d", "adaptive_avg_pool2d", "mean", "sum", "amax", "amin", "argmax"),
+    **_overloads(Kind.POOL, "upsample_bilinear2d"),
+    **_overloads(Kind.NORM, "layer_norm", "rms_norm"),
+    **_overloads(Kind.ELEMENTWISE, "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "pow", "neg", "abs"),
     **_overloads(Kind.ELEMENTWISE, "relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "clamp", "clamp_"),
     **_overloads(Kind.ELEMENTWISE, "clamp_min", "clamp_max", "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_"),
-    **_overloads(Kind.ELEMENTWISE, "sigmoid", "sigmoid_", "silu", "silu_", "tanh", "tanh_"),
+    **_overloads(Kind.ELEMENTWISE, "sigmoid", "sigmoid_", "silu", "silu_", "tanh", "tanh_", "gelu", "exp", "log"),
+    **_overloads(Kind.ELEMENTWISE, "sqrt", "rsqrt", "reciprocal", "erf", "minimum", "maximum", "where", "floor"),
+    **_overloads(Kind.ELEMENTWISE, "softmax", "_softmax", "leaky_relu", "softplus", "ge", "gt", "le", "lt", "eq", "ne"),
     **_overloads(Kind.MOVE, "flatten", "view", "reshape", "permute", "transpose", "t", "squeeze", "unsqueeze"),
     **_overloads(Kind.MOVE, "contiguous", "clone", "dropout", "detach", "pad", "constant_pad_nd", "cat", "alias"),
+    **_overloads(Kind.MOVE, "slice", "select", "narrow", "expand", "expand_as", "repeat", "unflatten", "movedim"),
+    **_overloads(Kind.MOVE, "pixel_shuffle", "pixel_unshuffle", "stack", "roll", "im2col", "upsample_nearest2d"),
+    **_overloads(Kind.SPLIT, "split", "split_with_sizes", "chunk", "unbind"),
+    operator.getitem: Kind.MOVE,
     **_overloads(Kind.MAX_POOL, "max_pool2d"),
 }
 """The table that drives annotation: an operator that is not here stays float, and the report says so."""
 
-FLOAT_RESULT = frozenset({Kind.WEIGHTED, Kind.PRODUCT, Kind.POOL, Kind.ELEMENTWISE})
+FLOAT_RESULT = frozenset({Kind.WEIGHTED, Kind.PRODUCT, Kind.POOL, Kind.NORM, Kind.ELEMENTWISE})
 MAX_CHAIN_OPERANDS = 2
 """Tensors that a chain of elementwise ops may take beside the one that flows through: the VCU has four streams."""
 
