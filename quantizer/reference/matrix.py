@@ -1,8 +1,8 @@
-"""conv2d, linear and matmul: exact integer sums, then one scale and one bias."""
+"""Convolutions, linear and matmul: exact integer sums, then one scale and one bias; binary32 sums are sequential."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from isa import numerics
 from isa.errors import UnsupportedError
-from quantizer.reference.values import Lazy, Weight, as_float, as_lazy, as_weight
+from quantizer.reference.values import Lazy, Weight, as_float, as_lazy, as_weight, is_float
 
 FLOAT32_EXACT = 2.0**24
 """Integers up to here are binary32, so sums that stay below are exact in any order."""
@@ -34,12 +34,17 @@ def conv2d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    """x int8 [N, C, H, W] (*) w int8 [O, C/groups, kh, kw] -> binary32 [N, O, H', W'], channels last in memory."""
+    """x codes [N, C, H, W] (*) w codes [O, C/groups, kh, kw] -> binary32 [N, O, H', W'], channels last in memory.
+
+    Of two binary32 tensors the sum is sequential: (c, kh, kw) order, every step rounded.
+    """
+    if is_float(x) and is_float(weight):
+        return _conv_f32(x, weight, bias, pair(stride), padding, pair(dilation), groups)
     x, w = as_lazy(x, "conv2d"), as_weight(weight, "conv2d")
     kernel, step, spread = w.codes.shape[2:], pair(stride), pair(dilation)
     pads = _paddings(padding, kernel, spread)
     batched = x if x.codes.dim() == 4 else x.moved(x.codes[None])
-    if groups == 1 and w.symmetric:
+    if groups == 1 and w.plain and x.codes.dtype is torch.int8:
         acc = _integer_conv(batched, w, step, pads, spread)
     else:
         acc = _float_conv(batched, w, step, pads, spread, groups)
@@ -61,28 +66,118 @@ def convolution(
 ) -> torch.Tensor:
     """aten.convolution: conv2d, unless transposed."""
     if transposed:
-        raise UnsupportedError("transposed convolution: the machine has none; resize and convolve instead")
+        return conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
+def conv1d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """conv2d of one row: x [N, C, L], w [O, C/groups, k]."""
+    taller = x.moved(x.codes[..., None, :]) if isinstance(x, Lazy) else as_float(x)[..., None, :]
+    w = weight if isinstance(weight, torch.Tensor) else as_weight(weight, "conv1d")
+    w = w[..., None, :] if isinstance(w, torch.Tensor) else Weight(w.codes[..., None, :], w.scales, w.zeros)
+    one = [pair(v)[-1] for v in (stride, padding, dilation)]
+    return conv2d(taller, w, bias, (1, one[0]), (0, one[1]), (1, one[2]), groups)[..., 0, :]
+
+
+def conv_transpose2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> torch.Tensor:
+    """Transposed convolution, w [C, O/groups, kh, kw] with a scale per O: exact integer sums, in binary64."""
+    if is_float(x) or not isinstance(weight, Weight):
+        raise UnsupportedError("conv_transpose2d works on codes and a weight quantized per output channel, axis 1")
+    x = as_lazy(x, "conv_transpose2d")
+    if groups != 1:
+        raise UnsupportedError(f"conv_transpose2d with {groups} groups: use one")
+    centred = weight.codes.double() - weight.zeros.double().view(1, -1, 1, 1)
+    acc = functional.conv_transpose2d(
+        x.codes.double() - x.zero, centred, None, stride, padding, output_padding, groups, dilation  # type: ignore[arg-type]
+    )
+    scale = weight.product_scale(x.scale)
+    y = numerics.accumulate_to_float(acc.permute(0, 2, 3, 1), scale, None if bias is None else as_float(bias))
+    return y.permute(0, 3, 1, 2)
+
+
+def _conv_f32(
+    x: object, weight: object, bias: object, step: tuple[int, int], padding: object, spread: tuple[int, int], groups: int
+) -> torch.Tensor:
+    image, w = as_float(x), as_float(weight)
+    kernel = (w.shape[2], w.shape[3])
+    left, right, top, bottom = _paddings(padding, kernel, spread)  # type: ignore[arg-type]
+    image = functional.pad(image, (left, right, top, bottom))
+    n, c, h, width = image.shape
+    size = [(s - d * (k - 1) - 1) // t + 1 for s, k, t, d in zip((h, width), kernel, step, spread, strict=True)]
+    columns = functional.unfold(image, kernel, spread, 0, step).transpose(1, 2)  # [N, L, C*kh*kw]
+    per_in, per_out = c // groups, w.shape[0] // groups
+    depth = per_in * kernel[0] * kernel[1]
+    parts = [
+        numerics.matmul_f32(
+            columns[..., g * depth : (g + 1) * depth].reshape(-1, depth),
+            w[g * per_out : (g + 1) * per_out].reshape(per_out, -1),
+        )
+        for g in range(groups)
+    ]
+    y = torch.cat(parts, 1)
+    y = y if bias is None else y + as_float(bias)
+    return y.view(n, *size, -1).permute(0, 3, 1, 2)
+
+
 def linear(x: object, weight: object, bias: object = None) -> torch.Tensor:
-    """x int8 [..., K], w int8 [O, K] -> binary32 [..., O]."""
+    """x codes [..., K], w codes [O, K] -> binary32 [..., O]; of binary32 tensors sequential sums."""
+    if is_float(x) and is_float(weight):
+        rows = as_float(x)
+        y = numerics.matmul_f32(rows.reshape(-1, rows.shape[-1]), as_float(weight))
+        y = y if bias is None else y + as_float(bias)
+        return y.view(*rows.shape[:-1], -1)
     x, w = as_lazy(x, "linear"), as_weight(weight, "linear")
     rows = x.codes.reshape(-1, x.codes.shape[-1])
-    if w.symmetric:
+    if w.plain and rows.dtype is torch.int8:
         acc = numerics.matmul_i8(rows, w.rows)
         acc = acc.sub_(x.zero * w.sums) if x.zero else acc
     else:
-        acc = ((rows.double() - x.zero) @ w.centred.t()).to(torch.int32)
+        acc = (rows.double() - x.zero) @ w.centred.t()
     y = numerics.accumulate_to_float(acc, w.product_scale(x.scale), None if bias is None else as_float(bias))
     return y.view(*x.codes.shape[:-1], -1)
 
 
 def matmul(a: object, b: object) -> torch.Tensor:
-    """a int8 [..., M, K], b int8 [..., K, N] -> binary32 [..., M, N]; float64 holds every partial sum exactly."""
+    """a codes [..., M, K], b codes [..., K, N] -> binary32 [..., M, N]; of binary32 tensors sequential sums."""
+    if is_float(a) and is_float(b):
+        return _by_matrix(as_float(a), as_float(b), numerics.matmul_f32)
+    if isinstance(b, Weight):
+        raise UnsupportedError("matmul with a weight that has a scale per channel: use linear")
     a, b = as_lazy(a, "matmul"), as_lazy(b, "matmul")
-    acc = torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero).to(torch.int32)
+    if a.codes.dtype is b.codes.dtype is torch.int8:
+        left, right = a.zero, b.zero
+        acc = _by_matrix(a.codes, b.codes, lambda m, n: numerics.matmul_zero(m, left, n, right))
+    else:
+        acc = torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero)
     return numerics.accumulate_to_float(acc, numerics.product_scale(a.scale, b.scale))
+
+
+def _by_matrix(
+    a: torch.Tensor, b: torch.Tensor, product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """``product(a [M, K], b^T [N, K])`` for every matrix of a batch."""
+    batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    rows = a.expand(*batch, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
+    columns = b.transpose(-1, -2).expand(*batch, b.shape[-1], b.shape[-2]).reshape(-1, b.shape[-1], b.shape[-2])
+    parts = [product(m.contiguous(), n.contiguous()) for m, n in zip(rows, columns, strict=True)]
+    return torch.stack(parts).view(*batch, a.shape[-2], b.shape[-1])
 
 
 def _paddings(
@@ -132,14 +227,13 @@ def _float_conv(
     x: Lazy, w: Weight, step: tuple[int, int], pads: tuple[int, int, int, int], spread: tuple[int, int], groups: int
 ) -> torch.Tensor:
     """Grouped convolution of the exact integers in the narrowest float that holds every partial sum; NHWC."""
-    fits = w.magnitude * ACTIVATION_SPAN < FLOAT32_EXACT and float_conv_is_exact()
+    fits = w.magnitude * x.span < FLOAT32_EXACT and float_conv_is_exact()
     dtype, kernel = (torch.float32, w.centred32) if fits else (torch.float64, w.centred)
     image = x.codes.to(dtype).sub_(x.zero)
     frame = (0, 0) if pads[0] != pads[1] or pads[2] != pads[3] else (pads[2], pads[0])
     if frame == (0, 0) and any(pads):
         image = functional.pad(image, pads)
     acc = functional.conv2d(image, kernel, None, step, frame, spread, groups)
-    acc = acc if fits else acc.to(torch.int32)
     return acc.permute(0, 2, 3, 1)
 
 

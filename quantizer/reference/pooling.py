@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from isa import numerics
-from quantizer.reference.matrix import ACTIVATION_SPAN, FLOAT32_EXACT, pair
+from quantizer.reference.matrix import FLOAT32_EXACT, pair
 from quantizer.reference.values import Lazy, as_lazy
 
 
@@ -26,7 +26,7 @@ def max_pool2d(
     step = pair(stride) if stride != () and stride != [] else pair(kernel)
     values = x.codes.float() if isinstance(x, Lazy) else x
     y = functional.max_pool2d(values, pair(kernel), step, pair(padding), pair(dilation), ceil_mode)
-    return x.moved(y.to(torch.int8)) if isinstance(x, Lazy) else y
+    return x.moved(y.to(x.codes.dtype)) if isinstance(x, Lazy) else y
 
 
 def max_pool2d_tuple(*args: Any, **kwargs: Any) -> tuple[Lazy | torch.Tensor]:
@@ -72,15 +72,101 @@ def mean(
     x: object, dim: int | Sequence[int] | None = None, keepdim: bool = False, dtype: object = None
 ) -> torch.Tensor:
     """Mean over ``dim`` (all, if None or empty) from the exact integer sum."""
+    if isinstance(x, torch.Tensor):
+        rows, shape = _rows(x, dim, keepdim)
+        return numerics.mean_rows(rows).view(shape)
     x = as_lazy(x, "mean")
     axes = [dim] if isinstance(dim, int) else list(dim or range(x.codes.dim()))
     count = prod(x.codes.shape[a] for a in axes)
     return numerics.sum_to_mean(_centred(x, count).sum(axes, keepdim=keepdim), x.scale, count)
 
 
+def total(
+    x: object, dim: int | Sequence[int] | None = None, keepdim: bool = False, dtype: object = None
+) -> torch.Tensor:
+    """Sum over ``dim`` (all, if None or empty): exact for codes, of 40 bits below the largest for binary32."""
+    if isinstance(x, torch.Tensor):
+        rows, shape = _rows(x, dim, keepdim)
+        return numerics.sum_rows(rows).view(shape)
+    x = as_lazy(x, "sum")
+    rows, shape = _rows((x.codes.to(torch.int32) - x.zero).double(), dim, keepdim)
+    return (rows.sum(-1).float() * numerics.fp32(x.scale)).view(shape)
+
+
+def _rows(
+    x: torch.Tensor, dim: int | Sequence[int] | None, keepdim: bool
+) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """What is reduced as one last axis, and the shape of the result."""
+    axes = [dim] if isinstance(dim, int) else list(dim or range(x.dim()))
+    axes = sorted(a % x.dim() for a in axes)
+    kept = [a for a in range(x.dim()) if a not in axes]
+    shape = [1 if a in axes else x.shape[a] for a in range(x.dim()) if keepdim or a in kept]
+    return x.permute(*kept, *axes).reshape(prod(x.shape[a] for a in kept), -1), tuple(shape)
+
+
+def amax(x: object, dim: int | Sequence[int] = (), keepdim: bool = False) -> Lazy | torch.Tensor:
+    """Maximum over ``dim``; codes give codes."""
+    return _extreme(x, dim, keepdim, torch.amax, numerics.row_max)
+
+
+def amin(x: object, dim: int | Sequence[int] = (), keepdim: bool = False) -> Lazy | torch.Tensor:
+    """Minimum over ``dim``; codes give codes."""
+    return _extreme(x, dim, keepdim, torch.amin, numerics.row_min)
+
+
+def _extreme(
+    x: object, dim: int | Sequence[int], keepdim: bool, codes: Callable[..., torch.Tensor], rows: Callable[..., Any]
+) -> Lazy | torch.Tensor:
+    if isinstance(x, Lazy):
+        return x.moved(codes(x.codes, dim, keepdim))
+    assert isinstance(x, torch.Tensor)
+    flat, shape = _rows(x, dim, keepdim)
+    return rows(flat).view(shape)
+
+
+def argmax(x: object, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:
+    """Index of the first maximum, int64."""
+    return (x.codes if isinstance(x, Lazy) else x).argmax(dim, keepdim)  # type: ignore[union-attr]
+
+
+def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
+    """Interpolation of [N, C, H, W]; nearest moves codes, bilinear gives binary32."""
+
+    def operation(x: Lazy | torch.Tensor, *args: Any, **kwargs: Any) -> Lazy | torch.Tensor:
+        height, width = (x.codes if isinstance(x, Lazy) else x).shape[-2:]
+        size, corners = _target(kind, (height, width), args, kwargs)
+        places = [numerics.resize_scale(n, m, corners, kind == "nearest") for n, m in zip((height, width), size, strict=True)]
+        num, den, phase = zip(*places, strict=True)
+        if kind == "nearest":
+            values = x.codes if isinstance(x, Lazy) else x
+            y = numerics.nearest(values.permute(0, 2, 3, 1), size, num, den, phase).permute(0, 3, 1, 2)
+            return x.moved(y) if isinstance(x, Lazy) else y
+        lazy = (x.zero, x.scale) if isinstance(x, Lazy) else (0, 0.0)
+        values = x.codes if isinstance(x, Lazy) else x
+        return numerics.bilinear(values.permute(0, 2, 3, 1), size, num, den, phase, *lazy).permute(0, 3, 1, 2)
+
+    return operation
+
+
+def _target(
+    kind: str, shape: tuple[int, int], args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[tuple[int, int], bool]:
+    """Output size and ``align_corners`` of the overloads of upsample; scales must hit the size exactly."""
+    size = args[0] if args else kwargs.get("output_size", kwargs.get("size"))
+    rest = list(args[1:])
+    corners = bool(rest.pop(0)) if kind == "bilinear" and rest else bool(kwargs.get("align_corners", False))
+    scales = next((s for s in rest if isinstance(s, (list, tuple))), kwargs.get("scale_factors"))
+    if size is None:
+        assert scales is not None
+        size = tuple(int(n * s) for n, s in zip(shape, scales, strict=True))
+        if not corners and any(n * s != m for n, s, m in zip(shape, scales, size, strict=True)):
+            raise UnsupportedError(f"interpolation by {tuple(scales)} does not give whole sizes: give output sizes")
+    return (size[0], size[1]), corners
+
+
 def _centred(x: Lazy, taps: int) -> torch.Tensor:
     """q - z in the narrowest float whose sums of ``taps`` values are exact."""
-    dtype = torch.float32 if taps * ACTIVATION_SPAN < FLOAT32_EXACT else torch.float64
+    dtype = torch.float32 if taps * x.span < FLOAT32_EXACT else torch.float64
     return x.codes.to(dtype).sub_(x.zero)
 
 

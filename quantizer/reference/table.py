@@ -9,7 +9,10 @@ from typing import Any
 import torch
 import torch.ao.quantization.fx._decomposed
 
+import quantizer.codebook  # registers its operators
+from isa import numerics
 from quantizer.reference import matrix, pointwise, pooling
+from quantizer.reference.values import Codes, Lazy, as_float
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -27,6 +30,10 @@ def _named(function: Callable[..., Any], *names: str) -> dict[Any, Callable[...,
 def addmm(bias: Any, x: Any, weight: Any) -> torch.Tensor:
     """bias + x @ weight, where weight is the transpose of a constant [O, K]."""
     return pointwise.add(matrix.matmul(x, weight), bias)
+
+
+def _decoded(q: Any, codebook: Any, zero: int, scale: float) -> Lazy:
+    return Lazy(numerics.decode(q.values if isinstance(q, Codes) else q, codebook), scale, zero)
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
@@ -74,6 +81,58 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.same, "contiguous", "clone", "detach", "detach_", "alias", "dropout", "dropout_"),
     **_named(pointwise.same, "feature_dropout", "lift_fresh_copy", "_assert_tensor_metadata"),
     **_named(pointwise.to, "to", "_to_copy"),
+    **_named(matrix.conv1d, "conv1d"),
+    **_named(matrix.conv_transpose2d, "conv_transpose2d"),
+    **_named(pointwise.gelu, "gelu", "gelu_"),
+    **_named(pointwise.softmax, "softmax", "_softmax"),
+    **_named(pointwise.layer_norm, "layer_norm"),
+    **_named(lambda *a: (pointwise.layer_norm(*a),), "native_layer_norm"),
+    **_named(pointwise.rms_norm, "rms_norm"),
+    **_named(pointwise.exp, "exp"),
+    **_named(pointwise.log, "log"),
+    **_named(pointwise.erf, "erf"),
+    **_named(pointwise.sqrt, "sqrt"),
+    **_named(pointwise.rsqrt, "rsqrt"),
+    **_named(pointwise.reciprocal, "reciprocal"),
+    **_named(pointwise.absolute, "abs"),
+    **_named(pointwise.floor, "floor"),
+    **_named(pointwise.negative, "neg"),
+    **_named(pointwise.div, "div", "div_"),
+    **_named(pointwise.power, "pow"),
+    **_named(pointwise.minimum, "minimum"),
+    **_named(pointwise.maximum, "maximum"),
+    **_named(pointwise.ge, "ge"),
+    **_named(pointwise.gt, "gt"),
+    **_named(pointwise.eq, "eq"),
+    **_named(pointwise.le, "le"),
+    **_named(pointwise.lt, "lt"),
+    **_named(pointwise.ne, "ne"),
+    **_named(pointwise.where, "where"),
+    **_named(pooling.total, "sum"),
+    **_named(pooling.amax, "amax"),
+    **_named(pooling.amin, "amin"),
+    **_named(pooling.argmax, "argmax"),
+    **_named(pooling.upsample("bilinear"), "upsample_bilinear2d"),
+    **_named(pooling.upsample("nearest"), "upsample_nearest2d"),
+    **_named(pointwise.split, "split"),
+    **_named(pointwise.split_with_sizes, "split_with_sizes"),
+    **_named(pointwise.chunk, "chunk"),
+    **_named(pointwise.unbind, "unbind"),
+    **_named(pointwise.slice_, "slice"),
+    **_named(pointwise.select, "select"),
+    **_named(pointwise.narrow, "narrow"),
+    **_named(pointwise.expand, "expand"),
+    **_named(pointwise.expand_as, "expand_as"),
+    **_named(pointwise.repeat, "repeat"),
+    **_named(pointwise.unflatten, "unflatten"),
+    **_named(pointwise.movedim, "movedim"),
+    **_named(pointwise.pixel_shuffle, "pixel_shuffle"),
+    **_named(pointwise.pixel_unshuffle, "pixel_unshuffle"),
+    **_named(pointwise.roll, "roll"),
+    **_named(pointwise.stack, "stack"),
+    **_named(pointwise.im2col, "im2col"),
+    torch.ops.quartic.quantize_codebook.default: lambda x, thresholds: Codes(numerics.encode(as_float(x), thresholds)),
+    torch.ops.quartic.dequantize_codebook.default: _decoded,
     operator.getitem: operator.getitem,
 }
 """Every operator that the reference computes; others are reported together before anything runs."""

@@ -10,29 +10,36 @@ import torch
 from isa import numerics
 from isa.errors import UnsupportedError
 
-UNSIGNED_OFFSET = 128
-"""uint8 codes are held as q - 128 with zero point z - 128: the same values."""
+OFFSETS = {torch.int8: 0, torch.uint8: 128, torch.int16: 0, torch.uint16: 32768}
+"""Unsigned codes are held as q - offset with zero point z - offset: the same values."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """A quantized tensor: int8 ``values`` whose graph dtype is ``values + offset``."""
+    """A quantized tensor: int8 or int16 ``values`` whose graph dtype is ``values + offset``."""
 
     values: torch.Tensor
     offset: int = 0
 
     def plain(self) -> torch.Tensor:
-        """The tensor as the graph knows it (int8 or uint8)."""
-        return (self.values.to(torch.int16) + self.offset).to(torch.uint8) if self.offset else self.values
+        """The tensor as the graph knows it."""
+        if not self.offset:
+            return self.values
+        return (self.values.to(torch.int32) + self.offset).to(torch.uint8 if self.offset == 128 else torch.uint16)
 
 
 @dataclass(frozen=True)
 class Lazy:
-    """(codes - zero) * fp32(scale), not computed until an op wants binary32; codes are int8 of any shape."""
+    """(codes - zero) * fp32(scale), not computed until an op wants binary32; codes are int8 or int16 of any shape."""
 
     codes: torch.Tensor
     scale: float
     zero: int
+
+    @property
+    def span(self) -> int:
+        """Largest |q - zero| of codes of this type."""
+        return 255 if self.codes.dtype is torch.int8 else 65535
 
     def float(self) -> torch.Tensor:
         """The binary32 tensor."""
@@ -49,7 +56,7 @@ class Lazy:
 
 @dataclass(frozen=True)
 class Weight:
-    """Constant int8 codes [O, ...] with a double scale and an integer zero point per output channel [O]."""
+    """Constant int8 or int16 codes [O, ...] with a double scale and an integer zero point per output channel [O]."""
 
     codes: torch.Tensor
     scales: torch.Tensor
@@ -59,6 +66,11 @@ class Weight:
     def symmetric(self) -> bool:
         """Whether every zero point is 0."""
         return not bool(self.zeros.any())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the fast product of int8 codes applies."""
+        return self.symmetric and self.codes.dtype is torch.int8
 
     @cached_property
     def rows(self) -> torch.Tensor:
@@ -102,10 +114,15 @@ def as_float(x: object) -> torch.Tensor:
     return x.float() if isinstance(x, (Lazy, Weight)) else x  # type: ignore[return-value]
 
 
+def is_float(x: object) -> bool:
+    """Whether ``x`` is a binary32 tensor that nothing has quantized."""
+    return isinstance(x, torch.Tensor)
+
+
 def as_lazy(x: object, op: str) -> Lazy:
     """``x`` if it is quantized; raises UnsupportedError, for the machine computes ``op`` on integers."""
     if not isinstance(x, Lazy):
-        raise UnsupportedError(f"{op} works on int8, but its operand is float: quantize it")
+        raise UnsupportedError(f"{op} works on codes, but its operand is float: quantize it")
     return x
 
 

@@ -154,8 +154,14 @@ def _attribute(q: GraphModule, target: str) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
+def has_codes(q: GraphModule) -> bool:
+    """Whether anything in the graph is quantized."""
+    return any("quantize_" in str(node.target) for node in q.graph.nodes if node.op == "call_function")
+
+
 def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
-    """Every node that breaks a rule, with the rule."""
+    """Every node that breaks a rule, with the rule; matrix products in binary32 belong to graphs without any codes."""
+    quantized = has_codes(q)
     for node in q.graph.nodes:
         if node.op == "call_module" and node.users:
             yield node, "calls of submodules are not supported: export the model with torch.export"
@@ -164,16 +170,16 @@ def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
         if node.target not in FUNCTIONS:
             yield node, "the machine has no such operator"
             continue
-        for operand in _integer_operands(node):
+        for operand in _integer_operands(node) if quantized else ():
             if not is_quantized(operand):
-                yield node, f"works on int8, but operand {operand.name} is float: quantize it"
+                yield node, f"works on codes, but operand {operand.name} is float: quantize it"
 
 
 def _integer_operands(node: Node) -> list[Node]:
     match kind_of(node):
         case Kind.WEIGHTED | Kind.PRODUCT:
             return [a for a in node.args[:2] if isinstance(a, Node)]
-        case Kind.POOL:
+        case Kind.POOL if "pool" in str(node.target):
             return [a for a in node.args[:1] if isinstance(a, Node)]
         case _:
             return []
@@ -183,6 +189,8 @@ def is_quantized(node: Node) -> bool:
     """Whether ``node`` is a dequantize, or moves values of one."""
     if node.op == "call_function" and "dequantize_per" in str(node.target):
         return True
-    if kind_of(node) in (Kind.MOVE, Kind.MAX_POOL):
+    if "dequantize_codebook" in str(node.target):
+        return True
+    if kind_of(node) in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL):
         return all(is_quantized(operand) for operand in node.all_input_nodes)
     return False

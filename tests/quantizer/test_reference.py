@@ -294,7 +294,7 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
     class Strange(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU())
+            self.inner = nn.Sequential(nn.Conv2d(3, 4, 1), nn.CELU())
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """Features."""
@@ -305,13 +305,23 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
         reference(q)
     text = str(caught.value)
     assert text.startswith("2 node(s) cannot run on the machine:")
-    assert "gelu (aten.gelu) in inner.1" in text
+    assert "celu (aten.celu) in inner.1" in text
     assert "cumsum (aten.cumsum) in (root), test_reference.py:" in text
 
 
 def test_a_float_operand_of_an_integer_operator_is_named() -> None:
-    q = torch.export.export(nn.Conv2d(3, 4, 1).eval(), (IMAGE,)).module()
-    with pytest.raises(UnsupportedError, match=r"conv2d.*works on int8, but operand .* is float: quantize it"):
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            codes = torch.ops.quantized_decomposed.quantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)
+            y = torch.ops.quantized_decomposed.dequantize_per_tensor(codes, 0.1, 0, -128, 127, torch.int8)
+            return self.conv(y)
+
+    q = torch.export.export(Mixed().eval(), (IMAGE,)).module()
+    with pytest.raises(UnsupportedError, match=r"conv2d.*works on codes, but operand .* is float: quantize it"):
         reference(q)  # type: ignore[arg-type]
 
 
