@@ -68,8 +68,9 @@ class IntType(ParametrizedAttribute, TypeAttribute):
             raise VerifyException(f"width must be one of {WIDTHS}, got {self.width.data}")
         if not (math.isfinite(self.scale.data) and self.scale.data > 0):
             raise VerifyException(f"scale must be positive and finite, got {self.scale.data!r}")
-        if not self.low <= self.zero.data <= self.high:
-            raise VerifyException(f"zero must be in [{self.low}, {self.high}], got {self.zero.data}")
+        low, high = (-128, 127) if self.codebook.data else (self.low, self.high)  # zero counts in a codebook's entries
+        if not low <= self.zero.data <= high:
+            raise VerifyException(f"zero must be in [{low}, {high}], got {self.zero.data}")
         if self.codebook.data and (self.width.data, len(self.codebook.data)) != (4, 16):
             raise VerifyException("a codebook has 16 entries and belongs to width 4")
 

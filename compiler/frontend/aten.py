@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import int_type, shape_of
+from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.frontend import aten_layout as layout
-from compiler.frontend import aten_pool
+from compiler.frontend import aten_moves as moves
+from compiler.frontend import aten_pool, aten_rows
 from compiler.frontend.aten_moves import pair
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import (
@@ -72,9 +74,10 @@ def conv2d_named_padding(
 
 
 def _kernel(w: Value) -> tuple[int, ...]:
-    if not isinstance(w, Weight) or w.codes.ndim != 4:
+    shape = _shape(w) if isinstance(w, (Weight, Constant)) else ()
+    if len(shape) != 4:
         raise Refusal("needs a quantized constant weight [O, C/g, kh, kw]", "quantize this layer's weight")
-    return w.codes.shape[2:]
+    return shape[2:]
 
 
 def convolution(
@@ -89,9 +92,9 @@ def convolution(
     output_padding: Pair,
     groups: int,
 ) -> Value:
-    """``aten.convolution``, not transposed."""
+    """``aten.convolution``."""
     if transposed:
-        raise Refusal("transposed convolutions are not supported", "upsample and convolve instead")
+        return conv_transpose2d(g, x, w, bias, stride, padding, output_padding, groups, dilation)
     return conv2d(g, x, w, bias, stride, padding, dilation, groups)
 
 
@@ -105,15 +108,106 @@ def _conv(
     dilation: tuple[int, int],
     groups: int,
 ) -> Value:
-    source = g.ints(x)
+    source = g.factor(x)
     kernel = _kernel(w)
     if len(shape_of(source)) != 4:
         raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
     qnn.conv_shape(shape_of(source), (*_shape(w)[:2], *kernel), strides, padding, dilation, groups)
-    codes, scale = g.weight(w, source)
+    codes, scale, zeros = g.weight(w, source)
     vector = g.bias(bias, shape_of(codes)[0])
-    op = qnn.Conv2dOp(source, codes, scale, vector, strides=strides, padding=padding, dilation=dilation, groups=groups)
-    return Float(g.add(op))
+    return Float(
+        g.add(
+            qnn.Conv2dOp(
+                source,
+                codes,
+                scale,
+                vector,
+                strides=strides,
+                padding=padding,
+                dilation=dilation,
+                groups=groups,
+                weight_zeros=zeros,
+            )
+        )
+    )
+
+
+def conv1d(
+    g: Graph,
+    x: Value,
+    w: Value,
+    bias: Value | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Value:
+    """``aten.conv1d``: the convolution of one row."""
+    (n, c, length), (o, k, taps) = _shape(x), _shape(w)
+    row = moves.reshape(g, x, (n, c, 1, length))
+    if isinstance(w, Weight):
+        w = replace(w, codes=w.codes.reshape(o, k, 1, taps))
+    elif isinstance(w, Constant):
+        w = Constant(w.array.reshape(o, k, 1, taps))
+    one = [moves.pair(value)[-1] for value in (stride, padding, dilation)]
+    y = conv2d(g, row, w, bias, (1, one[0]), (0, one[1]), (1, one[2]), groups)
+    return moves.reshape(g, y, (n, o, _shape(y)[-1]))
+
+
+def conv_transpose2d(
+    g: Graph,
+    x: Value,
+    w: Value,
+    bias: Value | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+) -> Value:
+    """``aten.conv_transpose2d``, w [C, O, kh, kw]: a convolution with s*s times the channels, shuffled into pixels.
+
+    Output s*m + r takes the taps r, r + s, ... of inputs m, m - 1, ...: a convolution for each phase r.
+    """
+    if groups != 1 or moves.pair(dilation) != (1, 1):
+        raise Refusal("transposed convolutions have one group and no dilation", "upsample and convolve instead")
+    if not isinstance(w, Weight) or w.codes.ndim != 4 or w.axis not in (None, 1):
+        raise Refusal("needs a quantized constant weight [C, O, kh, kw]", "quantize this layer's weight per output, axis 1")
+    (sh, sw), (top, left), extra = moves.pair(stride), moves.pair(padding), moves.pair(output_padding)
+    n, _, height, width = _shape(x)
+    o, kernel = w.codes.shape[1], w.codes.shape[2:]
+    th, tw = -(-kernel[0] // sh), -(-kernel[1] // sw)
+    phases = _phases(w, (sh, sw), (th, tw))
+    vector = None if bias is None else Constant(np.tile(_bias_array(bias), sh * sw))
+    y = _conv(g, x, phases, vector, (1, 1), (th - 1, tw - 1, th - 1, tw - 1), (1, 1), 1)
+    rows, columns = height + th - 1, width + tw - 1
+    y = moves.reshape(g, y, (n, sh, sw, o, rows, columns))
+    y = moves.permute(g, y, (0, 3, 4, 1, 5, 2))
+    y = moves.reshape(g, y, (n, o, rows * sh, columns * sw))
+    out = ((height - 1) * sh - 2 * top + kernel[0] + extra[0], (width - 1) * sw - 2 * left + kernel[1] + extra[1])
+    if top + out[0] > rows * sh or left + out[1] > columns * sw:
+        raise Refusal(f"output_padding {extra} reaches behind the last input", "use a smaller output_padding")
+    y = moves.cut(g, y, 2, top, out[0])
+    return moves.cut(g, y, 3, left, out[1])
+
+
+def _bias_array(bias: Any) -> Any:
+    return bias.dequantized() if isinstance(bias, Weight) else bias.array
+
+
+def _phases(w: Weight, stride: tuple[int, int], taps: tuple[int, int]) -> Weight:
+    """Weights [sh*sw*O, C, th, tw] of the phases (rows, columns, outputs); taps that a phase lacks are zero points."""
+    c, o, kh, kw = w.codes.shape
+    (sh, sw), (th, tw) = stride, taps
+    zeros = np.broadcast_to(w.zero, (o,))
+    whole = np.empty((sh, sw, o, c, th, tw), w.codes.dtype)
+    whole[...] = zeros.reshape(o, 1, 1, 1)
+    for i in range(kh):
+        for j in range(kw):
+            tap = (th - 1 - i // sh, tw - 1 - j // sw)
+            whole[i % sh, j % sw, :, :, tap[0], tap[1]] = w.codes[:, :, i, j].T
+    repeated = (np.tile(np.broadcast_to(v, (o,)), sh * sw) for v in (w.scale, zeros))
+    return Weight(whole.reshape(-1, c, th, tw), *repeated, 0, w.width)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -130,29 +224,28 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def linear(g: Graph, x: Value, w: Value, bias: Value | None = None) -> Value:
     """``aten.linear``: x [..., K], w [O, K]."""
-    source = g.ints(x)
-    codes, scale = g.weight(w, source)
-    return Float(g.add(qnn.LinearOp(source, codes, scale, g.bias(bias, shape_of(codes)[0]))))
+    source = g.factor(x)
+    codes, scale, zeros = g.weight(w, source)
+    return Float(g.add(qnn.LinearOp(source, codes, scale, g.bias(bias, shape_of(codes)[0]), weight_zeros=zeros)))
 
 
 def matmul(g: Graph, a: Value, b: Value) -> Value:
     """``aten.matmul``, ``mm`` and ``bmm``; a quantized constant b [K, N] makes it a linear."""
     if isinstance(b, Weight) and b.codes.ndim == 2 and not isinstance(a, Weight):
         return linear(g, a, b.permute((1, 0)))
-    left, right = g.ints(a), g.ints(b)
-    check_product_sum(int_type(left), int_type(right), shape_of(left)[-1])
-    _check_batches(shape_of(left), shape_of(right))
+    left, right = g.factor(a), g.factor(b)
+    if is_int(left) and is_int(right):
+        check_product_sum(int_type(left), int_type(right), shape_of(left)[-1])
+    batch = qnn.matmul_shape(shape_of(left), shape_of(right))[:-2]
+    if math.prod(shape_of(right)[:-2]) != 1:  # one right factor serves all; else every product has its pair
+        left, right = (_repeated(g, value, batch) for value in (left, right))
     return Float(g.add(qnn.MatmulOp(left, right)))
 
 
-def _check_batches(a: Sequence[int], b: Sequence[int]) -> None:
-    """Either one right factor for all, or a pair of factors per product: the machine repeats no matrices."""
-    left, right = math.prod(a[:-2]), math.prod(b[:-2])
-    if right != 1 and not left == right == math.prod(qnn.matmul_shape(tuple(a), tuple(b))[:-2]):
-        raise Refusal(
-            f"a product of {left} by {right} matrices (shapes {list(a)} and {list(b)}) repeats matrices",
-            "repeat the smaller batch with torch.cat, or exchange the factors",
-        )
+def _repeated(g: Graph, value: SSAValue, batch: Sequence[int]) -> SSAValue:
+    """A batch of matrices repeated to ``batch``."""
+    shape = (*batch, *shape_of(value)[-2:])
+    return value if shape == shape_of(value) else g.add(qnn.ExpandOp(value, shape))
 
 
 def addmm(g: Graph, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
@@ -218,6 +311,62 @@ def silu(g: Graph, x: Value) -> Value:
     return Float(g.add(qnn.MulOp(value, g.add(qnn.SigmoidOp(value)))))
 
 
+SQRT_HALF, SQRT_2_PI, CUBIC = 0.5**0.5, (2.0 / math.pi) ** 0.5, 0.044715
+
+
+def gelu(g: Graph, x: Value, *, approximate: str = "none") -> Value:
+    """``aten.gelu``: (x * 0.5) * (erf(x * sqrt(1/2)) + 1), or with tanh."""
+    value = g.float(x)
+
+    def number(v: float) -> SSAValue:
+        return g.constant(np.asarray(v, np.float32))
+
+    if approximate == "tanh":
+        cube = g.add(qnn.MulOp(g.add(qnn.MulOp(value, value)), value))
+        inner = g.add(qnn.AddOp(value, g.add(qnn.MulOp(cube, number(CUBIC)))))
+        bent = g.add(qnn.TanhOp(g.add(qnn.MulOp(inner, number(SQRT_2_PI)))))
+    else:
+        bent = g.add(qnn.ErfOp(g.add(qnn.MulOp(value, number(SQRT_HALF)))))
+    half = g.add(qnn.MulOp(value, number(0.5)))
+    return Float(g.add(qnn.MulOp(half, g.add(qnn.AddOp(bent, number(1.0))))))
+
+
+def negative(g: Graph, x: Value) -> Value:
+    """``x * -1``."""
+    return binary(qnn.MulOp)(g, x, -1.0)
+
+
+def power(g: Graph, x: Value, exponent: float) -> Value:
+    """x ** 2, 0.5, -0.5 and -1."""
+    value = g.float(x)
+    if exponent == 2:
+        return Float(g.add(qnn.MulOp(value, value)))
+    kinds: dict[float, Any] = {0.5: qnn.SqrtOp, -0.5: qnn.RsqrtOp, -1: qnn.ReciprocalOp}
+    if exponent not in kinds:
+        raise Refusal(f"pow has exponents 2, 0.5, -0.5 and -1, got {exponent}", "write it with exp and log")
+    return Float(g.add(kinds[exponent](value)))
+
+
+def swapped(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
+    """Builder of a comparison with its operands exchanged: a <= b is b >= a."""
+    return lambda g, a, b: binary(kind)(g, b, a)
+
+
+def unequal(g: Graph, a: Any, b: Any) -> Value:
+    """1 where a and b differ, or one is NaN."""
+    return binary(qnn.SubOp)(g, 1.0, binary(qnn.EqOp)(g, a, b))
+
+
+def where(g: Graph, condition: Any, a: Any, b: Any) -> Value:
+    """``aten.where``: masks are binary32, 0 or not."""
+    return Float(g.add(qnn.SelectOp(g.float(condition), g.float(a), g.float(b))))
+
+
+def masked_fill(g: Graph, x: Any, mask: Any, value: Any) -> Value:
+    """``value`` where the mask holds, else x."""
+    return where(g, mask, value, x)
+
+
 def batch_norm(
     g: Graph,
     x: Value,
@@ -255,7 +404,7 @@ def batch_norm_tuple(
 
 def getitem(g: Graph, values: tuple[Value, ...], index: int) -> Value:
     """One result of an operator with several; those that we do not compute are refused."""
-    if not 0 <= index < len(values):
+    if not -len(values) <= index < len(values):
         raise Refusal(f"result {index} of this operator is not supported", "use only its first result")
     return values[index]
 
@@ -305,8 +454,46 @@ OPERATORS: dict[str, Builder] = {
     "aten.tanh_.default": unary(qnn.TanhOp),
     "aten.batch_norm.default": batch_norm,
     "aten._native_batch_norm_legit_no_training.default": batch_norm_tuple,
+    "aten.conv1d.default": conv1d,
+    "aten.conv_transpose2d.input": conv_transpose2d,
+    "aten.gelu.default": gelu,
+    "aten.gelu_.default": gelu,
+    "aten.neg.default": negative,
+    "aten.abs.default": unary(qnn.AbsOp),
+    "aten.exp.default": unary(qnn.ExpOp),
+    "aten.log.default": unary(qnn.LogOp),
+    "aten.sqrt.default": unary(qnn.SqrtOp),
+    "aten.rsqrt.default": unary(qnn.RsqrtOp),
+    "aten.reciprocal.default": unary(qnn.ReciprocalOp),
+    "aten.erf.default": unary(qnn.ErfOp),
+    "aten.floor.default": unary(qnn.FloorOp),
+    "aten.pow.Tensor_Scalar": power,
+    "aten.div.Tensor": binary(qnn.DivOp),
+    "aten.div.Scalar": binary(qnn.DivOp),
+    "aten.div_.Tensor": binary(qnn.DivOp),
+    "aten.minimum.default": binary(qnn.MinimumOp),
+    "aten.maximum.default": binary(qnn.MaximumOp),
+    "aten.ge.Tensor": binary(qnn.GeOp),
+    "aten.ge.Scalar": binary(qnn.GeOp),
+    "aten.gt.Tensor": binary(qnn.GtOp),
+    "aten.gt.Scalar": binary(qnn.GtOp),
+    "aten.eq.Tensor": binary(qnn.EqOp),
+    "aten.eq.Scalar": binary(qnn.EqOp),
+    "aten.le.Tensor": swapped(qnn.GeOp),
+    "aten.le.Scalar": swapped(qnn.GeOp),
+    "aten.lt.Tensor": swapped(qnn.GtOp),
+    "aten.lt.Scalar": swapped(qnn.GtOp),
+    "aten.ne.Tensor": unequal,
+    "aten.ne.Scalar": unequal,
+    "aten.where.self": where,
+    "aten.where.ScalarOther": where,
+    "aten.where.ScalarSelf": where,
+    "aten.where.Scalar": where,
+    "aten.masked_fill.Scalar": masked_fill,
+    "aten.masked_fill.Tensor": masked_fill,
     "_operator.getitem": getitem,
     **layout.OPERATORS,
     **aten_pool.OPERATORS,
+    **aten_rows.OPERATORS,
 }
 """Every supported operator."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from compiler.dialects import qnn
+from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import int_type
 from compiler.dialects.qnn_layout import code_of
 from compiler.frontend import aten_moves
@@ -19,6 +20,7 @@ from compiler.frontend.qdq import (
     Float,
     Quantized,
     Refusal,
+    Thresholds,
     Value,
     codes_type,
     weight,
@@ -32,7 +34,19 @@ def quantize(g: Graph, x: Any, scale: float, zero: int, low: int, high: int, dty
         codes = numerics.quantize(x.array, numerics.inverse_scale(scale), zero, low, high, dtype)
         return Constant(codes)
     kind, bounds = codes_type(scale, zero, low, high, dtype)
-    return Codes(g.add(qnn.QuantizeOp(g.float(x), kind, bounds)), dtype == "uint8")
+    return Codes(g.add(qnn.QuantizeOp(g.float(x), kind, bounds)), dtype.startswith("u"))
+
+
+def quantize_codebook(g: Graph, x: Any, thresholds: Sequence[float]) -> Value:
+    """``quartic::quantize_codebook``: codes whose type the dequantize names."""
+    return Thresholds(g.float(x), tuple(thresholds))
+
+
+def dequantize_codebook(g: Graph, x: Any, codebook: Sequence[int], zero: int, scale: float) -> Value:
+    """``quartic::dequantize_codebook``: lazy."""
+    if not isinstance(x, Thresholds):
+        raise Refusal("dequantize_codebook reads what quantize_codebook gave", "keep the two together")
+    return Quantized(g.add(qnn.QuantizeOp(x.ssa, IntType(4, scale, zero, codebook), None, x.thresholds)))
 
 
 def quantize_tensors(g: Graph, x: Any, scale: Any, zero: Any, low: int, high: int, dtype: str) -> Value:
@@ -47,7 +61,7 @@ def dequantize(
     if out_dtype not in (None, "float32"):
         raise Refusal(f"dequantize must give float32, got {out_dtype}", "dequantize to float32")
     if isinstance(x, Constant):
-        return weight(x.array, scale, zero, None) if x.array.dtype != np.int32 else _folded(x, scale, zero)
+        return weight(x.array, scale, zero, None, low, high) if x.array.dtype != np.int32 else _folded(x, scale, zero)
     if not isinstance(x, Codes):
         raise Refusal(f"dequantize needs codes, got {describe(x)}", "quantize the tensor first")
     kind, _ = codes_type(scale, zero, low, high, dtype)
@@ -74,7 +88,7 @@ def _number(value: Any) -> float:
 
 def _folded(x: Constant, scale: Any, zero: Any, axis: int | None = None) -> Value:
     """A dequantized int32 constant, such as a quantized bias."""
-    return Constant(weight(x.array, scale, zero, axis).dequantized())
+    return Constant(weight(x.array, scale, zero, axis, 0, 0).dequantized())
 
 
 def quantize_channels(g: Graph, x: Any, scale: Any, zero: Any, axis: int, low: int, high: int, dtype: str) -> Value:
@@ -107,7 +121,7 @@ def dequantize_channels(
     zeros = zero.array if isinstance(zero, Constant) else np.zeros(scale.array.shape, np.int64)
     if x.array.dtype == np.int32:
         return _folded(x, scale.array, zeros, axis)
-    return weight(x.array, scale.array, zeros, axis % x.array.ndim)
+    return weight(x.array, scale.array, zeros, axis % x.array.ndim, low, high)
 
 
 def identity(g: Graph, x: Value, *_: Any, **__: Any) -> Value:
@@ -178,6 +192,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.to.dtype_layout": convert,
     "aten.pad.default": pad,
     "aten.constant_pad_nd.default": constant_pad,
+    "quartic.quantize_codebook.default": quantize_codebook,
+    "quartic.dequantize_codebook.default": dequantize_codebook,
     **aten_moves.OPERATORS,
 }
 """Builders by operator."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, TensorType
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerType, ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import qnn
 from compiler.dialects.attrs import IntType
-from compiler.dialects.qnn_base import float_tensor, int_type, shape_of
+from compiler.dialects.qnn_base import float_tensor, int_type, is_int, shape_of
 from compiler.frontend.qdq import (
     Codes,
     Constant,
@@ -44,6 +44,8 @@ class Graph:
         self.shared: dict[str, list[str]] = {}
         """Names of one tensor, where operators in place made it have several."""
         self.refused: list[tuple[Call, Refusal]] = []
+        self.in_binary32 = False
+        """Whether the graph holds no codes at all, so that products are of binary32."""
         self._place = Origin("")
         self._floats: dict[SSAValue, SSAValue] = {}
         self._constants: dict[tuple[int, Any], tuple[NDArray[Any], SSAValue]] = {}
@@ -58,7 +60,7 @@ class Graph:
         self.block.add_op(op)
         return op.results[0]
 
-    def constant(self, array: NDArray[Any], codes: IntType | None = None) -> SSAValue:
+    def constant(self, array: NDArray[Any], codes: IntType | IntegerType | None = None) -> SSAValue:
         """A constant; the same array is emitted once."""
         key = (id(array), codes)
         if key not in self._constants:
@@ -78,7 +80,7 @@ class Graph:
                 return self.constant(value.dequantized())
             case Constant(array) if array.dtype == np.float32:
                 return self.constant(array)
-            case Constant(array) if array.ndim == 0:
+            case Constant(array) if array.ndim == 0 or array.dtype == np.bool_:
                 return self.constant(array.astype(np.float32))
             case bool():
                 pass
@@ -93,20 +95,30 @@ class Graph:
         if isinstance(value, Quantized):
             return value.ssa
         if isinstance(value, Weight) and value.axis is None:
-            kind = IntType(8, float(value.scale[0]), int(value.zero[0]))
+            kind = IntType(value.width, float(value.scale[0]), int(value.zero[0]))
             return self.constant(np.ascontiguousarray(value.codes), kind)
         raise Refusal(
             f"needs a quantized operand, got {describe(value)}",
             "quantize the operand: the quantizer left it in float",
         )
 
-    def weight(self, value: Any, x: SSAValue) -> tuple[SSAValue, SSAValue]:
-        """Constants for the codes [O, ...] and the combined scale [O] of a convolution or linear."""
-        if not isinstance(value, Weight):
+    def factor(self, value: Any) -> SSAValue:
+        """An operand of a product: the codes behind ``value``, or in a graph without any codes binary32."""
+        if self.in_binary32 and not isinstance(value, (Quantized, Weight)):
+            return self.float(value)
+        return self.ints(value)
+
+    def weight(self, value: Any, x: SSAValue) -> tuple[SSAValue, SSAValue, tuple[int, ...] | None]:
+        """Constants for the weights [O, ...] and the combined scale [O] of a convolution or linear; zero points."""
+        if isinstance(value, Constant) and not is_int(x) and value.array.dtype == np.float32:
+            ones = np.ones(value.array.shape[0], np.float32)
+            return self.constant(np.ascontiguousarray(value.array)), self.add(qnn.ConstantOp(ones)), None
+        if not isinstance(value, Weight) or not is_int(x):
             raise Refusal(f"needs a quantized constant weight, got {describe(value)}", "quantize this layer's weight")
-        codes, scale = matrix_weight(value, int_type(x))
-        check_sum(codes, int_type(x))
-        return self.constant(np.ascontiguousarray(codes)), self.add(qnn.ConstantOp(scale))
+        codes, scale, zeros = matrix_weight(value, int_type(x))
+        check_sum(codes, zeros, int_type(x))
+        narrow = IntegerType(4) if value.width == 4 else None
+        return self.constant(np.ascontiguousarray(codes), narrow), self.add(qnn.ConstantOp(scale)), zeros
 
     def bias(self, value: Any, channels: int) -> SSAValue | None:
         """A binary32 bias constant [O], or None."""
@@ -157,6 +169,7 @@ def build_module(records: Sequence[Record]) -> ModuleOp:
     from compiler.frontend.aten import OPERATORS
 
     graph, names, outputs = Graph(), list[str](), Output(())
+    graph.in_binary32 = not any(isinstance(r, Call) and "quantize_" in r.target for r in records)
     for record in records:
         match record:
             case Input():
@@ -164,7 +177,7 @@ def build_module(records: Sequence[Record]) -> ModuleOp:
                 argument = graph.block.insert_arg(_input_type(record, records), len(names) - 1)
                 argument.location = record.location.attribute
                 float_input = record.dtype == "float32"
-                graph.values[record.name] = Float(argument) if float_input else Codes(argument, record.dtype == "uint8")
+                graph.values[record.name] = Float(argument) if float_input else Codes(argument, record.dtype[0] == "u")
             case Parameter():
                 graph.values[record.name] = Constant(record.array)
             case Call():
@@ -246,6 +259,10 @@ def _finish(graph: Graph, inputs: Sequence[str], outputs: Output) -> ModuleOp:
             if value.unsigned:
                 raise UnsupportedError(
                     f"output {ref.name} is uint8; return the dequantized tensor, or quantize it to int8"
+                )
+            if int_type(value.ssa).width.data == 4:
+                raise UnsupportedError(
+                    f"output {ref.name} holds 4-bit codes; return the dequantized tensor, or quantize it to 8 bits"
                 )
             results.append(value.ssa)
         else:

@@ -19,6 +19,8 @@ from isa import numerics
 
 Array = NDArray[Any]
 ACCUMULATOR_LIMIT = 2**31
+REFUSED = ((16, 8), (16, 4))
+"""Widths of weights and activations without a mode."""
 
 
 class Refusal(Exception):  # noqa: N818  (a finding that is collected, not an error that is raised to users)
@@ -32,10 +34,18 @@ class Refusal(Exception):  # noqa: N818  (a finding that is collected, not an er
 
 @dataclass(frozen=True)
 class Codes:
-    """Integers: a tensor of ``!qnn.int``, as a quantize gives it. ``unsigned``: PyTorch sees uint8, we hold q - 128."""
+    """Integers: a tensor of ``!qnn.int``, as a quantize gives it. ``unsigned``: PyTorch sees them shifted, as uint8."""
 
     ssa: SSAValue
     unsigned: bool = False
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a codebook's encoder will make codes of: the float tensor and the thresholds."""
+
+    ssa: SSAValue
+    thresholds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -67,11 +77,12 @@ class Weight:
     scale: Array
     zero: Array
     axis: int | None
+    width: int = 8
 
     def permute(self, order: Sequence[int]) -> Weight:
         """The weight with its dimensions reordered."""
         axis = None if self.axis is None else list(order).index(self.axis)
-        return Weight(self.codes.transpose(order), self.scale, self.zero, axis)
+        return Weight(self.codes.transpose(order), self.scale, self.zero, axis, self.width)
 
     def dequantized(self) -> Array:
         """The float32 values."""
@@ -82,53 +93,70 @@ class Weight:
         return (self.codes.astype(np.int32) - self.zero.reshape(shape)).astype(np.float32) * scale
 
 
-Value = Codes | Quantized | Float | Constant | Weight
+Value = Codes | Thresholds | Quantized | Float | Constant | Weight
+
+
+def width_of(low: int, high: int, dtype: str) -> tuple[int, int]:
+    """Bits of codes in [low, high], the narrowest of 4, 8 and 16, and what is taken from unsigned ones to sign them.
+
+    Raises Refusal for types other than int8, uint8, int16 and uint16.
+    """
+    if dtype not in ("int8", "uint8", "int16", "uint16"):
+        raise Refusal(
+            f"codes are int8, uint8, int16 or uint16, got {dtype} in [{low}, {high}]", "quantize to 4, 8 or 16 bits"
+        )
+    for width in (4, 8, 16):
+        shift = 1 << (width - 1) if dtype.startswith("u") else 0
+        if -(1 << (width - 1)) <= low - shift and high - shift < 1 << (width - 1):
+            return width, shift
+    raise Refusal(f"codes in [{low}, {high}] need more than 16 bits", "quantize to 4, 8 or 16 bits")
 
 
 def codes_type(scale: float, zero: int, low: int, high: int, dtype: str) -> tuple[IntType, tuple[int, int]]:
-    """Element type and clamping range of quantization parameters; uint8 is shifted by 128 into int8.
+    """Element type and clamping range of quantization parameters; unsigned codes are shifted into signed ones.
 
-    Raises Refusal for widths other than 8 bits and scales that are not positive.
+    Raises Refusal for types that the machine does not store and scales that are not positive.
     """
-    shift = {"int8": 0, "uint8": 128}.get(dtype)
-    if shift is None or low - shift < numerics.INT8_MIN or high - shift > numerics.INT8_MAX:
-        raise Refusal(
-            f"activations are 8-bit codes (int8 or uint8), got {dtype} in [{low}, {high}]",
-            "quantize activations to 8 bits",
-        )
+    width, shift = width_of(low, high, dtype)
     if not (0 < scale < float("inf")):
         raise Refusal(
             f"scale must be positive and finite, got {scale!r}", "calibrate with inputs that are not constant"
         )
-    if not numerics.INT8_MIN <= zero - shift <= numerics.INT8_MAX:
+    least, most = numerics.code_range(width)
+    if not least <= zero - shift <= most:
         raise Refusal(f"zero point {zero} is not a code of {dtype}", "quantize with a zero point inside the range")
-    return IntType(8, scale, zero - shift), (low - shift, high - shift)
+    return IntType(width, scale, zero - shift), (low - shift, high - shift)
 
 
-def weight(codes: Array, scale: Any, zero: Any, axis: int | None) -> Weight:
-    """Weight from stored codes; uint8 codes are shifted with their zero point."""
+def weight(codes: Array, scale: Any, zero: Any, axis: int | None, low: int, high: int) -> Weight:
+    """Weight from stored codes in [low, high]; unsigned codes are shifted with their zero point."""
     scales, zeros = np.atleast_1d(np.asarray(scale)), np.atleast_1d(np.asarray(zero)).astype(np.int64)
-    if codes.dtype == np.uint8:
-        codes, zeros = (codes.astype(np.int16) - 128).astype(np.int8), zeros - 128
-    return Weight(codes, scales, zeros, axis)
+    if codes.dtype == np.int32:
+        return Weight(codes, scales, zeros, axis)
+    width, shift = width_of(low, high, codes.dtype.name)
+    if shift:
+        codes, zeros = (codes.astype(np.int32) - shift).astype(numerics.code_type(width)), zeros - shift
+    return Weight(codes, scales, zeros, axis, width)
 
 
-def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array]:
-    """Codes with the output channel first, and ``fp32(sx) * fp32(sw[c])`` for each; Refusal for what the MMU lacks."""
-    if value.codes.dtype != np.int8:
-        raise Refusal(f"weights are int8 codes, got {value.codes.dtype}", "quantize weights to 8 bits")
-    if value.zero.any():
-        raise Refusal(
-            f"weight zero points must be 0, got {int(value.zero[np.flatnonzero(value.zero)[0]])}",
-            "quantize weights symmetrically",
-        )
+def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array, tuple[int, ...] | None]:
+    """Codes with the output channel first, ``fp32(sx) * fp32(sw[c])``, and zero points where one is not 0."""
     if value.axis not in (None, 0):
         raise Refusal(
             f"weight scales must vary along the output channel, axis 0, got axis {value.axis}",
             "quantize weights per output channel or per tensor",
         )
-    scale = np.broadcast_to(value.scale, (value.codes.shape[0],))
-    return value.codes, numerics.product_scale(x.scale.data, scale)
+    if (value.width, x.width.data) in REFUSED:
+        raise Refusal(
+            f"the machine has no mode for {value.width}-bit weights and {x.width.data}-bit activations",
+            "quantize the weights to 8 bits, or the activations to 16",
+        )
+    channels = value.codes.shape[0]
+    scale = np.broadcast_to(value.scale, (channels,))
+    zeros = None
+    if value.zero.any():
+        zeros = tuple(int(z) for z in value.zero)
+    return value.codes, numerics.product_scale(x.scale.data, scale), zeros
 
 
 def magnitude(codes: IntType) -> int:
@@ -136,12 +164,13 @@ def magnitude(codes: IntType) -> int:
     return max(codes.high - codes.zero.data, codes.zero.data - codes.low)
 
 
-def check_sum(weights: Array, x: IntType) -> None:
-    """Refusal when a product's sum over [O, ...] ``weights`` may leave the accumulators' int32."""
+def check_sum(weights: Array, zeros: tuple[int, ...] | None, x: IntType) -> None:
+    """Refusal when a product's sum over [O, ...] ``weights`` may leave the accumulators' int32 (int64 if x is wide)."""
     terms = weights.size // max(weights.shape[0], 1)
-    if terms * 128 * magnitude(x) < ACCUMULATOR_LIMIT:
+    if x.width.data == 16 or terms * 256 * magnitude(x) < ACCUMULATOR_LIMIT:
         return
-    largest = int(np.abs(weights.reshape(weights.shape[0], -1).astype(np.int64)).sum(1).max()) * magnitude(x)
+    rows = weights.reshape(weights.shape[0], -1).astype(np.int64) - np.reshape(zeros or 0, (-1, 1))
+    largest = int(np.abs(rows).sum(1).max()) * magnitude(x)
     if largest >= ACCUMULATOR_LIMIT:
         raise Refusal(
             f"a sum of {terms} products may reach {largest}, accumulators hold less than 2^31",
@@ -152,7 +181,7 @@ def check_sum(weights: Array, x: IntType) -> None:
 def check_product_sum(a: IntType, b: IntType, terms: int) -> None:
     """Refusal when a sum of ``terms`` products of two activations may leave the accumulators' int32."""
     largest = terms * magnitude(a) * magnitude(b)
-    if largest >= ACCUMULATOR_LIMIT:
+    if a.width.data < 16 and largest >= ACCUMULATOR_LIMIT:
         raise Refusal(
             f"a sum of {terms} products may reach {largest}, accumulators hold less than 2^31",
             "split the contracted dimension and add the parts",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, TensorType, i8
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, TensorType
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import (
     PatternRewriter,
@@ -17,7 +17,7 @@ from xdsl.pattern_rewriter import (
 from xdsl.transforms.dead_code_elimination import dce
 
 from compiler.dialects import qnn
-from compiler.dialects.qnn_base import shape_of
+from compiler.dialects.qnn_base import Tensor, shape_of, tensor
 from compiler.ir.location import fuse
 
 
@@ -38,7 +38,8 @@ class FlattenedLinear(RewritePattern):
             return
         kernel = _with_shape(weight, (shape_of(op.w)[0], *image[1:]))
         kernel.location = weight.location
-        conv = qnn.Conv2dOp(flatten.input, kernel, op.scale, op.bias)
+        zeros = None if op.weight_zeros is None else op.weight_zeros.data
+        conv = qnn.Conv2dOp(flatten.input, kernel, op.scale, op.bias, weight_zeros=zeros)
         conv.location = fuse([op, flatten])
         rewriter.insert(kernel)
         rewriter.insert(conv)
@@ -49,9 +50,10 @@ class FlattenedLinear(RewritePattern):
 
 def _with_shape(weight: qnn.ConstantOp, shape: tuple[int, ...]) -> qnn.ConstantOp:
     """The same bytes as a tensor of another shape, without a copy."""
-    kind = TensorType(i8, shape)
-    value = cast(DenseIntOrFPElementsAttr, DenseIntOrFPElementsAttr(kind, weight.value.data))
-    return qnn.ConstantOp.create(properties={"value": value}, result_types=[kind])
+    held = TensorType(cast(Tensor, weight.value.type).element_type, shape)
+    value = cast(DenseIntOrFPElementsAttr, DenseIntOrFPElementsAttr(cast(Any, held), weight.value.data))
+    result = TensorType(tensor(weight.output).element_type, shape)
+    return qnn.ConstantOp.create(properties={"value": value}, result_types=[result])
 
 
 @dataclass(frozen=True)

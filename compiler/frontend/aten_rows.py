@@ -1,0 +1,152 @@
+"""Builders of row operations (softmax, norms, reductions) and of interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from xdsl.ir import SSAValue
+
+from compiler.dialects import qnn
+from compiler.dialects.qnn_base import shape_of
+from compiler.frontend.aten_pool import mean as pooled_mean
+from compiler.frontend.build import Graph
+from compiler.frontend.qdq import Constant, Float, Quantized, Refusal, Value
+from isa import numerics
+
+Axes = int | Sequence[int] | None
+
+
+def softmax(g: Graph, x: Value, dim: int, *_: Any, **__: Any) -> Value:
+    """``aten.softmax`` and ``_softmax``."""
+    return Float(g.add(qnn.SoftmaxOp(g.float(x), dim)))
+
+
+def _source(g: Graph, x: Value) -> SSAValue:
+    """The codes behind a value, or binary32."""
+    return x.ssa if isinstance(x, Quantized) else g.float(x)
+
+
+def _vector(g: Graph, value: Value | None) -> SSAValue | None:
+    if value is None:
+        return None
+    if not isinstance(value, Constant) or value.array.dtype != np.float32:
+        raise Refusal("gamma and beta must be float32 parameters", "keep the parameters of norms in float32")
+    return g.constant(np.ascontiguousarray(value.array.reshape(-1)))
+
+
+def layer_norm(
+    g: Graph,
+    x: Value,
+    shape: Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Value:
+    """``aten.layer_norm``; several axes are seen as one."""
+    return _norm(g, x, shape, lambda v: qnn.LayerNormOp(v, _vector(g, weight), _vector(g, bias), eps))
+
+
+def native_layer_norm(
+    g: Graph, x: Value, shape: Sequence[int], weight: Value | None, bias: Value | None, eps: float
+) -> tuple[Value, ...]:
+    """The decomposed layer norm, whose first result is the tensor."""
+    return (layer_norm(g, x, shape, weight, bias, eps),)
+
+
+def rms_norm(
+    g: Graph, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+) -> Value:
+    """``aten.rms_norm``."""
+    least = float(np.finfo(np.float32).eps) if eps is None else eps
+    return _norm(g, x, shape, lambda v: qnn.RmsNormOp(v, _vector(g, weight), least))
+
+
+def _norm(g: Graph, x: Value, shape: Sequence[int], make: Callable[[SSAValue], Any]) -> Value:
+    source = _source(g, x)
+    whole = shape_of(source)
+    if len(shape) > 1:
+        source = g.add(qnn.ReshapeOp(source, (*whole[: -len(shape)], prod(shape))))
+    y = g.add(make(source))
+    return Float(y if shape_of(y) == whole else g.add(qnn.ReshapeOp(y, whole)))
+
+
+def reduction(kind: str) -> Callable[..., Value]:
+    """Builder of a sum, maximum or minimum over any axes (all, if none are given)."""
+
+    def build(g: Graph, x: Value, dims: Axes = None, keepdim: bool = False, *, dtype: str | None = None) -> Value:
+        source = _source(g, x)
+        shape = shape_of(source)
+        axes = sorted(a % len(shape) for a in ((dims,) if isinstance(dims, int) else dims or range(len(shape))))
+        kept = [a for a in range(len(shape)) if a not in axes]
+        if kept + axes != list(range(len(shape))):
+            source = g.add(qnn.PermuteOp(source, (*kept, *axes)))
+        if len(axes) > 1:
+            source = g.add(qnn.ReshapeOp(source, (*(shape[a] for a in kept), prod(shape[a] for a in axes))))
+        y = g.add(qnn.ReduceOp(source, kind, len(kept)))
+        wanted = tuple(1 if a in axes else n for a, n in enumerate(shape) if keepdim or a in kept)
+        y = y if shape_of(y) == wanted else g.add(qnn.ReshapeOp(y, wanted))
+        return Quantized(y) if isinstance(x, Quantized) and kind in ("max", "min") else Float(y)
+
+    return build
+
+
+def argmax(g: Graph, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
+    """``aten.argmax``: of a tensor whose axis is named, or of all its elements."""
+    return reduction("argmax")(g, x, dim, keepdim)
+
+
+def mean(g: Graph, x: Value, dims: Axes = None, keepdim: bool = False, *, dtype: str | None = None) -> Value:
+    """``aten.mean``: of codes an average pool where windows allow, else a sum over rows."""
+    if isinstance(x, Quantized):
+        try:
+            return pooled_mean(g, x, dims, keepdim, dtype=dtype)
+        except Refusal:
+            pass
+    return reduction("mean")(g, x, dims, keepdim)
+
+
+def upsample(kind: str, corners: bool) -> Callable[..., Value]:
+    """Builder of the overloads of upsample; with ``corners`` the next argument is ``align_corners``."""
+
+    def build(g: Graph, x: Value, size: Sequence[int] | None, *rest: Any, **named: Any) -> Value:
+        rest_left = list(rest)
+        aligned = bool(rest_left.pop(0) if rest_left else named.get("align_corners", False)) if corners else False
+        factors = next((r for r in rest_left if isinstance(r, tuple)), named.get("scale_factors"))
+        source = _source(g, x)
+        shape = shape_of(source)[2:]
+        if size is None:
+            size = [int(n * s) for n, s in zip(shape, factors, strict=True)]
+            if not aligned and any(n * s != m for n, s, m in zip(shape, factors, size, strict=True)):
+                raise Refusal(f"scale factors {factors} do not give whole sizes of {shape}", "give the output's size")
+        places = [
+            numerics.resize_scale(n, m, aligned, kind == "nearest") for n, m in zip(shape, size, strict=True)
+        ]
+        num, den, phase = zip(*places, strict=True)
+        y = g.add(qnn.Resize2dOp(source, kind, num, den, phase, size))
+        return Quantized(y) if kind == "nearest" and isinstance(x, Quantized) else Float(y)
+
+    return build
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "aten.softmax.int": softmax,
+    "aten._softmax.default": softmax,
+    "aten.layer_norm.default": layer_norm,
+    "aten.native_layer_norm.default": native_layer_norm,
+    "aten.rms_norm.default": rms_norm,
+    "aten.sum.default": reduction("sum"),
+    "aten.sum.dim_IntList": reduction("sum"),
+    "aten.amax.default": reduction("max"),
+    "aten.amin.default": reduction("min"),
+    "aten.argmax.default": argmax,
+    "aten.mean.dim": mean,
+    "aten.mean.default": mean,
+    "aten.upsample_bilinear2d.vec": upsample("bilinear", True),
+    "aten.upsample_bilinear2d.default": upsample("bilinear", True),
+    "aten.upsample_nearest2d.vec": upsample("nearest", False),
+    "aten.upsample_nearest2d.default": upsample("nearest", False),
+}
