@@ -21,6 +21,7 @@ from compiler.passes.fold_constants import FoldConstantsPass
 from compiler.passes.fuse_kernels import Options as FuseOptions
 from compiler.passes.fuse_kernels import fuse_kernels
 from compiler.passes.legalize_linear import LegalizeLinearPass
+from compiler.passes.legalize_rows import LegalizeRowsPass
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.passes.plan_memory import plan_module
 from compiler.passes.tile_kernels import tile_kernels
@@ -28,7 +29,7 @@ from compiler.validate import Validator
 from isa.container import Binary
 from isa.machine import Machine
 
-LEGALIZE = (FoldConstantsPass(), LegalizeLinearPass(), CanonicalizeQnnPass())
+LEGALIZE = (FoldConstantsPass(), LegalizeLinearPass(), LegalizeRowsPass(), CanonicalizeQnnPass())
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def compile_module(
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
     with watch.stage("fuse"):
-        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, _pool_taps(machine)))
+        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, _pool_taps(machine), _row_elements(machine)))
     watch.passed("fuse-kernels", module)
     with watch.stage("fuse"):
         materialize_copies(module)
@@ -123,6 +124,11 @@ def compile_module(
 def _pool_taps(machine: Machine) -> int:
     """Pixels of the fewest channels that half of the accumulators hold."""
     return machine.acc.bytes // (2 * max(acc_pixel_bytes(1, machine, mode) for mode in machine.mmu.modes))
+
+
+def _row_elements(machine: Machine) -> int:
+    """Scores of one row that half of the accumulators hold beside a row of the second product."""
+    return machine.acc.bytes // 4 // 4
 
 
 def _validator(module: ModuleOp, watch: Stopwatch) -> Validator:

@@ -24,6 +24,7 @@ PASSES = {
     "fuse-kernels": "compiler.passes.fuse_kernels:FuseKernelsPass",
     "fold-constants": "compiler.passes.fold_constants:FoldConstantsPass",
     "legalize-linear": "compiler.passes.legalize_linear:LegalizeLinearPass",
+    "legalize-rows": "compiler.passes.legalize_rows:LegalizeRowsPass",
     "materialize-copies": "compiler.passes.materialize_copies:MaterializeCopiesPass",
     "plan-memory": "compiler.passes.plan_memory:PlanMemoryPass",
     "tile-kernels": "compiler.passes.tile_kernels:TileKernelsPass",
