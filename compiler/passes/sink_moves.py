@@ -66,6 +66,8 @@ def _sink(op: Operation) -> None:
             moves = chain[first:]
             if not all(_passes(op, move) for move in moves):
                 continue
+            if op.name in WHOLE_ROWS and len(shape_of(moves[0].input)) == 4:
+                continue  # its last dimension would not lie innermost
             operands = [_before(op, other, value, moves) for other in op.operands]
             found = [operand for operand in operands if operand is not None]
             if len(found) == len(operands):
@@ -78,7 +80,7 @@ def _passes(op: Operation, move: Move) -> bool:
     if op.name not in WHOLE_ROWS:
         return not isinstance(op, kern.ROWS)
     axis = op.properties.get("axis")
-    last = not isinstance(axis, IntegerAttr) or axis.value.data % len(after) == len(after) - 1
+    last = not isinstance(axis, IntegerAttr) or axis.value.data == len(shape_of(op.operands[0])) - 1
     kept = move.order.data[-1] == len(before) - 1 if isinstance(move, qnn.PermuteOp) else before[-1:] == after[-1:]
     return last and kept
 
