@@ -10,8 +10,23 @@ from isa.errors import AccessError, UninitialisedError
 from isa.instructions import DType
 from isa.machine import Machine
 
-TORCH_TYPES = {DType.I8: torch.int8, DType.I32: torch.int32, DType.F32: torch.float32}
-ITEM_BYTES = {torch.int8: 1, torch.uint8: 1, torch.int32: 4, torch.float32: 4}
+TORCH_TYPES = {
+    DType.I4: torch.int8,
+    DType.I8: torch.int8,
+    DType.I16: torch.int16,
+    DType.I32: torch.int32,
+    DType.F32: torch.float32,
+    DType.I64: torch.int64,
+}
+"""What views hold; of 4-bit codes, bytes with two."""
+ITEM_BYTES = {
+    torch.int8: 1,
+    torch.uint8: 1,
+    torch.int16: 2,
+    torch.int32: 4,
+    torch.float32: 4,
+    torch.int64: 8,
+}
 READ_ONLY = frozenset({Memory.CODE, Memory.CONSTANTS, Memory.INPUT})
 REMEMBERED_VIEWS = 1 << 14
 
@@ -38,8 +53,10 @@ class Memories:
         self._derived: dict[object, tuple[int, int, torch.Tensor]] = {}
         self._spare: dict[object, torch.Tensor] = {}
 
-    def derived(self, key: object, start: int, stop: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, bool]:
-        """An int32 buffer for what follows from SRAM bytes [start, stop) alone, and whether it holds that already.
+    def derived(
+        self, key: object, start: int, stop: int, shape: tuple[int, ...], dtype: torch.dtype = torch.int32
+    ) -> tuple[torch.Tensor, bool]:
+        """A buffer for what follows from SRAM bytes [start, stop) alone, and whether it holds that already.
 
         It does from the first call with ``key`` until :meth:`target` is asked for any of those bytes.
         """
@@ -47,7 +64,7 @@ class Memories:
             return found[2], True
         buffer = self._spare.get(key)
         if buffer is None:
-            buffer = self._spare[key] = torch.empty(shape, dtype=torch.int32)
+            buffer = self._spare[key] = torch.empty(shape, dtype=dtype)
         self._derived[key] = (start, stop, buffer)
         return buffer, False
 

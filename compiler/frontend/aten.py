@@ -26,6 +26,7 @@ from compiler.frontend.qdq import (
     Codes,
     Constant,
     Float,
+    Mask,
     Quantized,
     Refusal,
     Value,
@@ -248,6 +249,20 @@ def _repeated(g: Graph, value: SSAValue, batch: Sequence[int]) -> SSAValue:
     return value if shape == shape_of(value) else g.add(qnn.ExpandOp(value, shape))
 
 
+def baddbmm(g: Graph, x: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    """``x + a @ b`` of batches."""
+    if beta != 1 or alpha != 1:
+        raise Refusal(f"baddbmm needs beta = alpha = 1, got {beta} and {alpha}", "multiply the operands first")
+    return binary(qnn.AddOp)(g, matmul(g, a, b), x)
+
+
+def embedding(g: Graph, table: Value, indices: Value, *_: Any) -> Value:
+    """``aten.embedding`` of constant positions."""
+    if isinstance(table, Constant) and isinstance(indices, Constant):
+        return Constant(np.ascontiguousarray(table.array[indices.array]))
+    raise Refusal("an embedding needs constant positions: memory has no gather", "look the rows up before the model")
+
+
 def addmm(g: Graph, bias: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     """``bias + a @ b`` with a constant bias vector and a quantized constant b [K, N]."""
     if beta != 1 or alpha != 1:
@@ -347,14 +362,35 @@ def power(g: Graph, x: Value, exponent: float) -> Value:
     return Float(g.add(kinds[exponent](value)))
 
 
+def compare(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
+    """Builder of a comparison, which gives zeros and ones."""
+    return lambda g, a, b: Mask(g.add(kind(g.float(a), g.float(b))))
+
+
 def swapped(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
     """Builder of a comparison with its operands exchanged: a <= b is b >= a."""
-    return lambda g, a, b: binary(kind)(g, b, a)
+    return lambda g, a, b: compare(kind)(g, b, a)
+
+
+def inverted(g: Graph, mask: Any) -> Value:
+    """``aten.logical_not`` and ``bitwise_not`` of a mask."""
+    return compare(qnn.EqOp)(g, mask, 0.0)
 
 
 def unequal(g: Graph, a: Any, b: Any) -> Value:
     """1 where a and b differ, or one is NaN."""
-    return binary(qnn.SubOp)(g, 1.0, binary(qnn.EqOp)(g, a, b))
+    return inverted(g, compare(qnn.EqOp)(g, a, b))
+
+
+def combined(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
+    """Builder of ``logical_and`` (the smaller) and ``logical_or`` (the larger) of two masks."""
+
+    def build(g: Graph, a: Any, b: Any) -> Value:
+        if not isinstance(a, (Mask, Constant)) or not isinstance(b, (Mask, Constant)):
+            raise Refusal("logical operators join masks", "compare the tensors first")
+        return Mask(g.add(kind(g.float(a), g.float(b))))
+
+    return build
 
 
 def where(g: Graph, condition: Any, a: Any, b: Any) -> Value:
@@ -415,6 +451,8 @@ OPERATORS: dict[str, Builder] = {
     "aten.convolution.default": convolution,
     "aten.linear.default": linear,
     "aten.addmm.default": addmm,
+    "aten.baddbmm.default": baddbmm,
+    "aten.embedding.default": embedding,
     "aten.mm.default": matmul,
     "aten.bmm.default": matmul,
     "aten.matmul.default": matmul,
@@ -470,15 +508,22 @@ OPERATORS: dict[str, Builder] = {
     "aten.pow.Tensor_Scalar": power,
     "aten.div.Tensor": binary(qnn.DivOp),
     "aten.div.Scalar": binary(qnn.DivOp),
-    "aten.div_.Tensor": binary(qnn.DivOp),
+    "aten.max.other": binary(qnn.MaximumOp),
+    "aten.min.other": binary(qnn.MinimumOp),
+    "aten.logical_not.default": inverted,
+    "aten.bitwise_not.default": inverted,
+    "aten.logical_and.default": combined(qnn.MinimumOp),
+    "aten.bitwise_and.Tensor": combined(qnn.MinimumOp),
+    "aten.logical_or.default": combined(qnn.MaximumOp),
+    "aten.bitwise_or.Tensor": combined(qnn.MaximumOp),
     "aten.minimum.default": binary(qnn.MinimumOp),
     "aten.maximum.default": binary(qnn.MaximumOp),
-    "aten.ge.Tensor": binary(qnn.GeOp),
-    "aten.ge.Scalar": binary(qnn.GeOp),
-    "aten.gt.Tensor": binary(qnn.GtOp),
-    "aten.gt.Scalar": binary(qnn.GtOp),
-    "aten.eq.Tensor": binary(qnn.EqOp),
-    "aten.eq.Scalar": binary(qnn.EqOp),
+    "aten.ge.Tensor": compare(qnn.GeOp),
+    "aten.ge.Scalar": compare(qnn.GeOp),
+    "aten.gt.Tensor": compare(qnn.GtOp),
+    "aten.gt.Scalar": compare(qnn.GtOp),
+    "aten.eq.Tensor": compare(qnn.EqOp),
+    "aten.eq.Scalar": compare(qnn.EqOp),
     "aten.le.Tensor": swapped(qnn.GeOp),
     "aten.le.Scalar": swapped(qnn.GeOp),
     "aten.lt.Tensor": swapped(qnn.GtOp),
@@ -497,3 +542,12 @@ OPERATORS: dict[str, Builder] = {
     **aten_rows.OPERATORS,
 }
 """Every supported operator."""
+
+IN_PLACE = ("div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "floor", "pow", "masked_fill")
+"""Operators whose in-place variants, named with an underscore, compute the same."""
+OPERATORS |= {
+    target.replace(f".{name}.", f".{name}_."): build
+    for name in IN_PLACE
+    for target, build in list(OPERATORS.items())
+    if target.startswith(f"aten.{name}.")
+}

@@ -18,6 +18,7 @@ from compiler.frontend.qdq import (
     Codes,
     Constant,
     Float,
+    Mask,
     Quantized,
     Refusal,
     Thresholds,
@@ -39,11 +40,15 @@ def quantize(g: Graph, x: Any, scale: float, zero: int, low: int, high: int, dty
 
 def quantize_codebook(g: Graph, x: Any, thresholds: Sequence[float]) -> Value:
     """``quartic::quantize_codebook``: codes whose type the dequantize names."""
+    if isinstance(x, Constant):
+        return Constant(numerics.encode(x.array, thresholds))
     return Thresholds(g.float(x), tuple(thresholds))
 
 
 def dequantize_codebook(g: Graph, x: Any, codebook: Sequence[int], zero: int, scale: float) -> Value:
     """``quartic::dequantize_codebook``: lazy."""
+    if isinstance(x, Constant):
+        return weight(numerics.decode(x.array, codebook), scale, zero, None, -128, 127)
     if not isinstance(x, Thresholds):
         raise Refusal("dequantize_codebook reads what quantize_codebook gave", "keep the two together")
     return Quantized(g.add(qnn.QuantizeOp(x.ssa, IntType(4, scale, zero, codebook), None, x.thresholds)))
@@ -139,6 +144,10 @@ def dropout(g: Graph, x: Value, p: float, train: bool) -> Value:
 def convert(g: Graph, x: Value, *args: Any, **kwargs: Any) -> Value:
     """``aten.to`` and ``_to_copy`` that stay in float32."""
     named = [value for value in (*args, *kwargs.values()) if isinstance(value, str)]
+    if isinstance(x, Mask) and "float32" in named:
+        return Float(x.ssa)
+    if isinstance(x, Constant) and "float32" in named:
+        return Constant(x.array.astype(np.float32))
     if any(value in ("float16", "bfloat16", "float64", "int8", "int32", "int64", "bool") for value in named):
         raise Refusal(f"conversion to {', '.join(named)} is not supported", "keep the tensor in float32")
     return x
@@ -159,7 +168,7 @@ def pad(
         return x
     if isinstance(x, Constant):
         return Constant(np.pad(x.array, np.reshape(sides, (rank, 2)), constant_values=number))
-    if isinstance(x, Quantized) and code_of(number, int_type(x.ssa)) is not None:
+    if isinstance(x, Quantized) and not int_type(x.ssa).codebook.data and code_of(number, int_type(x.ssa)) is not None:
         return Quantized(g.add(qnn.PadOp(x.ssa, sides, number)))
     return Float(g.add(qnn.PadOp(g.float(x), sides, number)))
 

@@ -20,7 +20,7 @@ MAX_TAPS, MAX_STEP = 255, 63
 
 
 def _image(g: Graph, x: Any) -> Any:
-    source = g.ints(x)
+    source = g.uniform(x)
     if len(shape_of(source)) != 4:
         raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
     return source
@@ -112,7 +112,7 @@ def _too_wide(kernel: Sequence[int], outputs: Sequence[int]) -> bool:
 
 def mean(g: Graph, x: Value, dims: Pair | None, keepdim: bool = False, *, dtype: str | None = None) -> Value:
     """``aten.mean.dim`` over neighbouring dimensions: an average pool and a reshape."""
-    source = g.ints(x)
+    source = g.uniform(x)
     shape = shape_of(source)
     named = range(len(shape)) if not dims and dims != 0 else (dims,) if isinstance(dims, int) else dims or ()
     reduced = sorted(dim % len(shape) for dim in named)

@@ -13,8 +13,11 @@ from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
 from compiler.frontend.aten_pool import mean as pooled_mean
 from compiler.frontend.build import Graph
-from compiler.frontend.qdq import Constant, Float, Quantized, Refusal, Value
+from compiler.frontend.qdq import Constant, Float, Indices, Quantized, Refusal, Value, Weight
 from isa import numerics
+
+LONGEST_ROW = 8192
+"""Elements of a row whose squares the vector unit sums exactly."""
 
 Axes = int | Sequence[int] | None
 
@@ -26,12 +29,14 @@ def softmax(g: Graph, x: Value, dim: int, *_: Any, **__: Any) -> Value:
 
 def _source(g: Graph, x: Value) -> SSAValue:
     """The codes behind a value, or binary32."""
-    return x.ssa if isinstance(x, Quantized) else g.float(x)
+    return g.uniform(x) if isinstance(x, Quantized) else g.float(x)
 
 
 def _vector(g: Graph, value: Value | None) -> SSAValue | None:
     if value is None:
         return None
+    if isinstance(value, Weight):
+        value = Constant(value.dequantized())
     if not isinstance(value, Constant) or value.array.dtype != np.float32:
         raise Refusal("gamma and beta must be float32 parameters", "keep the parameters of norms in float32")
     return g.constant(np.ascontiguousarray(value.array.reshape(-1)))
@@ -68,6 +73,8 @@ def rms_norm(
 def _norm(g: Graph, x: Value, shape: Sequence[int], make: Callable[[SSAValue], Any]) -> Value:
     source = _source(g, x)
     whole = shape_of(source)
+    if prod(shape) > LONGEST_ROW:
+        raise Refusal(f"a norm is over at most {LONGEST_ROW} elements, got {prod(shape)}", "normalise fewer elements")
     if len(shape) > 1:
         source = g.add(qnn.ReshapeOp(source, (*whole[: -len(shape)], prod(shape))))
     y = g.add(make(source))
@@ -89,9 +96,42 @@ def reduction(kind: str) -> Callable[..., Value]:
         y = g.add(qnn.ReduceOp(source, kind, len(kept)))
         wanted = tuple(1 if a in axes else n for a, n in enumerate(shape) if keepdim or a in kept)
         y = y if shape_of(y) == wanted else g.add(qnn.ReshapeOp(y, wanted))
+        if kind == "argmax":
+            return Indices(y)
         return Quantized(y) if isinstance(x, Quantized) and kind in ("max", "min") else Float(y)
 
     return build
+
+
+def largest(kind: str) -> Callable[..., tuple[Value, ...]]:
+    """Builder of ``aten.max.dim`` and ``min.dim``: values, and for the maximum their positions."""
+
+    def build(g: Graph, x: Value, dim: int, keepdim: bool = False) -> tuple[Value, ...]:
+        values = reduction(kind)(g, x, dim, keepdim)
+        return (values, argmax(g, x, dim, keepdim)) if kind == "max" else (values,)
+
+    return build
+
+
+def group_norm(
+    g: Graph,
+    x: Value,
+    groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Value:
+    """``aten.group_norm``: a layer norm of each group, then a factor and a sum per channel."""
+    source = _source(g, x)
+    shape = shape_of(source)
+    rows = g.add(qnn.ReshapeOp(source, (shape[0], groups, prod(shape[1:]) // groups)))
+    y = g.add(qnn.ReshapeOp(g.add(qnn.LayerNormOp(rows, None, None, eps)), shape))
+    for kind, vector in ((qnn.MulOp, weight), (qnn.AddOp, bias)):
+        if isinstance(vector, Constant):
+            each = g.constant(np.ascontiguousarray(vector.array.reshape(-1, *[1] * (len(shape) - 2))))
+            y = g.add(kind(y, each))
+    return Float(y)
 
 
 def argmax(g: Graph, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
@@ -142,6 +182,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.sum.dim_IntList": reduction("sum"),
     "aten.amax.default": reduction("max"),
     "aten.amin.default": reduction("min"),
+    "aten.max.default": reduction("max"),
+    "aten.min.default": reduction("min"),
+    "aten.max.dim": largest("max"),
+    "aten.min.dim": largest("min"),
+    "aten.group_norm.default": group_norm,
     "aten.argmax.default": argmax,
     "aten.mean.dim": mean,
     "aten.mean.default": mean,

@@ -19,8 +19,11 @@ from compiler.frontend.qdq import (
     Codes,
     Constant,
     Float,
+    Indices,
+    Mask,
     Quantized,
     Refusal,
+    Thresholds,
     Value,
     Weight,
     check_sum,
@@ -73,6 +76,7 @@ class Graph:
             case Float(ssa):
                 return ssa
             case Quantized(ssa):
+                _check_uniform(value)
                 if ssa not in self._floats:
                     self._floats[ssa] = self.add(qnn.DequantizeOp(ssa))
                 return self._floats[ssa]
@@ -80,7 +84,7 @@ class Graph:
                 return self.constant(value.dequantized())
             case Constant(array) if array.dtype == np.float32:
                 return self.constant(array)
-            case Constant(array) if array.ndim == 0 or array.dtype == np.bool_:
+            case Constant(array) if array.ndim == 0 or array.dtype.kind in "bi":
                 return self.constant(array.astype(np.float32))
             case bool():
                 pass
@@ -101,6 +105,12 @@ class Graph:
             f"needs a quantized operand, got {describe(value)}",
             "quantize the operand: the quantizer left it in float",
         )
+
+    def uniform(self, value: Any) -> SSAValue:
+        """The codes behind ``value``, for what computes with them: a codebook must not decode them."""
+        source = self.ints(value)
+        _check_uniform(value)
+        return source
 
     def factor(self, value: Any) -> SSAValue:
         """An operand of a product: the codes behind ``value``, or in a graph without any codes binary32."""
@@ -147,6 +157,14 @@ class Graph:
         return isinstance(value, Ref) and self.values.get(value.name) is None
 
 
+def _check_uniform(value: Any) -> None:
+    if isinstance(value, Quantized) and int_type(value.ssa).codebook.data:
+        raise Refusal(
+            "only products and moves read codes of a codebook",
+            "quantize this operand uniformly; a codebook belongs to the operand of a product",
+        )
+
+
 def describe(value: Any) -> str:
     """What a frontend value is, for an error."""
     match value:
@@ -154,6 +172,10 @@ def describe(value: Any) -> str:
             return f"integer codes {list(shape_of(ssa))}"
         case Quantized(ssa):
             return f"a quantized tensor {list(shape_of(ssa))}"
+        case Thresholds(ssa):
+            return f"codes {list(shape_of(ssa))} that no dequantize_codebook reads"
+        case Indices(ssa):
+            return f"indices {list(shape_of(ssa))}"
         case Float(ssa):
             return f"a float tensor {list(shape_of(ssa))} that is not quantized"
         case Constant(array):
@@ -220,7 +242,7 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
 
 
 def _check_shape(call: Call, value: Any) -> None:
-    if call.shape is None or not isinstance(value, (Codes, Quantized, Float)):
+    if call.shape is None or not isinstance(value, (Codes, Quantized, Float, Indices)):
         return
     if shape_of(value.ssa) != call.shape:
         raise Refusal(
@@ -235,9 +257,15 @@ def _input_type(record: Input, records: Sequence[Record]) -> Attribute:
     for user in records:
         if isinstance(user, Call) and user.target == DEQUANTIZE and user.args[0] == Ref(record.name):
             _, scale, zero, low, high, dtype = user.args[:6]
-            return TensorType(codes_type(scale, zero, low, high, dtype)[0], record.shape)
+            kind = codes_type(scale, zero, low, high, dtype)[0]
+            if kind.width.data == 4:
+                raise UnsupportedError(
+                    f"input {record.name} holds 4-bit codes; take the float tensor and quantize it in the model, or "
+                    "8-bit codes"
+                )
+            return TensorType(kind, record.shape)
     raise UnsupportedError(
-        f"input {record.name}: dtype must be float32, or int8 followed by a dequantize, got {record.dtype}; "
+        f"input {record.name}: dtype must be float32, or int8 or int16 followed by a dequantize, got {record.dtype}; "
         "convert the input before the model"
     )
 
@@ -265,6 +293,10 @@ def _finish(graph: Graph, inputs: Sequence[str], outputs: Output) -> ModuleOp:
                     f"output {ref.name} holds 4-bit codes; return the dequantized tensor, or quantize it to 8 bits"
                 )
             results.append(value.ssa)
+        elif isinstance(value, Indices):
+            results.append(value.ssa)
+        elif isinstance(value, Mask):
+            raise UnsupportedError(f"output {ref.name} is a mask of type bool; return mask.float()")
         else:
             results.append(_float_result(graph, ref, value))
     if not results:

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.ir import SSAValue
 
+from compiler.backend.widths import CODES, product_of
 from compiler.dialects.attrs import IntType
 from isa import numerics
+from isa.errors import UnsupportedError
 
 Array = NDArray[Any]
 ACCUMULATOR_LIMIT = 2**31
-REFUSED = ((16, 8), (16, 4))
-"""Widths of weights and activations without a mode."""
 
 
 class Refusal(Exception):  # noqa: N818  (a finding that is collected, not an error that is raised to users)
@@ -62,6 +62,18 @@ class Float:
     ssa: SSAValue
 
 
+@dataclass(frozen=True)
+class Mask(Float):
+    """Zeros and ones in binary32, which PyTorch sees as bool."""
+
+
+@dataclass(frozen=True)
+class Indices:
+    """Positions as int32, which PyTorch sees as int64."""
+
+    ssa: SSAValue
+
+
 @dataclass(frozen=True, eq=False)
 class Constant:
     """A parameter, or what was folded from parameters."""
@@ -93,7 +105,7 @@ class Weight:
         return (self.codes.astype(np.int32) - self.zero.reshape(shape)).astype(np.float32) * scale
 
 
-Value = Codes | Thresholds | Quantized | Float | Constant | Weight
+Value = Codes | Thresholds | Quantized | Float | Indices | Constant | Weight
 
 
 def width_of(low: int, high: int, dtype: str) -> tuple[int, int]:
@@ -146,11 +158,7 @@ def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array, tuple[int, .
             f"weight scales must vary along the output channel, axis 0, got axis {value.axis}",
             "quantize weights per output channel or per tensor",
         )
-    if (value.width, x.width.data) in REFUSED:
-        raise Refusal(
-            f"the machine has no mode for {value.width}-bit weights and {x.width.data}-bit activations",
-            "quantize the weights to 8 bits, or the activations to 16",
-        )
+    check_widths(value.width, x, constant=True)
     channels = value.codes.shape[0]
     scale = np.broadcast_to(value.scale, (channels,))
     zeros = None
@@ -159,9 +167,20 @@ def matrix_weight(value: Weight, x: IntType) -> tuple[Array, Array, tuple[int, .
     return value.codes, numerics.product_scale(x.scale.data, scale), zeros
 
 
+def check_widths(weight_width: int, x: IntType, constant: bool) -> None:
+    """Refusal unless the matrix unit has a mode for weights of ``weight_width`` bits and activations ``x``."""
+    codebook = tuple(v.data for v in x.codebook.data)
+    try:
+        product_of(CODES[weight_width], CODES[x.width.data], codebook, constant, "product")
+    except UnsupportedError as error:
+        rule, _, advice = str(error).removeprefix("product: ").partition("; ")
+        raise Refusal(rule, advice) from error
+
+
 def magnitude(codes: IntType) -> int:
-    """Largest |q - zero| of the codes of a type."""
-    return max(codes.high - codes.zero.data, codes.zero.data - codes.low)
+    """Largest |q - zero| of the codes of a type, |entry - zero| where a codebook decodes them."""
+    values = [entry.data for entry in codes.codebook.data] or [codes.low, codes.high]
+    return max(abs(value - codes.zero.data) for value in values)
 
 
 def check_sum(weights: Array, zeros: tuple[int, ...] | None, x: IntType) -> None:
@@ -179,7 +198,13 @@ def check_sum(weights: Array, zeros: tuple[int, ...] | None, x: IntType) -> None
 
 
 def check_product_sum(a: IntType, b: IntType, terms: int) -> None:
-    """Refusal when a sum of ``terms`` products of two activations may leave the accumulators' int32."""
+    """Refusal when two activations cannot be multiplied, or a sum of ``terms`` products may leave the accumulators."""
+    if b.codebook.data:
+        raise Refusal(
+            "the second factor cannot have a codebook: only activations are decoded",
+            "quantize the second factor uniformly, or exchange the factors",
+        )
+    check_widths(b.width.data, a, constant=False)
     largest = terms * magnitude(a) * magnitude(b)
     if a.width.data < 16 and largest >= ACCUMULATOR_LIMIT:
         raise Refusal(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import (
@@ -19,7 +19,7 @@ from xdsl.pattern_rewriter import (
 )
 from xdsl.transforms.dead_code_elimination import dce
 
-from compiler.dialects import qnn
+from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntsAttr
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.location import fuse
@@ -66,21 +66,30 @@ class MergePermutes(RewritePattern):
             _replace(rewriter, op, qnn.PermuteOp(inner.input, merged), inner)
 
 
+def _quantize(op: qnn.QuantizeOp, value: SSAValue) -> qnn.QuantizeOp:
+    """The same quantize of another value."""
+    thresholds = None if op.thresholds is None else [t.data for t in op.thresholds.data]
+    return qnn.QuantizeOp(value, int_type(op.output), (op.lo, op.hi), thresholds)
+
+
 class QuantizeBeforeMoving(RewritePattern):
-    """Quantize, then reshape or permute: a quarter of the bytes move."""
+    """Quantize, then move: a quarter of the bytes move."""
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: qnn.QuantizeOp, rewriter: PatternRewriter, /) -> None:
         move = op.input.owner
-        if not isinstance(move, (qnn.ReshapeOp, qnn.PermuteOp)) or not op.input.has_one_use():
+        if not isinstance(move, kern.MOVES) or not op.input.has_one_use():
             return
-        codes = qnn.QuantizeOp(move.input, int_type(op.output), (op.lo, op.hi))
+        if isinstance(move, qnn.SliceOp) and not move.input.has_one_use():
+            return  # several parts of one tensor would each quantize all of it
+        codes = _quantize(op, move.input)
         codes.location = op.location
         rewriter.insert(codes)
-        if isinstance(move, qnn.ReshapeOp):
-            new = qnn.ReshapeOp(codes, shape_of(move.output))
-        else:
-            new = qnn.PermuteOp(codes, move.order.data)
+        new = type(move).create(
+            operands=[codes.output],
+            result_types=[TensorType(int_type(op.output), shape_of(move.output))],
+            properties=dict(move.properties),
+        )
         new.location = move.location
         rewriter.replace(op, new)
 
@@ -88,7 +97,7 @@ class QuantizeBeforeMoving(RewritePattern):
 class DropRequantize(RewritePattern):
     """Quantizing a dequantized tensor to the type that it had gives its codes back.
 
-    ``(q - z) * fp32(s) * fp32(1/s)`` is within 2^-21 of an integer of at most 8 bits, so it rounds to that integer.
+    ``(q - z) * fp32(s) * fp32(1/s)`` is within 2^-6 of an integer of at most 16 bits, so it rounds to that integer.
     """
 
     @op_type_rewrite_pattern
@@ -97,7 +106,7 @@ class DropRequantize(RewritePattern):
         if not isinstance(source, qnn.DequantizeOp) or source.input.type != op.output.type:
             return
         codes = int_type(op.output)
-        normal = 2.0**-100 < codes.scale.data < 2.0**100 and codes.width.data == 8
+        normal = 2.0**-100 < codes.scale.data < 2.0**100 and not codes.codebook.data
         if normal and (op.lo, op.hi) == (codes.low, codes.high):
             _bypass(rewriter, op, source.input)
 
@@ -116,6 +125,8 @@ class DropSaturatedClamp(RewritePattern):
         clamp = op.input.owner
         bounds = _bounds(clamp) if isinstance(clamp, Operation) else None
         if bounds is None or not isinstance(clamp, (qnn.ReluOp, qnn.ClampOp)) or not op.input.has_one_use():
+            return
+        if op.thresholds is not None:
             return
         codes = int_type(op.output)
         inverse = np.float32(numerics.inverse_scale(codes.scale.data))

@@ -16,7 +16,7 @@ from compiler.passes.hoist_factors import hoist_factors
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
 
-BINARY = (qnn.AddOp, qnn.SubOp, qnn.MulOp)
+BROADCASTING = (qnn.BinaryOp, qnn.SelectOp)
 
 
 def prepare(block: Block) -> None:
@@ -29,7 +29,7 @@ def prepare(block: Block) -> None:
             _flatten_linear(op)
         elif isinstance(op, qnn.MatmulOp):
             _flatten_matmul(op)
-        elif isinstance(op, BINARY):
+        elif isinstance(op, BROADCASTING):
             _align(op)
         elif isinstance(op, qnn.ConcatOp):
             _flatten_concat(op)
@@ -89,7 +89,8 @@ def _flatten_linear(op: qnn.LinearOp) -> None:
     if len(shape) < 4:
         return
     flat = _reshaped(op, op.x, (prod(shape[:-1]), shape[-1]))
-    _replace(op, qnn.LinearOp(flat, op.w, op.scale, op.bias), shape_of(op.output))
+    zeros = None if op.weight_zeros is None else op.weight_zeros.data
+    _replace(op, qnn.LinearOp(flat, op.w, op.scale, op.bias, weight_zeros=zeros), shape_of(op.output))
 
 
 def _flatten_matmul(op: qnn.MatmulOp) -> None:
