@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerType, ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import qnn
@@ -62,6 +62,10 @@ class Graph:
         op.location = self._place.attribute
         self.block.add_op(op)
         return op.results[0]
+
+    def argument(self, kind: Attribute) -> BlockArgument:
+        """One more argument of the function."""
+        return self.block.insert_arg(kind, len(self.block.args))
 
     def constant(self, array: NDArray[Any], codes: IntType | IntegerType | None = None) -> SSAValue:
         """A constant; the same array is emitted once."""
@@ -188,15 +192,29 @@ def describe(value: Any) -> str:
 
 def build_module(records: Sequence[Record]) -> ModuleOp:
     """The qnn module of a recorded graph. Raises UnsupportedError that lists every refused operator."""
+    graph, names, outputs = Graph(), list[str](), Output(())
+    for record in walk(graph, records):
+        if isinstance(record, Input):
+            names.append(record.name)
+        elif isinstance(record, Output):
+            outputs = record
+    if graph.refused:
+        raise UnsupportedError(_report(graph.refused))
+    return _finish(graph, names, outputs)
+
+
+def walk(graph: Graph, records: Sequence[Record]) -> Iterator[Record]:
+    """Build ``records`` into ``graph`` one by one; each is given once it is built or refused.
+
+    Raises UnsupportedError for an input that no binary can have.
+    """
     from compiler.frontend.aten import OPERATORS
 
-    graph, names, outputs = Graph(), list[str](), Output(())
     graph.in_binary32 = not any(isinstance(r, Call) and "quantize_" in r.target for r in records)
     for record in records:
         match record:
             case Input():
-                names.append(record.name)
-                argument = graph.block.insert_arg(_input_type(record, records), len(names) - 1)
+                argument = graph.argument(_input_type(record, records))
                 argument.location = record.location.attribute
                 float_input = record.dtype == "float32"
                 graph.values[record.name] = Float(argument) if float_input else Codes(argument, record.dtype[0] == "u")
@@ -205,10 +223,8 @@ def build_module(records: Sequence[Record]) -> ModuleOp:
             case Call():
                 _build_call(graph, record, OPERATORS.get(record.target))
             case Output():
-                outputs = record
-    if graph.refused:
-        raise UnsupportedError(_report(graph.refused))
-    return _finish(graph, names, outputs)
+                pass
+        yield record
 
 
 def _build_call(graph: Graph, call: Call, builder: Any) -> None:

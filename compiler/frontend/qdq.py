@@ -136,7 +136,7 @@ def codes_type(scale: float, zero: int, low: int, high: int, dtype: str) -> tupl
         )
     least, most = numerics.code_range(width)
     if not least <= zero - shift <= most:
-        raise Refusal(f"zero point {zero} is not a code of {dtype}", "quantize with a zero point inside the range")
+        raise Refusal(f"zero point {zero} is not a code of {width} bits", "quantize with a zero point inside the range")
     return IntType(width, scale, zero - shift), (low - shift, high - shift)
 
 

@@ -9,7 +9,7 @@ func.func @conv_channels(%x: tensor<1x3x8x8x!qnn.int<8, 0.1, 0>>, %w: tensor<6x2
 // -----
 
 func.func @conv_float(%x: tensor<1x2x8x8xf32>, %w: tensor<6x2x3x3xi8>, %s: tensor<6xf32>) {
-  // CHECK: needs !qnn.int codes, got tensor<1x2x8x8xf32>
+  // CHECK: weight element type must be i4, i8 or i16 with codes, f32 with f32, got tensor<6x2x3x3xi8>
   %0 = qnn.conv2d %x, %w, %s : (tensor<1x2x8x8xf32>, tensor<6x2x3x3xi8>, tensor<6xf32>) -> tensor<1x6x6x6xf32>
   func.return
 }
