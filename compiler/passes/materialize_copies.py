@@ -136,7 +136,11 @@ def _reads_nhwc(op: kern.FusedOp, value: SSAValue) -> bool:
     if isinstance(op.anchor, kern.COPIES):
         # A fill packs what it loads; movements walk bytes without gaps.
         return isinstance(op.anchor, kern.MOVES)
-    return _reads_packed(op, value) or (isinstance(op.anchor, kern.MATRIX) and is_int(value))
+    if _reads_packed(op, value) or (isinstance(op.anchor, kern.MATRIX) and is_int(value)):
+        return True
+    factors = op.anchor.operands[:2] if isinstance(op.anchor, (*kern.MATRIX, qnn.Resize2dOp)) else ()
+    arguments = zip(op.body.block.args, op.inputs, strict=True)
+    return any(argument in factors and operand is value for argument, operand in arguments)
 
 
 def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:
