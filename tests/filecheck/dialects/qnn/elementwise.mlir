@@ -42,8 +42,8 @@ func.func @quantize(%a: tensor<2x3xf32>) {
   %1 = qnn.dequantize %0 : tensor<2x3x!qnn.int<8, 0.00784313725490196, -128>> -> tensor<2x3xf32>
   // CHECK-NEXT: %2 = qnn.quantize %a range <-127, 127> : tensor<2x3xf32> -> tensor<2x3x!qnn.int<8, 5.0e-324, 0>>
   %2 = qnn.quantize %a range <-127, 127> : tensor<2x3xf32> -> tensor<2x3x!qnn.int<8, 5.0e-324, 0>>
-  // CHECK-NEXT: %3 = qnn.quantize %a : tensor<2x3xf32> -> tensor<2x3x!qnn.int<4, 0.5, 0, [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]>>
-  %3 = qnn.quantize %a : tensor<2x3xf32> -> tensor<2x3x!qnn.int<4, 0.5, 0, [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]>>
+  // CHECK-NEXT: %3 = qnn.quantize %a thresholds [#qnn.number<-7.5>, #qnn.number<-6.5>, #qnn.number<-5.5>, #qnn.number<-4.5>, #qnn.number<-3.5>, #qnn.number<-2.5>, #qnn.number<-1.5>, #qnn.number<-0.5>, #qnn.number<0.5>, #qnn.number<1.5>, #qnn.number<2.5>, #qnn.number<3.5>, #qnn.number<4.5>, #qnn.number<5.5>, #qnn.number<6.5>] : tensor<2x3xf32> -> tensor<2x3x!qnn.int<4, 0.5, 0, [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]>>
+  %3 = qnn.quantize %a thresholds [#qnn.number<-7.5>, #qnn.number<-6.5>, #qnn.number<-5.5>, #qnn.number<-4.5>, #qnn.number<-3.5>, #qnn.number<-2.5>, #qnn.number<-1.5>, #qnn.number<-0.5>, #qnn.number<0.5>, #qnn.number<1.5>, #qnn.number<2.5>, #qnn.number<3.5>, #qnn.number<4.5>, #qnn.number<5.5>, #qnn.number<6.5>] : tensor<2x3xf32> -> tensor<2x3x!qnn.int<4, 0.5, 0, [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]>>
   func.return
 }
 

@@ -1,6 +1,6 @@
 // RUN: VERIFY_DIAG
 
-// CHECK: role 'nope' is not one of act, rhs, stream, pooled, weight, params, acc, inner, output
+// CHECK: role 'nope' is not one of act, rhs, row, stream, second, pooled, weight, params, acc, rows, inner, product, output
 %0 = tile.ring "nope" 0 slots 2 x 128 : !tile.channel
 
 // -----
