@@ -105,7 +105,7 @@ class RmsNormOp(QnnOp):
     eps = prop_def(NumberAttr)
     output = result_def(ANY)
     traits = traits_def(Pure())
-    assembly_format = "$input (`gamma` $gamma^)? `eps` $eps attr-dict `:` functional-type(operands, results)"
+    assembly_format = "$input (`,` $gamma^)? `eps` $eps attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, value: Value, gamma: Value | None, eps: float):
         super().__init__(

@@ -43,9 +43,10 @@ def hardswish(x: Array) -> Array:
 
 
 def sqrt(x: Array) -> Array:
-    """IEEE square root; NaN of negative values."""
+    """IEEE square root; NaN of negative values. By numpy: torch's of large arrays is not always rounded correctly."""
     with np.errstate(all="ignore"):
-        return namespace(x).sqrt(x)
+        y = np.sqrt(np.asarray(x))
+    return namespace(x).from_numpy(np.asarray(y)) if is_torch(x) else y
 
 
 def div(a: Array, b: Array) -> Array:
