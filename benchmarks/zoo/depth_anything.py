@@ -123,5 +123,9 @@ class DepthAnything(nn.Module):
 
 
 def depth_anything(name: str = "s", version: int = 2) -> DepthAnything:
-    """Depth Anything with random weights, in eval mode."""
-    return DepthAnything(name, version).eval()
+    """Depth Anything with random weights, in eval mode; the last weights are positive, so that depths are not all 0."""
+    model = DepthAnything(name, version).eval()
+    last = model.depth_head.scratch.output_conv2[2]
+    assert isinstance(last, nn.Conv2d)
+    nn.init.uniform_(last.weight, 0.0, 0.1)
+    return model
