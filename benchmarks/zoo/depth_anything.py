@@ -123,9 +123,11 @@ class DepthAnything(nn.Module):
 
 
 def depth_anything(name: str = "s", version: int = 2) -> DepthAnything:
-    """Depth Anything with random weights, in eval mode; the last weights are positive, so that depths are not all 0."""
-    model = DepthAnything(name, version).eval()
-    last = model.depth_head.scratch.output_conv2[2]
-    assert isinstance(last, nn.Conv2d)
-    nn.init.uniform_(last.weight, 0.0, 0.1)
-    return model
+    """Depth Anything with random weights, in eval mode; the decoder keeps variances, so that depths are not all 0."""
+    model = DepthAnything(name, version)
+    for layer in model.depth_head.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, 0.05)
+    return model.eval()
