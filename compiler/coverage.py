@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, cast
 
-from xdsl.dialects.builtin import IntegerType
+from xdsl.dialects.builtin import IntegerType, Signedness
 from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import float_tensor, int_type, is_int, shape_of, tensor
+from compiler.dialects.attrs import IntType
+from compiler.dialects.qnn_base import float_tensor, is_int, shape_of, tensor
 from compiler.frontend.build import Graph, walk
 from compiler.frontend.qdq import Codes, Constant, Float, Indices, Quantized, Weight
 from compiler.frontend.records import Call, Input, Parameter, Record, Ref
@@ -26,7 +27,7 @@ BLOCKED = "reads what a refused operator would give"
 
 @dataclass(frozen=True)
 class Operator:
-    """One call of the model. ``rule`` is empty where it is supported, else what it breaks, and ``advice`` what to do."""
+    """One call of the model. ``rule`` is empty where it is supported, else what it breaks; ``advice``: what to do."""
 
     node: str
     target: str
@@ -184,5 +185,5 @@ def _made(graph: Graph, call: Call) -> Iterator[Operation]:
 
 
 def _bits(value: SSAValue) -> int:
-    element = tensor(value).element_type
-    return element.width.data if isinstance(element, IntegerType) else int_type(value).width.data
+    element = cast(IntType | IntegerType[int, Signedness], tensor(value).element_type)
+    return element.width.data

@@ -31,6 +31,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     # Registers the quantize and dequantize ops; without it a quantized program does not load.
     import torch.ao.quantization.fx._decomposed
 
+
     # torch would log the traceback of what becomes our one message.
     log = logging.getLogger("torch.export")
     level = log.level

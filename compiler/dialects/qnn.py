@@ -18,6 +18,7 @@ from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     IntegerAttr,
     IntegerType,
+    Signedness,
     TensorType,
     UnitAttr,
     f32,
@@ -95,7 +96,6 @@ from compiler.dialects.qnn_moves import ExpandOp, PermuteOp, ReshapeOp, SliceOp
 from compiler.dialects.qnn_rows import LayerNormOp, ReduceOp, Resize2dOp, RmsNormOp, SoftmaxOp
 from compiler.ir import shapes
 
-
 i4, i16 = IntegerType(4), IntegerType(16)
 ELEMENTS = {"float32": f32, "int8": i8, "int16": i16}
 
@@ -124,7 +124,8 @@ class ConstantOp(QnnOp):
 
     def verify_(self) -> None:
         held, element = cast(Tensor, self.value.type), tensor(self.output).element_type
-        width = element.width.data if isinstance(element, IntType | IntegerType) else 0
+        whole = cast(IntType | IntegerType[int, Signedness], element)
+        width = 0 if element == f32 else whole.width.data
         fits = held.element_type == (i16 if width == 16 else i8) and width in (4, 8, 16)
         if shape_of(self.output) != held.get_shape() or (held.element_type != element and not fits):
             raise VerifyException(f"value {held} cannot be a {self.output.type}")
@@ -133,7 +134,7 @@ class ConstantOp(QnnOp):
 def constant_array(op: ConstantOp) -> NDArray[Any]:
     """The constant as a read-only float32, int8 or int16 array over the attribute's own bytes, without a copy."""
     kind = cast(Tensor, op.value.type)
-    dtype = np.dtype({f32: "<f4", i16: "<i2"}.get(kind.element_type, "i1"))
+    dtype = np.dtype("<f4" if kind.element_type == f32 else "<i2" if kind.element_type == i16 else "i1")
     return np.frombuffer(op.value.data.data, dtype).reshape(kind.get_shape())
 
 
@@ -239,7 +240,8 @@ class Conv2dOp(QnnOp):
     traits = traits_def(Pure())
     assembly_format = (
         "$x `,` $w `,` $scale (`,` $bias^)? (`strides` $strides^)? (`padding` $padding^)?"
-        " (`dilation` $dilation^)? (`groups` $groups^)? (`weight_zeros` $weight_zeros^)? attr-dict `:` functional-type(operands, results)"
+        " (`dilation` $dilation^)? (`groups` $groups^)? (`weight_zeros` $weight_zeros^)?"
+        " attr-dict `:` functional-type(operands, results)"
     )
 
     def __init__(
@@ -346,7 +348,7 @@ class LinearOp(QnnOp):
 class MatmulOp(QnnOp):
     """``y = fp32(sum((aq - za) * (bq - zb))) * (fp32(sa) * fp32(sb))`` of a [..., M, K] and b [..., K, N].
 
-    With ``transpose_b`` b is [..., N, K]. Of f32 operands the sum is of binary32 products, k after k, each step rounded.
+    With ``transpose_b`` b is [..., N, K]. Of f32 operands the sum is of binary32 products, k after k, each rounded.
     """
 
     name = "qnn.matmul"
@@ -379,11 +381,9 @@ def expect_zeros(zeros: IntsAttr | None, channels: int) -> None:
 
 def matmul_shape(a: tuple[int, ...], b: tuple[int, ...], transpose_b: bool = False) -> tuple[int, ...]:
     """Result shape of a batched matrix product; ValueError when the operands do not fit."""
-    if transpose_b and len(b) >= 2:
-        b = (*b[:-2], b[-1], b[-2])
-    if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
-        raise ValueError(f"contraction mismatch: {a} times {b}")
-    return (*shapes.broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+    if min(len(a), len(b)) < 2 or a[-1] != b[-1 if transpose_b else -2]:
+        raise ValueError(f"contraction mismatch: {a} times {b}" + " transposed" * transpose_b)
+    return (*shapes.broadcast(a[:-2], b[:-2]), a[-2], b[-2 if transpose_b else -1])
 
 
 __all__ = [

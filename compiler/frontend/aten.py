@@ -173,7 +173,7 @@ def conv_transpose2d(
     if groups != 1 or moves.pair(dilation) != (1, 1):
         raise Refusal("transposed convolutions have one group and no dilation", "upsample and convolve instead")
     if not isinstance(w, Weight) or w.codes.ndim != 4 or w.axis not in (None, 1):
-        raise Refusal("needs a quantized constant weight [C, O, kh, kw]", "quantize this layer's weight per output, axis 1")
+        raise Refusal("needs a quantized constant weight [C, O, kh, kw]", "quantize it per output channel, axis 1")
     (sh, sw), (top, left), extra = moves.pair(stride), moves.pair(padding), moves.pair(output_padding)
     n, _, height, width = _shape(x)
     o, kernel = w.codes.shape[1], w.codes.shape[2:]
@@ -207,8 +207,8 @@ def _phases(w: Weight, stride: tuple[int, int], taps: tuple[int, int]) -> Weight
         for j in range(kw):
             tap = (th - 1 - i // sh, tw - 1 - j // sw)
             whole[i % sh, j % sw, :, :, tap[0], tap[1]] = w.codes[:, :, i, j].T
-    repeated = (np.tile(np.broadcast_to(v, (o,)), sh * sw) for v in (w.scale, zeros))
-    return Weight(whole.reshape(-1, c, th, tw), *repeated, 0, w.width)
+    scale, zero = (np.tile(np.broadcast_to(v, (o,)), sh * sw) for v in (w.scale, zeros))
+    return Weight(whole.reshape(-1, c, th, tw), scale, zero, 0, w.width)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -364,12 +364,21 @@ def power(g: Graph, x: Value, exponent: float) -> Value:
 
 def compare(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
     """Builder of a comparison, which gives zeros and ones."""
-    return lambda g, a, b: Mask(g.add(kind(g.float(a), g.float(b))))
+
+    def build(g: Graph, a: Any, b: Any) -> Value:
+        return Mask(g.add(kind(g.float(a), g.float(b))))
+
+    return build
 
 
 def swapped(kind: Callable[[SSAValue, SSAValue], Operation]) -> Builder:
     """Builder of a comparison with its operands exchanged: a <= b is b >= a."""
-    return lambda g, a, b: compare(kind)(g, b, a)
+    build = compare(kind)
+
+    def exchanged(g: Graph, a: Any, b: Any) -> Value:
+        return build(g, b, a)
+
+    return exchanged
 
 
 def inverted(g: Graph, mask: Any) -> Value:
@@ -545,9 +554,11 @@ OPERATORS: dict[str, Builder] = {
 
 IN_PLACE = ("div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "floor", "pow", "masked_fill")
 """Operators whose in-place variants, named with an underscore, compute the same."""
-OPERATORS |= {
-    target.replace(f".{name}.", f".{name}_."): build
-    for name in IN_PLACE
-    for target, build in list(OPERATORS.items())
-    if target.startswith(f"aten.{name}.")
-}
+OPERATORS.update(
+    {
+        target.replace(f".{name}.", f".{name}_."): build
+        for name in IN_PLACE
+        for target, build in list(OPERATORS.items())
+        if target.startswith(f"aten.{name}.")
+    }
+)

@@ -12,7 +12,7 @@ import numpy as np
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.frontend.build import Graph, describe
-from compiler.frontend.qdq import Codes, Constant, Float, Quantized, Refusal, Value, Weight
+from compiler.frontend.qdq import Codes, Constant, Float, Mask, Quantized, Refusal, Value, Weight
 from compiler.ir import shapes
 
 Pair = int | Sequence[int]
@@ -32,15 +32,19 @@ def _move(g: Graph, x: Value, op: Callable[[Any], Any], constant: Callable[[Any]
         case Constant(array):
             return Constant(np.asarray(constant(array), order="C"))
         case Weight() if x.axis is None:
-            return Weight(np.asarray(constant(x.codes), order="C"), x.scale, x.zero, None)
+            return Weight(np.asarray(constant(x.codes), order="C"), x.scale, x.zero, None, x.width)
         case Weight():
             return Constant(np.asarray(constant(x.dequantized()), order="C"))
         case Quantized(ssa):
             return Quantized(g.add(op(ssa)))
         case Codes(ssa, unsigned):
             return Codes(g.add(op(ssa)), unsigned)
+        case Mask(ssa):
+            return Mask(g.add(op(ssa)))
         case Float(ssa):
             return Float(g.add(op(ssa)))
+        case _:
+            raise Refusal(f"cannot move {describe(x)}", "move the tensor before, or behind its dequantize")
 
 
 def size(x: Any) -> tuple[int, ...]:
@@ -142,7 +146,7 @@ def cut(g: Graph, x: Value, dim: int, start: int, count: int, step: int = 1) -> 
     index = tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, steps, strict=True))
     if isinstance(x, Weight) and x.axis is not None:
         own = index[x.axis]
-        return Weight(np.ascontiguousarray(x.codes[index]), x.scale[own], x.zero[own], x.axis)
+        return Weight(np.ascontiguousarray(x.codes[index]), x.scale[own], x.zero[own], x.axis, x.width)
     return _move(g, x, lambda value: qnn.SliceOp(value, starts, sizes, steps), lambda array: array[index])
 
 

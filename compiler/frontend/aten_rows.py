@@ -155,7 +155,8 @@ def upsample(kind: str, corners: bool) -> Callable[..., Value]:
     def build(g: Graph, x: Value, size: Sequence[int] | None, *rest: Any, **named: Any) -> Value:
         rest_left = list(rest)
         aligned = bool(rest_left.pop(0) if rest_left else named.get("align_corners", False)) if corners else False
-        factors = next((r for r in rest_left if isinstance(r, tuple)), named.get("scale_factors"))
+        given: Any = [r for r in rest_left if isinstance(r, tuple)] or [named.get("scale_factors") or ()]
+        factors: Sequence[float] = given[0]
         source = _source(g, x)
         shape = shape_of(source)[2:]
         if size is None:

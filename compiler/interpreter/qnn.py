@@ -1,9 +1,9 @@
-"""Reference semantics of the ``qnn`` dialect on numpy arrays: float32 tensors and codes of 4, 8 and 16 bits, bit for bit."""
+"""Reference semantics of the ``qnn`` dialect on numpy arrays: float32 tensors and codes of every width, bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,7 +213,8 @@ _row_ends: dict[str, Callable[[Array], Array]] = {"max": numerics.row_max, "min"
 
 
 def _resize(op: qnn.Resize2dOp, x: Array) -> Array:
-    places = (op.size, op.num.data, op.den.data, op.phase.data)
+    num, den, phase = (cast(tuple[int, int], v.data) for v in (op.num, op.den, op.phase))
+    places = (op.size, num, den, phase)
     rows = x.transpose(0, 2, 3, 1)
     if op.kind.data == "nearest":
         y = numerics.nearest(rows, *places)
