@@ -39,7 +39,7 @@ from isa.instructions import (
 )
 from isa.instructions.vcu import STREAM_OUTPUT
 from isa.machine import Machine, Mmu
-from isa.numerics.functions import STEPS
+from isa.numerics.functions import IEEE_STEPS, STEPS
 from isa.state import SETTERS, State
 
 CHEAP_FUNCS = frozenset(
@@ -60,6 +60,7 @@ CHEAP_FUNCS = frozenset(
         Func.ALIGN,
     }
 )
+ALL_STEPS = {**STEPS, **IEEE_STEPS}
 RESIZE_TAPS = {Resize.NONE: 1, Resize.NEAREST: 1, Resize.BILINEAR: 4}
 """Elements of stream A that one output reads."""
 EVENTS = len(Event)
@@ -135,7 +136,7 @@ def vcu_passes(funcs: Iterable[Func], machine: Machine) -> int:
 
 def steps(func: Func) -> int:
     """Binary32 multiplies and adds of one operation."""
-    return 1 if func in CHEAP_FUNCS else STEPS[func.name.lower()]
+    return 1 if func in CHEAP_FUNCS else ALL_STEPS[func.name.lower()]
 
 
 def vcu_cycles(elements: int, slots: int, taps: int, machine: Machine, strided: bool = False) -> int:

@@ -210,20 +210,17 @@ def erf(x: Array) -> Array:
 STEPS: dict[str, int] = {
     "sigmoid": 36,
     "tanh": 51,
-    "exp": 18,
+    "exp": 20,
     "exp2": 16,
     "log": 26,
     "log2": 25,
     "erf": 49,
     "reciprocal": 17,
     "rsqrt": 17,
-    "div": 20,
-    "sqrt": 20,
 }
-"""Multiplies, adds and roundings per element; integer operations on exponent and sign bits run beside them.
-
-``div`` and ``sqrt`` are IEEE's, correctly rounded: a Newton sequence and a final correction.
-"""
+"""Multiplies, adds and roundings per element; integer operations on exponent and sign bits run beside them."""
+IEEE_STEPS: dict[str, int] = {"div": 20, "sqrt": 20}
+"""Of quotients and square roots, which are correctly rounded: a Newton sequence and a final correction."""
 
 MAX_ULP: dict[str, float] = {
     "sigmoid": 3.5,

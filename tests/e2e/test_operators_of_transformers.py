@@ -81,7 +81,7 @@ ROWS: dict[str, Body] = {
     "attention": attention,
     "causal": causal,
     "unequal_batches": lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2)),
-    "conv1d": lambda x: functional.pad(x, (1, 1))[..., 1:9],
+    "conv1d": nn.Conv1d(6, 5, 3, padding=1),
 }
 
 IMAGES: dict[str, Body] = {
@@ -133,6 +133,11 @@ def test_operators_over_images(name: str, recipe: str) -> None:
     check(Image(IMAGES[name]), (1, 4, 6, 5), recipe)
 
 
-@pytest.mark.parametrize("name", [n for n in ROWS if n != "conv1d"])
+@pytest.mark.parametrize("name", ROWS)
 def test_operators_in_binary32(name: str) -> None:
     check(Net(ROWS[name]), (2, 6, 8), "f32")
+
+
+@pytest.mark.parametrize("name", ["transposed", "transposed_patches", "transposed_odd", "bilinear", "nearest"])
+def test_image_operators_in_binary32(name: str) -> None:
+    check(Image(IMAGES[name]), (1, 4, 6, 5), "f32")

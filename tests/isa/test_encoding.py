@@ -103,7 +103,7 @@ def test_bounds_of_every_integer_field_are_checked(cls):
         ({"act": "far"}, "mmu.run: act='far' must be an integer in 0..16777215"),
         ({"act": 1.5}, r"mmu.run: act=1.5 must be an integer"),
         ({"act": None}, "mmu.run: act=None must be an integer"),
-        ({"mode": 3}, r"mmu.run: mode=3 must be one of w8a8 \(0\)"),
+        ({"mode": 9}, r"mmu.run: mode=9 must be one of w8a8 \(0\), w4a8 \(1\)"),
     ],
 )
 def test_values_of_a_wrong_kind_name_field_and_rule(kwargs, message):

@@ -50,7 +50,7 @@ def test_every_event_has_a_component():
 def test_events_in_femtojoules_at_28nm():
     model = EnergyModel.of(EDGE)
     assert model.event[Event.MAC_W8A8].nominal == 200
-    assert model.event[Event.MAC_IDLE].nominal == 20
+    assert model.event[Event.IDLE_W8A8].nominal == 20
     assert model.event[Event.DRAM_READ_BYTE].nominal == 64_000
     assert model.event[Event.INSTRUCTION].nominal == 8_000
     assert model.clock[Event.MAC_W8A8].nominal == 50

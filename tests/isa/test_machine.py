@@ -4,21 +4,39 @@ import dataclasses
 
 import pytest
 
-from isa.errors import DescriptionError
+from isa.errors import DescriptionError, UnsupportedError
+from isa.instructions import Mode
 from isa.machine import Machine
 
 TINY = Machine.load("tiny").to_toml()
 
 
-def test_shipped_machines_are_edge28_and_tiny():
-    assert Machine.shipped() == ("edge28", "tiny")
+def test_shipped_machines():
+    quartdepth = [f"quartdepth28-{kind}" for kind in ("f32", "w4a4", "w4a8")]
+    assert Machine.shipped() == ("edge28", *quartdepth, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "macs"),
+    [("f32", Mode.F32, 512), ("w4a8", Mode.W4A8, 1536), ("w4a4", Mode.W4A4, 2048)],
+)
+def test_quartdepth_arrays(name, mode, macs):
+    machine = Machine.load(f"quartdepth28-{name}")
+    assert (machine.clock_hz, machine.dram.bytes_per_second, machine.dram.efficiency_percent) == (10**9, 19_200_000_000, 100)
+    assert machine.mmu.macs_per_cycle(mode) == machine.mmu.peak == macs
+
+
+def test_a_mode_that_is_not_built_is_named():
+    with pytest.raises(UnsupportedError, match="mode W8A8 is not built; the machine has F32"):
+        Machine.load("quartdepth28-f32").mmu.shape(Mode.W8A8)
 
 
 def test_edge28_is_the_machine_of_the_contract():
     machine = Machine.load("edge28")
     assert machine.clock_hz == 1_000_000_000
     assert (machine.sram.bytes, machine.sram.bank_bytes, machine.sram.banks) == (1 << 20, 1 << 16, 16)
-    assert machine.mmu.macs_per_cycle == 1024
+    assert machine.mmu.macs_per_cycle(Mode.W8A8) == 1024
+    assert machine.mmu.macs_per_cycle(Mode.W4A4) == machine.mmu.macs_per_cycle(Mode.W4A8) == 2048
     assert (machine.vcu.lanes, machine.vcu.stages) == (64, 4)
     assert machine.dram.bytes_per_second == 17_060_000_000
 
@@ -49,14 +67,15 @@ def test_strings_with_quotes_and_controls_round_trip():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("lanes_k", "lane_k", r"<machine>: \[mmu\] unknown key 'lane_k'; did you mean 'lanes_k'\?"),
-        ("lanes_n = 8\n", "", r"\[mmu\] missing key 'lanes_n'; required: lanes_k, lanes_n"),
+        ("acc_rows", "acc_row", r"<machine>: \[mmu\] unknown key 'acc_row'; did you mean 'acc_rows'\?"),
+        ("acc_rows = 16\n", "", r"\[mmu\] missing key 'acc_rows'; required: acc_rows, weight_port_bytes"),
+        ("n = 8\n", "n = 0\n", r"\[mmu.lanes.w8a8\] k = 8, n = 0: both are 0, or none is"),
         ("[sync]", "[sink]", r"top level unknown key 'sink'; did you mean 'sync'\?"),
-        ("lanes_n = 8", 'lanes_n = "8"', r"\[mmu\] lanes_n = '8': must be int, not str"),
-        ("lanes_n = 8", "lanes_n = true", r"\[mmu\] lanes_n = True: must be int, not bool"),
-        ("lanes_n = 8", "lanes_n = 8.0", r"\[mmu\] lanes_n = 8.0: must be int, not float"),
-        ("lanes_n = 8", "lanes_n = 0", r"\[mmu\] lanes_n = 0: must be at least 1"),
-        ("lanes_n = 8", "lanes_n = ", r"<machine>: not TOML"),
+        ("acc_rows = 16", 'acc_rows = "8"', r"\[mmu\] acc_rows = '8': must be int, not str"),
+        ("acc_rows = 16", "acc_rows = true", r"\[mmu\] acc_rows = True: must be int, not bool"),
+        ("acc_rows = 16", "acc_rows = 8.0", r"\[mmu\] acc_rows = 8.0: must be int, not float"),
+        ("acc_rows = 16", "acc_rows = 0", r"\[mmu\] acc_rows = 0: must be at least 1"),
+        ("acc_rows = 16", "acc_rows = ", r"<machine>: not TOML"),
         (
             "bank_bytes = 4096",
             "bank_bytes = 5000",
@@ -79,11 +98,11 @@ def test_strings_with_quotes_and_controls_round_trip():
             r"clock_hz = 1099511627777: must be at most 1099511627776",
         ),
         ("clock_hz = 1000000000", "clock_hz = " + "9" * 5000, r"<machine>: not TOML: Exceeds the limit"),
-        ("lanes_k = 8", "lanes_k = 65537", r"\[mmu\] lanes_k = 65537: must be at most 65536"),
+        ("k = 8\n", "k = 65537\n", r"\[mmu.lanes.w8a8\] k = 65537: must be at most 65536"),
         ("latency_cycles = ", "latency_cycles = 99999", r"\[dram\] latency_cycles = 99999\d+: must be at most 65536"),
         ("fetch_block_bytes = 256", "fetch_block_bytes = 33554432", r"must be at most 16777216"),
         ("[sync]", "x = " + "[" * 5000 + "\n[sync]", r"<machine>: not TOML"),
-        ("bytes = 16384", "bytes = 256", r"acc.bytes = 256: must hold one chunk .* = 512"),
+        ("bytes = 16384", "bytes = 256", r"acc.bytes = 256: must hold one chunk .* = 1024"),
     ],
 )
 def test_bad_description_names_table_key_and_rule(old, new, message):
@@ -103,14 +122,14 @@ def test_replace_is_checked_too():
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(DescriptionError, match=r"machine 'edge82': .*shipped: edge28, tiny; nearest: 'edge28'"):
+    with pytest.raises(DescriptionError, match=r"machine 'edge82': .*shipped: edge28, .*tiny; nearest: 'edge28'"):
         Machine.load("edge82")
 
 
 def test_error_of_a_file_names_its_path(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(TINY.replace("lanes_k = 8", "lanes_k = 0"))
-    with pytest.raises(DescriptionError, match=r"mine\.toml: \[mmu\] lanes_k = 0"):
+    path.write_text(TINY.replace("acc_rows = 16", "acc_rows = 0"))
+    with pytest.raises(DescriptionError, match=r"mine\.toml: \[mmu\] acc_rows = 0"):
         Machine.load(path)
 
 

@@ -13,7 +13,9 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.0, -1.0
 EXACT = {
     "sigmoid": lambda x: np.where(x >= 0, 1 / (1 + np.exp(-x)), np.exp(x) / (1 + np.exp(x))),
     "tanh": np.tanh,
+    "exp": np.exp,
     "exp2": np.exp2,
+    "log": np.log,
     "log2": np.log2,
     "erf": np.vectorize(math.erf, otypes=[np.float64]),
     "reciprocal": lambda x: 1 / x,

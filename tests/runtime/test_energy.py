@@ -34,7 +34,7 @@ def test_padded_lanes_cost_the_idle_factor():
     setup = [MmuInput(channels=16), MmuOutput(height=1, width=64)]
     energy = account_energy(simulate_time([*setup, MmuRun(n=32)], EDGE), MODEL)
     assert energy.events[Event.MAC_W8A8] == 64 * 16 * 32
-    assert energy.events[Event.MAC_IDLE] == 64 * 16 * 32
+    assert energy.events[Event.IDLE_W8A8] == 64 * 16 * 32
 
 
 def test_leakage_is_per_cycle():
