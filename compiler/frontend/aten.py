@@ -23,6 +23,7 @@ from compiler.frontend import aten_pool, aten_rows
 from compiler.frontend.aten_moves import pair
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import (
+    Array,
     Codes,
     Constant,
     Float,
@@ -172,11 +173,12 @@ def conv_transpose2d(
     """
     if groups != 1 or moves.pair(dilation) != (1, 1):
         raise Refusal("transposed convolutions have one group and no dilation", "upsample and convolve instead")
-    if not isinstance(w, Weight) or w.codes.ndim != 4 or w.axis not in (None, 1):
+    shape = _shape(w)
+    if not isinstance(w, (Weight, Constant)) or len(shape) != 4 or (isinstance(w, Weight) and w.axis not in (None, 1)):
         raise Refusal("needs a quantized constant weight [C, O, kh, kw]", "quantize it per output channel, axis 1")
     (sh, sw), (top, left), extra = moves.pair(stride), moves.pair(padding), moves.pair(output_padding)
     n, _, height, width = _shape(x)
-    o, kernel = w.codes.shape[1], w.codes.shape[2:]
+    o, kernel = shape[1], shape[2:]
     th, tw = -(-kernel[0] // sh), -(-kernel[1] // sw)
     phases = _phases(w, (sh, sw), (th, tw))
     vector = None if bias is None else Constant(np.tile(_bias_array(bias), sh * sw))
@@ -196,19 +198,26 @@ def _bias_array(bias: Any) -> Any:
     return bias.dequantized() if isinstance(bias, Weight) else bias.array
 
 
-def _phases(w: Weight, stride: tuple[int, int], taps: tuple[int, int]) -> Weight:
+def _phases(w: Weight | Constant, stride: tuple[int, int], taps: tuple[int, int]) -> Weight | Constant:
     """Weights [sh*sw*O, C, th, tw] of the phases (rows, columns, outputs); taps that a phase lacks are zero points."""
-    c, o, kh, kw = w.codes.shape
+    repeats = stride[0] * stride[1]
+    if isinstance(w, Constant):
+        return Constant(_phase_array(w.array, np.zeros(w.array.shape[1], w.array.dtype), stride, taps))
+    outputs = (w.codes.shape[1],)
+    scale, zeros = np.broadcast_to(w.scale, outputs), np.broadcast_to(w.zero, outputs)
+    codes = _phase_array(w.codes, zeros, stride, taps)
+    return Weight(codes, np.tile(scale, repeats), np.tile(zeros, repeats), 0, w.width)
+
+
+def _phase_array(w: Array, zeros: Array, stride: tuple[int, int], taps: tuple[int, int]) -> Array:
+    c, o, kh, kw = w.shape
     (sh, sw), (th, tw) = stride, taps
-    zeros = np.broadcast_to(w.zero, (o,))
-    whole = np.empty((sh, sw, o, c, th, tw), w.codes.dtype)
+    whole = np.empty((sh, sw, o, c, th, tw), w.dtype)
     whole[...] = zeros.reshape(o, 1, 1, 1)
     for i in range(kh):
         for j in range(kw):
-            tap = (th - 1 - i // sh, tw - 1 - j // sw)
-            whole[i % sh, j % sw, :, :, tap[0], tap[1]] = w.codes[:, :, i, j].T
-    scale, zero = (np.tile(np.broadcast_to(v, (o,)), sh * sw) for v in (w.scale, zeros))
-    return Weight(whole.reshape(-1, c, th, tw), scale, zero, 0, w.width)
+            whole[i % sh, j % sw, :, :, th - 1 - i // sh, tw - 1 - j // sw] = w[:, :, i, j].T
+    return whole.reshape(-1, c, th, tw)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

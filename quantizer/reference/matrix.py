@@ -97,7 +97,15 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> torch.Tensor:
-    """Transposed convolution, w [C, O/groups, kh, kw] with a scale per O: exact integer sums, in binary64."""
+    """Transposed convolution, w [C, O/groups, kh, kw] with a scale per O: exact integer sums, in binary64.
+
+    Of binary32 tensors the sums are those of a convolution for each phase, see ``_transposed_f32``.
+    """
+    if is_float(x) and is_float(weight):
+        if groups != 1 or pair(dilation) != (1, 1):
+            raise UnsupportedError("conv_transpose2d has one group and no dilation")
+        y = _transposed_f32(as_float(x), as_float(weight), pair(stride), pair(padding), pair(output_padding))
+        return y if bias is None else y + as_float(bias).view(-1, 1, 1)
     if is_float(x) or not isinstance(weight, Weight):
         raise UnsupportedError("conv_transpose2d works on codes and a weight quantized per output channel, axis 1")
     x = as_lazy(x, "conv_transpose2d")
@@ -110,6 +118,25 @@ def conv_transpose2d(
     scale = weight.product_scale(x.scale)
     y = numerics.accumulate_to_float(acc.permute(0, 2, 3, 1), scale, None if bias is None else as_float(bias))
     return y.permute(0, 3, 1, 2)
+
+
+def _transposed_f32(
+    x: torch.Tensor, w: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int], extra: tuple[int, int]
+) -> torch.Tensor:
+    """Output s*m + r sums, in the order of a convolution, the taps r, r + s, ... of w [C, O, kh, kw]; 0 where none is."""
+    (n, _, height, width), (o, kh, kw) = x.shape, w.shape[1:]
+    (sh, sw), (th, tw) = stride, (-(-kh // stride[0]), -(-kw // stride[1]))
+    rows, columns = height + th - 1, width + tw - 1
+    y = torch.zeros(n, o, rows * sh, columns * sw)
+    for i in range(sh):
+        for j in range(sw):
+            phase = torch.zeros(o, w.shape[0], th, tw)
+            taps = w[:, :, i::sh, j::sw].transpose(0, 1).flip(2, 3)
+            phase[:, :, th - taps.shape[2] :, tw - taps.shape[3] :] = taps
+            y[:, :, i::sh, j::sw] = _conv_f32(x, phase, None, (1, 1), (th - 1, tw - 1), (1, 1), 1)
+    bottom = (height - 1) * sh - padding[0] + kh + extra[0]
+    right = (width - 1) * sw - padding[1] + kw + extra[1]
+    return y[:, :, padding[0] : bottom, padding[1] : right]
 
 
 def _conv_f32(
