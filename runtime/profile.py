@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from isa.container import Binary, Location
 from isa.encoding import Instruction
-from isa.energy import EnergyTable, Event
-from isa.instructions import LoadCopy, LoadTile, Region, StoreCopy, StoreTile
+from isa.energy import MAC_EVENTS, EnergyTable, Event
+from isa.instructions import LoadCopy, LoadTile, Mode, Region, StoreCopy, StoreTile
 from isa.machine import Machine
 from isa.program import as_words, column, opcodes
 from runtime.energy import COMPONENTS, Energy
@@ -41,6 +41,9 @@ class Row:
     dram_write_bytes: Mapping[str, int]
     macs: int
     utilization: float
+    """Useful MACs over what the array can do in these cycles, in the modes that ran."""
+    macs_by_mode: Mapping[str, int]
+    """MACs that the matrix instructions did, by the mode that they ran in."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; zero entries of the splits are left out, units are in the key names."""
@@ -54,6 +57,7 @@ class Row:
             "dram_write_bytes": _nonzero(self.dram_write_bytes),
             "macs": self.macs,
             "utilization": self.utilization,
+            "macs_by_mode": _nonzero(self.macs_by_mode),
         }
 
 
@@ -93,10 +97,15 @@ class Profile:
 
     @property
     def utilization(self) -> float:
-        """Useful MACs / (peak MACs per cycle x cycles)."""
+        """Useful MACs over what the array can do in these cycles, in the modes that ran."""
         used = {index for _, index in self.binary.spans}
         macs = sum(self.binary.locations[index].macs for index in used)
-        return _utilization(macs, self.binary.machine, self.cycles)
+        return _utilization(macs, self.macs_by_mode, self.binary.machine, self.cycles)
+
+    @property
+    def macs_by_mode(self) -> dict[Mode, int]:
+        """MACs that the matrix instructions did, by the mode that they ran in."""
+        return {mode: self.energy.events.get(event, 0) for mode, event in MAC_EVENTS.items()}
 
     def rows(self, level: str) -> tuple[Row, ...]:
         """Rows of a level (kernel, node or module) in program order, overheads last."""
@@ -244,11 +253,12 @@ def _nonzero(split: Mapping[str, int]) -> dict[str, int]:
 
 
 # Columns of the per-instruction matrix: 1, critical cycles, busy per engine, energy per component, DRAM bytes
-# read per region, DRAM bytes written per region.
+# read per region, DRAM bytes written per region, MACs per mode.
 BUSY, ENERGY = 2, 2 + len(ENGINES)
 READ = ENERGY + len(COMPONENTS)
 WRITE = READ + len(Region)
-WIDTH = WRITE + len(Region)
+MACS = WRITE + len(Region)
+WIDTH = MACS + len(Mode)
 MOVERS: tuple[tuple[type[Instruction], Event, int], ...] = (
     (LoadCopy, Event.DRAM_READ_BYTE, READ),
     (LoadTile, Event.DRAM_READ_BYTE, READ),
@@ -257,13 +267,18 @@ MOVERS: tuple[tuple[type[Instruction], Event, int], ...] = (
 )
 
 
-def _utilization(macs: int, machine: Machine, cycles: int) -> float:
-    return macs / (machine.mmu.peak * cycles) if cycles else 0.0
+def _utilization(macs: int, by_mode: Mapping[Mode, int], machine: Machine, cycles: int) -> float:
+    done = sum(by_mode.values())
+    if not cycles or not done:
+        return macs / (machine.mmu.peak * cycles) if cycles else 0.0
+    ideal = sum(count / machine.mmu.macs_per_cycle(mode) for mode, count in by_mode.items() if count)
+    return ideal * (macs / done) / cycles
 
 
 def _row(name: str, sums: list[int], macs: int, machine: Machine) -> Row:
     cycles = sums[1]
     regions = [region.name.lower() for region in Region]
+    by_mode = dict(zip(Mode, sums[MACS:], strict=True))
     return Row(
         name,
         sums[0],
@@ -271,9 +286,10 @@ def _row(name: str, sums: list[int], macs: int, machine: Machine) -> Row:
         dict(zip((engine.value for engine in ENGINES), sums[BUSY:ENERGY], strict=True)),
         dict(zip((component.value for component in COMPONENTS), sums[ENERGY:READ], strict=True)),
         dict(zip(regions, sums[READ:WRITE], strict=True)),
-        dict(zip(regions, sums[WRITE:WIDTH], strict=True)),
+        dict(zip(regions, sums[WRITE:MACS], strict=True)),
         macs,
-        _utilization(macs, machine, cycles),
+        _utilization(macs, by_mode, machine, cycles),
+        {mode.name.lower(): count for mode, count in by_mode.items()},
     )
 
 
@@ -297,6 +313,8 @@ def make_columns(code: bytes, timeline: Timeline, energy: Energy) -> Ints:
     columns[np.arange(n), BUSY + timeline.engine] = cycles
     columns[:, BUSY + DISPATCH] = 1  # dispatching takes a cycle for every instruction
     columns[:, ENERGY:READ] = energy.instruction_fj
+    for mode, event in MAC_EVENTS.items():
+        columns[:, MACS + mode] = counts[:, event]
     for kind, event, place in MOVERS:
         moving = np.flatnonzero(opcodes(words) == kind.opcode)
         columns[moving, place + column(words[moving], kind, "region")] = counts[moving, event]

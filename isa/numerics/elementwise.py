@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isa.numerics.functions import erf, sigmoid, tanh
-from isa.numerics.namespace import Array, fp32, is_torch, namespace
+from isa.numerics.namespace import NAN, Array, fp32, is_torch, namespace
 
 SIXTH = fp32(1.0 / 6.0)
 SQRT_HALF = fp32(0.5**0.5)
@@ -45,7 +45,8 @@ def hardswish(x: Array) -> Array:
 def sqrt(x: Array) -> Array:
     """IEEE square root; NaN of negative values. By numpy: torch's of large arrays is not always rounded correctly."""
     with np.errstate(all="ignore"):
-        y = np.sqrt(np.asarray(x))
+        found = np.asarray(x)
+        y = np.where(found >= 0, np.sqrt(found), np.float32(NAN))
     return namespace(x).from_numpy(np.asarray(y)) if is_torch(x) else y
 
 

@@ -72,12 +72,12 @@ UNARY: dict[Func, Callable[[Value], Value]] = {
     Func.RECIPROCAL: numerics.reciprocal,
     Func.RSQRT: numerics.rsqrt,
     Func.ABS: torch.abs,
-    Func.SQRT: torch.sqrt,
+    Func.SQRT: numerics.sqrt,
     Func.EXP: numerics.exp,
     Func.LOG: numerics.log,
     Func.FLOOR: torch.floor,
 }
-DIRECT = {Func.ABS: torch.abs, Func.SQRT: torch.sqrt, Func.FLOOR: torch.floor, Func.RINT: torch.round}
+DIRECT = {Func.ABS: torch.abs, Func.FLOOR: torch.floor, Func.RINT: torch.round}
 """Functions that write where they are told, without a value in between."""
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 LARGEST_BELOW = 2147483520.0

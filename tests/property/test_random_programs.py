@@ -22,6 +22,7 @@ from isa.instructions import (
     LoadShape,
     LoadStrides,
     LoadTile,
+    MmuCodes,
     MmuInput,
     MmuOutput,
     MmuRun,
@@ -30,6 +31,7 @@ from isa.instructions import (
     Operand,
     Reduce,
     Region,
+    RowReduce,
     Space,
     StoreCopy,
     StoreShape,
@@ -39,6 +41,7 @@ from isa.instructions import (
     VcuConvert,
     VcuOp,
     VcuParams,
+    VcuReduce,
     VcuRun,
     VcuShape,
     VcuStream,
@@ -84,12 +87,20 @@ SETUPS = st.one_of(
         channels=N,
         row_stride=STRIDE,
         pixel_stride=STRIDE,
-        zero=st.sampled_from([0, -128, 5]),
     ),
     st.builds(MmuWindow, **WINDOW),
     st.builds(
-        MmuWeight, row_stride=st.sampled_from([4, 32]), zero=st.sampled_from([0, 3]), transposed=st.integers(0, 1)
+        MmuWeight, row_stride=st.sampled_from([4, 32]), transposed=st.integers(0, 1)
     ),
+    st.builds(
+        MmuCodes,
+        act_zero=st.sampled_from([0, -128, 5]),
+        weight_zero=st.sampled_from([0, 3]),
+        per_channel=st.integers(0, 1),
+        weight_zeros=WORD,
+        decode=st.sampled_from([0, 0, 0, 1]),
+    ),
+    st.builds(VcuReduce, kind=st.sampled_from(RowReduce), elements=st.integers(0, 1), dst=WORD),
     st.builds(MmuOutput, height=N, width=N, pixel_stride=st.sampled_from([12, 48])),
     st.builds(VcuShape, n0=N, n1=N, n2=N),
     st.builds(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from isa.access import Memory
 from isa.errors import AccessError
-from isa.instructions import MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow
+from isa.instructions import MmuCodes, MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow
 from runtime.functional import mmu
 from tests.runtime.machine import context, get, put, run
 
@@ -32,7 +32,6 @@ def convolutions(draw, depthwise=False):
             channels=c,
             pixel_stride=(pixel := draw(st.integers(1, c + 3))),  # pixels may overlap
             row_stride=width * pixel + draw(st.integers(0, 5)),
-            zero=draw(ZERO),
         ),
         "window": MmuWindow(
             kernel_h=kh,
@@ -48,6 +47,7 @@ def convolutions(draw, depthwise=False):
         "out": (draw(st.integers(1, 7)), draw(st.integers(1, 7))),
         "gap": draw(st.integers(0, 2)),
         "zero": draw(ZERO),
+        "zero_act": draw(ZERO),
         "transposed": 0 if depthwise else draw(st.integers(0, 1)),
     }
 
@@ -55,7 +55,7 @@ def convolutions(draw, depthwise=False):
 def reference(x: torch.Tensor, w: torch.Tensor, case: dict, groups: int) -> torch.Tensor:
     """The convolution of [h, w, c] and [n, kh, kw, c] codes in float64, as int32 [oh * ow, n]."""
     window, (oh, ow) = case["window"], case["out"]
-    x = (x.double() - case["tile"].zero).permute(2, 0, 1)[None]
+    x = (x.double() - case["zero_act"]).permute(2, 0, 1)[None]
     w = (w.double() - case["zero"]).permute(0, 3, 1, 2)
     far = 128
     x = F.pad(x, (window.pad_left, far, window.pad_top, far))
@@ -70,7 +70,8 @@ def setup(case: dict, row_stride: int) -> tuple:
     return (
         case["tile"],
         case["window"],
-        MmuWeight(row_stride=row_stride, zero=case["zero"], transposed=case["transposed"]),
+        MmuWeight(row_stride=row_stride, transposed=case["transposed"]),
+        MmuCodes(act_zero=case["zero_act"], weight_zero=case["zero"]),
         MmuOutput(height=oh, width=ow, pixel_stride=pixel),
     )
 
@@ -151,8 +152,8 @@ def test_many_depthwise_taps_stay_exact():
     put(found, Memory.SRAM, 0, torch.full((400,), -128, dtype=torch.int8))
     put(found, Memory.SRAM, 1024, torch.full((400,), -128, dtype=torch.int8))
     window = MmuWindow(kernel_h=20, kernel_w=20)
-    tile = MmuInput(height=20, width=20, row_stride=20, zero=127)
-    run(found, tile, window, MmuWeight(row_stride=1, zero=127), MmuRun(weight=1024, depthwise=1))
+    tile = MmuInput(height=20, width=20, row_stride=20)
+    run(found, tile, window, MmuWeight(row_stride=1), MmuCodes(act_zero=127, weight_zero=127), MmuRun(weight=1024, depthwise=1))
     assert get(found, Memory.ACC, 0, (1,), torch.int32).item() == 400 * 255 * 255
 
 
@@ -179,5 +180,5 @@ def test_empty_tiles_do_nothing():
 
 
 def test_no_channels_sum_to_zero():
-    found = run(context(), MmuInput(channels=0, zero=3), MmuRun(n=1))
+    found = run(context(), MmuInput(channels=0), MmuCodes(act_zero=3), MmuRun(n=1))
     assert get(found, Memory.ACC, 0, (1,), torch.int32).item() == 0

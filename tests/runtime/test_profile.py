@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isa.container import Binary, Location
 from isa.encoding import Instruction
 from isa.energy import EnergyModel, Event
-from isa.instructions import Halt, LoadCopy, MmuInput, MmuOutput, MmuRun, Region, StoreCopy
+from isa.instructions import Halt, LoadCopy, MmuInput, MmuOutput, MmuRun, Mode, Region, StoreCopy
 from isa.machine import Machine
 from isa.program import encode
 from runtime.energy import account_energy
@@ -60,8 +60,15 @@ def test_node_and_module_rows(small):
 def test_macs_and_utilization_come_from_locations(small):
     row = {row.name: row for row in small.rows("node")}["conv"]
     assert row.macs == 1000
-    assert row.utilization == 1000 / (1024 * row.cycles)
-    assert small.utilization == 1000 / (1024 * small.cycles)
+    assert row.utilization == pytest.approx(1000 / (1024 * row.cycles))
+    assert small.utilization == pytest.approx(1000 / (1024 * small.cycles))
+
+
+def test_matrix_instructions_count_macs_in_their_mode(small):
+    """64 pixels x 32 channels x 32 outputs, whatever the location says is useful."""
+    row = {row.name: row for row in small.rows("node")}["conv"]
+    assert {mode: n for mode, n in row.macs_by_mode.items() if n} == {"w8a8": 64 * 32 * 32}
+    assert small.macs_by_mode[Mode.W8A8] == 64 * 32 * 32
 
 
 def test_traffic_is_split_by_region(small):

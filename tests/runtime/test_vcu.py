@@ -25,6 +25,7 @@ from isa.instructions import (
     VcuStream,
     VcuWindow,
 )
+from runtime.functional.vcu import BINARY
 from tests.runtime.machine import context, get, put, run
 
 OUT = 32768
@@ -49,6 +50,7 @@ def over(values: torch.Tensor, *ops: VcuOp, second: torch.Tensor | None = None) 
 
 
 FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=20)
+PLAIN = {Func.ABS: torch.abs, Func.FLOOR: torch.floor}
 NUMPY = {Func.ADD: np.add, Func.SUB: np.subtract, Func.MUL: np.multiply, Func.MIN: np.minimum, Func.MAX: np.maximum}
 
 
@@ -89,7 +91,7 @@ def test_a_multiply_and_an_add_are_never_fused():
 
 
 @pytest.mark.parametrize(
-    "func", [f for f in Func if f not in NUMPY and f not in (Func.COPY, Func.RINT)], ids=lambda f: f.name
+    "func", [f for f in Func if f not in BINARY and f not in (Func.COPY, Func.RINT, Func.SELECT, *PLAIN)], ids=lambda f: f.name
 )
 def test_functions_are_those_of_the_numerics(func):
     from isa import numerics
@@ -97,6 +99,38 @@ def test_functions_are_those_of_the_numerics(func):
     a = torch.tensor([0.0, -0.0, 0.5, -3.0, 88.0, 1e-30, float("inf"), float("-inf"), float("nan")])
     want = getattr(numerics, func.name.lower())(a)
     assert torch.equal(bits(over(a, VcuOp(func=func))), bits(want))
+
+
+@pytest.mark.parametrize(("func", "want"), PLAIN.items(), ids=lambda f: getattr(f, "name", ""))
+def test_absolute_value_and_floor(func, want):
+    a = torch.tensor([0.0, -0.5, 2.5, -3.0, float("-inf")])
+    assert torch.equal(over(a, VcuOp(func=func)), want(a))
+
+
+@pytest.mark.parametrize(
+    ("func", "want"),
+    [
+        (Func.DIV, [float("inf"), 0.5, -1.5, float("nan")]),
+        (Func.GE, [1.0, 0.0, 0.0, 0.0]),
+        (Func.GT, [1.0, 0.0, 0.0, 0.0]),
+        (Func.EQ, [0.0, 0.0, 0.0, 0.0]),
+        (Func.SELECT, [0.0, 2.0, 2.0, 2.0]),
+        (Func.ALIGN, [0.25, 0.5, 0.25, float("nan")]),
+    ],
+    ids=lambda v: getattr(v, "name", ""),
+)
+def test_functions_of_two_operands(func, want):
+    """a and b are streams; SELECT reads what its destination, b, holds; ALIGN takes bits as an immediate."""
+    a, b = torch.tensor([1.0, 1.0, -3.0, float("nan")]), torch.tensor([0.0, 2.0, 2.0, 2.0])
+    if func is Func.ALIGN:
+        a = torch.tensor([5.0, 2.0, -7.5, float("inf")])
+        op = VcuOp(func=func, b_kind=Operand.IMMEDIATE, immediate=1.0)
+    elif func is Func.SELECT:
+        op = VcuOp(func=func, dst=1, a=1, b_kind=Operand.REGISTER, b=1)
+    else:
+        op = VcuOp(func=func, b=1)
+    found = over(a, op, second=b)
+    assert torch.equal(bits(found), bits(torch.tensor(want)))
 
 
 def test_rint_rounds_to_even_and_copy_copies():
