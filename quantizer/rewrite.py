@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -131,6 +132,28 @@ def _decomposed(model: GraphModule, node: Node) -> Node | None:
     return None
 
 
+def _added(model: GraphModule, node: Node) -> Node | None:
+    """x + a @ b of batches, as the product and the sum."""
+    if node.kwargs:
+        return None
+    x, a, b = node.args
+    return _call(model, node, aten.add.Tensor, _call(model, node, aten.bmm.default, a, b), x)
+
+
+def _extremes(model: GraphModule, node: Node) -> Node | None:
+    """Values and positions along an axis: each an operator of its own."""
+    values = aten.amax.default if node.target == aten.max.dim else aten.amin.default
+    x, dim, *rest = node.args
+    for user in list(node.users):
+        if user.target != operator.getitem or (user.args[1] and values is aten.amin.default):
+            return None
+    for user in list(node.users):
+        args = (x, dim, *rest) if user.args[1] else (x, [dim], *rest)
+        each = _call(model, user, aten.argmax.default if user.args[1] else values, *args)
+        user.replace_all_uses_with(each)
+    return None
+
+
 def _identity(model: GraphModule, node: Node) -> Node | None:
     """dropout in eval mode, detach and what export checked of a type pass their operand on."""
     if node.target in (aten.dropout.default, aten.feature_dropout.default) and node.args[2]:
@@ -207,5 +230,8 @@ RULES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
     aten.rsub.Scalar: _reversed_subtract,
     aten.scaled_dot_product_attention.default: _attention,
     aten.einsum.default: _decomposed,
+    aten.baddbmm.default: _added,
+    aten.max.dim: _extremes,
+    aten.min.dim: _extremes,
 }
 """Operator to its rewrite; None as a result leaves the node as it is."""

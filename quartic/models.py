@@ -31,6 +31,8 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     # Registers the quantize and dequantize ops; without it a quantized program does not load.
     import torch.ao.quantization.fx._decomposed
 
+    import quantizer.codebook  # noqa: F401
+
 
     # torch would log the traceback of what becomes our one message.
     log = logging.getLogger("torch.export")

@@ -123,7 +123,7 @@ def conv_transpose2d(
 def _transposed_f32(
     x: torch.Tensor, w: torch.Tensor, stride: tuple[int, int], padding: tuple[int, int], extra: tuple[int, int]
 ) -> torch.Tensor:
-    """Output s*m + r sums, in the order of a convolution, the taps r, r + s, ... of w [C, O, kh, kw]; 0 where none is."""
+    """Output s*m + r sums, in a convolution's order, the taps r, r + s, ... of w [C, O, kh, kw]; 0 where none is."""
     (n, _, height, width), (o, kh, kw) = x.shape, w.shape[1:]
     (sh, sw), (th, tw) = stride, (-(-kh // stride[0]), -(-kw // stride[1]))
     rows, columns = height + th - 1, width + tw - 1

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from isa import numerics
+from isa.errors import UnsupportedError
 from quantizer.reference.matrix import FLOAT32_EXACT, pair
 from quantizer.reference.values import Lazy, as_lazy
 

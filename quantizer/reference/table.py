@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.ao.quantization.fx._decomposed
 
-import quantizer.codebook  # registers its operators
+import quantizer.codebook  # noqa: F401  (registers its operators)
 from isa import numerics
-from quantizer.reference import matrix, pointwise, pooling
+from quantizer.reference import masks, matrix, pointwise, pooling
 from quantizer.reference.values import Codes, Lazy, as_float
 
 aten = torch.ops.aten
@@ -88,17 +88,17 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.layer_norm, "layer_norm"),
     **_named(lambda *a: (pointwise.layer_norm(*a),), "native_layer_norm"),
     **_named(pointwise.rms_norm, "rms_norm"),
-    **_named(pointwise.exp, "exp"),
-    **_named(pointwise.log, "log"),
-    **_named(pointwise.erf, "erf"),
-    **_named(pointwise.sqrt, "sqrt"),
-    **_named(pointwise.rsqrt, "rsqrt"),
-    **_named(pointwise.reciprocal, "reciprocal"),
-    **_named(pointwise.absolute, "abs"),
-    **_named(pointwise.floor, "floor"),
-    **_named(pointwise.negative, "neg"),
+    **_named(pointwise.exp, "exp", "exp_"),
+    **_named(pointwise.log, "log", "log_"),
+    **_named(pointwise.erf, "erf", "erf_"),
+    **_named(pointwise.sqrt, "sqrt", "sqrt_"),
+    **_named(pointwise.rsqrt, "rsqrt", "rsqrt_"),
+    **_named(pointwise.reciprocal, "reciprocal", "reciprocal_"),
+    **_named(pointwise.absolute, "abs", "abs_"),
+    **_named(pointwise.floor, "floor", "floor_"),
+    **_named(pointwise.negative, "neg", "neg_"),
     **_named(pointwise.div, "div", "div_"),
-    **_named(pointwise.power, "pow"),
+    **_named(pointwise.power, "pow", "pow_"),
     **_named(pointwise.minimum, "minimum"),
     **_named(pointwise.maximum, "maximum"),
     **_named(pointwise.ge, "ge"),
@@ -131,6 +131,26 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.roll, "roll"),
     **_named(pointwise.stack, "stack"),
     **_named(pointwise.im2col, "im2col"),
+    **_named(masks.masked_fill, "masked_fill", "masked_fill_"),
+    **_named(masks.leaky_relu, "leaky_relu", "leaky_relu_"),
+    **_named(masks.softplus, "softplus"),
+    **_named(masks.largest, "max"),
+    **_named(masks.smallest, "min"),
+    **_named(masks.group_norm, "group_norm"),
+    **_named(masks.baddbmm, "baddbmm"),
+    **_named(masks.embedding, "embedding"),
+    **_named(masks.index, "index"),
+    **_named(masks.flip, "flip"),
+    **_named(masks.channel_shuffle, "channel_shuffle"),
+    **_named(masks.unfold, "unfold"),
+    **_named(masks.repeat_interleave, "repeat_interleave"),
+    **_named(masks.reshape_as, "reshape_as", "view_as"),
+    **_named(masks.fold, "col2im"),
+    **_named(pointwise.cat, "concat"),
+    **_named(pointwise.repeat, "tile"),
+    **_named(torch.logical_not, "logical_not", "bitwise_not"),
+    **_named(torch.logical_and, "logical_and", "bitwise_and", "__and__"),
+    **_named(torch.logical_or, "logical_or", "bitwise_or", "__or__"),
     torch.ops.quartic.quantize_codebook.default: lambda x, thresholds: Codes(numerics.encode(as_float(x), thresholds)),
     torch.ops.quartic.dequantize_codebook.default: _decoded,
     operator.getitem: operator.getitem,

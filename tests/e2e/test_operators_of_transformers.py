@@ -81,6 +81,14 @@ ROWS: dict[str, Body] = {
     "attention": attention,
     "causal": causal,
     "unequal_batches": lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2)),
+    "leaky_relu": lambda x: functional.leaky_relu(x, 0.3),
+    "softplus": lambda x: functional.softplus(x * 8),
+    "masked_fill": lambda x: (x * 2).masked_fill(~((x > 0.5) | (x < -0.5)), 0.25),
+    "max_dim": lambda x: x.max(-1, keepdim=True).values * x,
+    "min_other": lambda x: torch.min(x, x * x),
+    "group_norm": nn.GroupNorm(3, 6),
+    "baddbmm": lambda x: torch.baddbmm(x, x.softmax(1).transpose(1, 2)[:, :6, :6], x),
+    "in_place": lambda x: (x * 2).abs_().add_(1.0).sqrt_().neg_(),
     "conv1d": nn.Conv1d(6, 5, 3, padding=1),
 }
 
