@@ -95,6 +95,7 @@ def coverage(graph: Any) -> Coverage:
 def cover(records: Sequence[Record]) -> Coverage:
     """:func:`coverage` of a recorded graph."""
     graph, sizes, found = Graph(), _Sizes({}), list[Operator]()
+    graph.in_binary32 = True  # a graph without codes is asked about as it is
     try:
         for record in walk(graph, records):
             known = len(found)

@@ -16,6 +16,9 @@ from isa.errors import QuantizationError
 from quantizer.annotate import QuarticQuantizer
 from quantizer.observers import AverageMinMaxObserver
 
+RECIPE = "quartic_recipe"
+"""Key of a graph's metadata that holds the name of the recipe: without codes, only ``f32`` says that none were meant."""
+
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
 
@@ -28,7 +31,9 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str = "w8a8") -> Gr
     graph = capture(model, example_inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecations
-        return prepare_pt2e(graph, quantizer)
+        prepared = prepare_pt2e(graph, quantizer)
+    prepared.meta[RECIPE] = recipe
+    return prepared
 
 
 def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
@@ -81,9 +86,12 @@ def convert(prepared: GraphModule) -> GraphModule:
     for observer in _observers(prepared):
         if observer.batches == 0 and observer.pending is None:
             raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
+    recipe = prepared.meta.get(RECIPE, "")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return convert_pt2e(prepared)
+        converted = convert_pt2e(prepared)
+    converted.meta[RECIPE] = recipe
+    return converted
 
 
 def quantize(

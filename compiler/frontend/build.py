@@ -190,9 +190,13 @@ def describe(value: Any) -> str:
             return repr(value)
 
 
-def build_module(records: Sequence[Record]) -> ModuleOp:
-    """The qnn module of a recorded graph. Raises UnsupportedError that lists every refused operator."""
+def build_module(records: Sequence[Record], binary32: bool = False) -> ModuleOp:
+    """The qnn module of a recorded graph. Raises UnsupportedError that lists every refused operator.
+
+    ``binary32`` says that products of a graph without any codes are meant to be of binary32.
+    """
     graph, names, outputs = Graph(), list[str](), Output(())
+    graph.in_binary32 = binary32
     for record in walk(graph, records):
         if isinstance(record, Input):
             names.append(record.name)
@@ -210,7 +214,7 @@ def walk(graph: Graph, records: Sequence[Record]) -> Iterator[Record]:
     """
     from compiler.frontend.aten import OPERATORS
 
-    graph.in_binary32 = not any(isinstance(r, Call) and "quantize_" in r.target for r in records)
+    graph.in_binary32 &= not any(isinstance(r, Call) and "quantize_" in r.target for r in records)
     for record in records:
         match record:
             case Input():

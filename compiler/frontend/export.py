@@ -20,6 +20,8 @@ from isa.errors import UnsupportedError
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 TORCH = str(PurePath(torch.__file__).parent)
+RECIPE = "quartic_recipe"
+"""Key of a graph's metadata under which the quantizer leaves the name of its recipe."""
 IGNORED_MODULES = ("_guards_fn",)
 
 
@@ -28,7 +30,12 @@ def import_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> Module
 
     Raises UnsupportedError that lists every operator that cannot be compiled as asked.
     """
-    return build_module(read_graph(graph))
+    return build_module(read_graph(graph), meant_in_binary32(graph))
+
+
+def meant_in_binary32(graph: fx.GraphModule | torch.export.ExportedProgram) -> bool:
+    """Whether the user asked for the binary32 baseline, by the recipe that made the graph."""
+    return isinstance(graph, fx.GraphModule) and graph.meta.get(RECIPE) == "f32"
 
 
 def read_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> list[Record]:

@@ -18,10 +18,10 @@ def test_the_sum_of_the_weights_decides():
     terms = LIMIT // (255 * 127) + 1
     weights = np.full((2, terms), 127, np.int8)
     with pytest.raises(Refusal, match=rf"a sum of {terms} products may reach {terms * 127 * 255}, .* less than 2\^31"):
-        check_sum(weights, IntType(8, 0.1, -128))
-    check_sum(weights, IntType(8, 0.1, 0))
+        check_sum(weights, None, IntType(8, 0.1, -128))
+    check_sum(weights, None, IntType(8, 0.1, 0))
     weights[0, 0], weights[1, 0] = 0, -1
-    check_sum(weights, IntType(8, 0.1, -128))
+    check_sum(weights, None, IntType(8, 0.1, -128))
 
 
 def test_products_of_activations_are_bounded_by_their_codes():
