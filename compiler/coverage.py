@@ -87,14 +87,15 @@ def coverage(graph: Any) -> Coverage:
     Behind a refused operator the check goes on with a tensor in its place, so that all causes are found at once.
     Raises UnsupportedError only for what is no graph, or has sizes that are not known.
     """
-    from compiler.frontend.export import read_graph  # torch is imported only when there is a graph
+    from compiler.frontend.export import meant_in_binary32, read_graph  # torch is imported only when there is a graph
 
-    return cover(read_graph(graph))
+    return cover(read_graph(graph), meant_in_binary32(graph))
 
 
-def cover(records: Sequence[Record]) -> Coverage:
-    """:func:`coverage` of a recorded graph."""
+def cover(records: Sequence[Record], binary32: bool = False) -> Coverage:
+    """:func:`coverage` of a recorded graph; ``binary32`` as for ``build_module``."""
     graph, sizes, found = Graph(), _Sizes({}), list[Operator]()
+    graph.in_binary32 = binary32
     graph.in_binary32 = True  # a graph without codes is asked about as it is
     try:
         for record in walk(graph, records):
