@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from isa.errors import InputError, UnsupportedError
 from quantizer.location import describe
 from quantizer.reference.table import FUNCTIONS
-from quantizer.reference.values import Codes, as_float
+from quantizer.reference.values import Codes, Lazy, as_float
 from quantizer.spec import Kind, kind_of
 
 Resolver = Callable[[list[Any]], Any]
@@ -108,8 +108,22 @@ class Reference(nn.Module):
     @torch.no_grad()
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The graph's outputs for ``inputs`` of the shapes that it was exported for; raises InputError otherwise."""
-        self._check(inputs)
         env = list(self._initial)
+        for _ in self._run(inputs, env):
+            pass
+        return tuple(_plain(env[self._slots[n]]) for n in self._results)
+
+    @torch.no_grad()
+    def trace(self, *inputs: torch.Tensor) -> Iterator[tuple[Node, torch.Tensor]]:
+        """Every node and its value in binary32, one after the other; values that are no tensors are left out."""
+        nodes = {slot: node for node, slot in self._slots.items()}
+        for slot, value in self._run(inputs, list(self._initial)):
+            if isinstance(value, (torch.Tensor, Lazy)):
+                yield nodes[slot], as_float(value)
+
+    def _run(self, inputs: tuple[torch.Tensor, ...], env: list[Any]) -> Iterator[tuple[int, Any]]:
+        """Run the steps over ``env``, giving the slot and value of each before what is dead is dropped."""
+        self._check(inputs)
         for node, x in zip(self.inputs, inputs, strict=True):
             env[self._slots[node]] = x
         for step in self._steps:
@@ -117,9 +131,9 @@ class Reference(nn.Module):
                 env[step.slot] = step.call(env)
             except UnsupportedError as error:
                 raise UnsupportedError(f"{step.where}: {error}") from None
+            yield step.slot, env[step.slot]
             for slot in step.dead:
                 env[slot] = None
-        return tuple(_plain(env[self._slots[n]]) for n in self._results)
 
     def _check(self, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs) != len(self.inputs):

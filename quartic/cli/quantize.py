@@ -18,7 +18,7 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the quantized .pt2.")],
     batch: Annotated[int, typer.Option(min=1, help="Batch size that the model is compiled for.")] = 1,
-    recipe: Annotated[str, typer.Option(help="Widths: w8a8.")] = "w8a8",
+    recipe: Annotated[str, typer.Option(help="Widths: w8a8, w4a8, w4a4, w8a16, w16a16 or f32.")] = "w8a8",
     as_json: Json = False,
 ) -> None:
     """Quantize a float model and save it as a torch.export program."""

@@ -1,0 +1,49 @@
+"""Signal to quantization noise: its formula, its layers, and how it grows with the width."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from quantizer.flow import quantize
+from quantizer.sqnr import decibels, sqnr
+
+
+class Block(nn.Module):
+    """A small transformer block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.proj = nn.LayerNorm(32), nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, T, 32]."""
+        q, k, v = self.qkv(self.norm(x)).reshape(1, -1, 3, 2, 16).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, -1, 32)
+        return x + functional.gelu(self.proj(y))
+
+
+def test_formula() -> None:
+    assert decibels(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(20.0)
+    assert decibels(torch.ones(3), torch.ones(3)) == inf
+    assert decibels(torch.zeros(3), torch.ones(3)) == -inf
+
+
+@pytest.mark.parametrize(("recipe", "least"), [("w8a8", 25), ("w8a16", 35), ("w16a16", 60)])
+def test_every_layer_is_above_its_width(recipe: str, least: float) -> None:
+    torch.manual_seed(0)
+    model, x = Block().eval(), torch.randn(1, 24, 32)
+    rows = sqnr(model, quantize(model, (x,), [x], recipe), (x,))
+    assert {row.module for row in rows} >= {"norm", "qkv", "proj"}
+    assert min(row.sqnr_db for row in rows) >= least
+
+
+def test_fewer_bits_are_noisier() -> None:
+    torch.manual_seed(0)
+    model, x = Block().eval(), torch.randn(1, 24, 32)
+    last = [sqnr(model, quantize(model, (x,), [x], r), (x,))[-1].sqnr_db for r in ("w4a4", "w4a8", "w8a8", "w16a16")]
+    assert last == sorted(last)
