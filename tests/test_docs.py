@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RUN = ("docs/guide/01-first-model.md", "docs/tutorials/how-a-convolution-becomes-instructions.md")
+RUN = (
+    "docs/guide/01-first-model.md",
+    "docs/tutorials/how-a-convolution-becomes-instructions.md",
+    "docs/tutorials/attention-in-one-kernel.md",
+    "docs/tutorials/depth-anything-to-a-chip.md",
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 
