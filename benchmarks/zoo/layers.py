@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 Pair = int | tuple[int, int]
 
@@ -41,7 +42,7 @@ class ConvNorm(nn.Sequential):
 
 @dataclass(frozen=True)
 class Work:
-    """Parameters, and multiply-accumulates of convolutions and linear layers for one forward pass."""
+    """Parameters, and multiply-accumulates of convolutions, linear layers and products for one forward pass."""
 
     params: int
     macs: int
@@ -80,24 +81,14 @@ def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: 
 
 
 def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
-    """Count what a forward pass of an input of ``shape`` takes by watching its layers on the meta device."""
-    macs = packed = 0
-
-    def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        nonlocal macs, packed
-        weight = module.weight
-        assert isinstance(weight, torch.Tensor)
-        positions = output.numel() // weight.shape[0]
-        macs += positions * weight.numel()
-        packed += weight.numel() + 8 * weight.shape[0]
-
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    """Count what a forward pass of an input of ``shape`` takes, on the meta device: no data is touched."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    packed = 0
+    for layer in layers:
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        packed += layer.weight.numel() + 8 * layer.weight.shape[1 if transposed else 0]
     tensors = [*model.named_parameters(), *model.named_buffers()]
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    try:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(model, meta, (torch.empty(shape, device="meta"),))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Work(sum(parameter.numel() for parameter in model.parameters()), macs, packed)
+    return Work(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2, packed)

@@ -1,4 +1,4 @@
-"""Vision transformers: ViT-S/16 (arXiv 2010.11929), DeiT-T (2012.12877), and DINOv2's (2304.07193), the encoder of depth models.
+"""Vision transformers: ViT-S/16 (arXiv 2010.11929), DeiT-T (2012.12877), and DINOv2's (2304.07193) for depth models.
 
 Parameters carry DINOv2's published names, so that its checkpoints load.
 """
@@ -120,7 +120,7 @@ class ViT(nn.Module):
 
 
 class Dino(nn.Module):
-    """DINOv2: patches of 14, position embeddings for 37 x 37 interpolated, ``registers`` tokens beside the class token."""
+    """DINOv2: patches of 14, embeddings of 37 x 37 positions interpolated, register tokens behind the class token."""
 
     def __init__(self, width: Width, registers: int = 0, grid: int = 37) -> None:
         super().__init__()
@@ -140,7 +140,8 @@ class Dino(nn.Module):
         if (height, width) == (side, side):
             return self.pos_embed
         patches = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        patches = functional.interpolate(patches, (height, width), mode="bicubic")
+        factors = ((height + 0.1) / side, (width + 0.1) / side)  # as published: the 0.1 changes the steps
+        patches = functional.interpolate(patches, scale_factor=factors, mode="bicubic")
         return torch.cat([self.pos_embed[:, :1], patches.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
     def forward(self, x: torch.Tensor, layers: Sequence[int]) -> list[torch.Tensor]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks.zoo import NETWORKS
 from benchmarks.zoo.inception import InceptionV3
 from benchmarks.zoo.layers import work
+from benchmarks.zoo.metric3d import Metric3D, metric3d_small
 from benchmarks.zoo.mobilenet import MobileNetV1, MobileNetV2
+from benchmarks.zoo.raft_dpt import DECODERS
 from benchmarks.zoo.resnet import resnet18, resnet50
+from benchmarks.zoo.vit import WIDTHS
 
 PUBLISHED = {
     "resnet18": (resnet18, 11.690, 1814),
@@ -28,6 +33,64 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     counted = work(model, (1, *NETWORKS[name].shape))
     assert round(counted.params / 1e6, 3) == million_params
     assert round(counted.macs / 1e6) == million_macs
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "million_params", "giga_macs"),
+    [
+        ("s", (252, 252), 37.495, 21.9),
+        ("s", (256, 256), 37.495, 24.4),
+        ("s", (512, 512), 37.495, 105),
+        ("s", (616, 1064), 37.495, 318.2),
+        ("s", (1024, 1024), 37.495, 629),
+        ("l", (256, 256), 411.9, 259),
+        ("l", (512, 512), 411.9, 1048),
+        ("l", (616, 1064), 411.9, 2886),
+        ("l", (1024, 1024), 411.9, 5299),
+    ],
+)
+def test_metric3d_has_the_published_parameters_and_macs(
+    name: str, side: tuple[int, int], million_params: float, giga_macs: float
+) -> None:
+    with torch.device("meta"):
+        model = Metric3D(WIDTHS[name], DECODERS[name]).eval()
+    counted = work(model, (1, 3, *side))
+    assert counted.params / 1e6 == pytest.approx(million_params, rel=2e-4)
+    # Published code also enlarges the estimates of all iterations but the last, for training: a 3x3 and a 1x1 each.
+    width = DECODERS[name]
+    spare = (width.iterations - 1) * 9 * width.hidden * (width.hidden + 16)
+    quarter = [int(-(-n // 14) * 3.5) for n in side]
+    assert counted.macs / 1e9 == pytest.approx(giga_macs, rel=0.02)
+    assert (counted.macs + spare * quarter[0] * quarter[1]) / 1e9 == pytest.approx(giga_macs, rel=0.003)
+
+
+def test_metric3d_loads_a_checkpoint_by_its_published_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = metric3d_small()
+    chunked = {
+        "depth_model." + key.replace("encoder.blocks.", "encoder.blocks.0."): value
+        for key, value in model.state_dict().items()
+        if key != "encoder.mask_token"
+    }
+    torch.save({"model_state_dict": chunked}, tmp_path / "published.pth")
+    loaded = metric3d_small()
+    loaded.load_published(tmp_path / "published.pth")
+    x = torch.randn(1, 3, 30, 44)
+    with torch.no_grad():
+        assert all(map(torch.equal, model(x), loaded(x)))
+        assert [tuple(y.shape) for y in model(x)] == [(1, 1, 40, 56), (1, 1, 40, 56), (1, 4, 40, 56)]
+
+
+def test_metric3d_depths_of_random_weights_vary() -> None:
+    torch.manual_seed(0)
+    model = metric3d_small()
+    with torch.no_grad():
+        depth, confidence, normals = model(torch.randn(2, 3, 64, 64))
+    inside = (depth > 0.1) & (depth < 1000)
+    assert inside.float().mean() > 0.9
+    assert depth.std() > 10
+    assert confidence.std() > 0.1
+    assert torch.allclose(normals[:, :3].norm(dim=1), torch.ones(()))
 
 
 @pytest.mark.slow
