@@ -178,7 +178,7 @@ class Instruction:
         _specialise(cls)
         return cls.from_word(word)
 
-    def encode(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """The instruction's 16 bytes."""
         return self.word().to_bytes(WORD_BYTES, "little")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Acc(Checked):
 
 @dataclass(frozen=True)
 class Lanes(Checked):
-    """Shape of the array in one mode: ``k`` products summed into each of ``n`` output lanes per cycle; 0 x 0 is not built."""
+    """The array in one mode: ``k`` products summed into each of ``n`` output lanes per cycle; 0 x 0 is not built."""
 
     k: int = within(0, LARGEST_COUNT)
     n: int = within(0, LARGEST_COUNT)
@@ -93,18 +93,18 @@ class ModeLanes(Checked):
 
 
 QUARTER_MULTIPLIERS = {Mode.W8A8: 4, Mode.W4A8: 2, Mode.W4A4: 1, Mode.W8A16: 8, Mode.W16A16: 16, Mode.F32: 64}
-"""Area of one multiplier of each mode, in quarters of an 8-bit one: partial products; binary32 as in Horowitz, ISSCC'14."""
+"""Area of a multiplier of each mode, in quarters of an 8-bit one: partial products; binary32 as Horowitz, ISSCC'14."""
 
 
 @dataclass(frozen=True)
 class Mmu(Checked):
     """Broadcast dot-product array with local accumulators; its shape depends on the mode."""
 
+    lanes: ModeLanes
     acc_rows: int = within(1, LARGEST_COUNT)
     weight_port_bytes: int = within(1, LARGEST_COUNT)
     pipeline_cycles: int = within(0, LARGEST_COUNT)
     depthwise_taps: int = within(1, LARGEST_COUNT)
-    lanes: ModeLanes = field()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,7 +136,7 @@ class Mmu(Checked):
 
     @property
     def multipliers(self) -> int:
-        """8-bit multipliers that the array is as large as: those of its costliest mode (a binary32 one is 16 of them)."""
+        """8-bit multipliers that the array is as large as: those of its costliest mode (binary32 takes 16)."""
         return max(self.macs_per_cycle(mode) * cost // 4 for mode, cost in QUARTER_MULTIPLIERS.items())
 
     @property

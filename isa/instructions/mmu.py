@@ -51,8 +51,8 @@ _OPERANDS = {
 class MmuInput(Instruction, opcode=0x30, engine=Engine.MMU, mnemonic="mmu.input"):
     """Set the activation tile in SRAM: ``height`` x ``width`` pixels of ``channels`` elements, strides in bytes.
 
-    The mode of ``mmu.run`` says what an element is; a pixel of 4-bit codes starts at a byte. A tap outside the tile reads
-    the activation's zero point (``mmu.codes``), which is how padding is made.
+    The mode of ``mmu.run`` says what an element is; a pixel of 4-bit codes starts at a byte. A tap outside the tile
+    reads the activation's zero point (``mmu.codes``), which is how padding is made.
     """
 
     height: U16 = 1
@@ -94,8 +94,8 @@ class MmuCodes(Instruction, opcode=0x35, engine=Engine.MMU, mnemonic="mmu.codes"
     """Set what codes stand for: the zero points, and the decode table in front of the activation port.
 
     With ``per_channel`` weight row n has the zero point int16 at ``weight_zeros`` + 2*n in SRAM instead of
-    ``weight_zero``. With ``decode`` activations are 4-bit codes q, read as entry q + 8 of the table (``mmu.table``), int8,
-    in a mode with 8-bit activations; ``act_zero`` then counts in entries' units. Mode F32 ignores all of it, and
+    ``weight_zero``. With ``decode`` activations are 4-bit codes q, read as entry q + 8 of the table (``mmu.table``),
+    int8, in a mode with 8-bit activations; ``act_zero`` then counts in entries' units. Mode F32 ignores all of it, and
     pads with 0.
     """
 
@@ -108,7 +108,7 @@ class MmuCodes(Instruction, opcode=0x35, engine=Engine.MMU, mnemonic="mmu.codes"
 
 @dataclass(frozen=True)
 class MmuTable(Instruction, opcode=0x36, engine=Engine.MMU, mnemonic="mmu.table"):
-    """Set entries ``index`` .. ``index`` + 3 of the decode table; ``index`` is a multiple of 4 (AccessError of the run)."""
+    """Set entries ``index`` .. ``index`` + 3 of the decode table; ``index`` is a multiple of 4 (AccessError)."""
 
     index: U4 = 0
     v0: S8 = 0
@@ -133,8 +133,8 @@ class MmuRun(Instruction, opcode=0x34, engine=Engine.MMU, mnemonic="mmu.run"):
     m runs over output pixels row by row, n over ``n`` output channels, k over (kh, kw, c). With
     ``accumulate`` the sum is added to what the accumulators hold, else it replaces it. With
     ``depthwise`` output channel n reads only input channel n; ``n`` must equal the tile's ``channels`` (AccessError).
-    Sums beyond the accumulator wrap. Outputs that overlap each other are an AccessError. Mode F32 adds
-    fp32(a * w) to a binary32 accumulator one k after the other in (c, kh, kw) order, each step rounded; it starts from 0.
+    Sums beyond the accumulator wrap. Outputs that overlap each other are an AccessError. Mode F32 adds fp32(a * w) to
+    a binary32 accumulator one k after the other in (c, kh, kw) order, each step rounded; it starts from 0.
     """
 
     act: U24 = 0

@@ -79,9 +79,10 @@ class Func(IntEnum):
 
     MIN and MAX are IEEE 754-2019's minimum and maximum: NaN if an operand is NaN, and -0 below +0. RINT rounds to
     nearest even. Of zero, RECIPROCAL is the infinity of the same sign, RSQRT +inf for both zeros, LOG2 -inf; of
-    negative values RSQRT and LOG2 are NaN. DIV and SQRT are IEEE's, correctly rounded. GE, GT and EQ give 1 or 0 (0 where
-    an operand is NaN). SELECT is ``dst = a != 0 ? b : dst``, the one that reads ``dst``. ALIGN is the power of two
-    2**(b - 1 - floor(log2 |a|)), its exponent at most 60: it brings a to b bits; 1 for a = 0, NaN for what is not finite.
+    negative values RSQRT and LOG2 are NaN. DIV and SQRT are IEEE's, correctly rounded. GE, GT and EQ give 1 or 0 (0
+    where an operand is NaN). SELECT is ``dst = a != 0 ? b : dst``, the one that reads ``dst``. ALIGN is the power of
+    two 2**(b - 1 - floor(log2 |a|)), its exponent at most 60: it brings a to b bits; 1 for a = 0, NaN for what is not
+    finite.
     """
 
     COPY = 0
@@ -146,9 +147,9 @@ class VcuStream(Instruction, opcode=0x42, engine=Engine.VCU, mnemonic="vcu.strea
     """Set stream ``id`` (0..3 = A..D, 7 = output): space, storage type and byte strides along n0, n1, n2.
 
     A stride of 0 broadcasts. Inputs become binary32: int8 as (q - zero) * scale (see ``vcu.convert``),
-    int4 and int16 likewise, int32 and int64 rounded to nearest even, binary32 as it is. ``stride2`` of an int4 stream is
-    in elements and 0 or 1 (AccessError). An output with ``encode`` is the code -8 + (number of ``vcu.threshold`` values
-    that are <= y), int4; NaN gives the conversion's zero.
+    int4 and int16 likewise, int32 and int64 rounded to nearest even, binary32 as it is. ``stride2`` of an int4 stream
+    is in elements and 0 or 1 (AccessError). An output with ``encode`` is the code -8 + (number of ``vcu.threshold``
+    values that are <= y), int4; NaN gives the conversion's zero.
     """
 
     id: Annotated[int, Bits(3)] = 0

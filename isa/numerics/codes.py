@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from isa.numerics.namespace import Array, cast, fp32, is_torch, namespace
 
 CODEBOOK_LOW = -8
@@ -23,7 +21,7 @@ def code_type(width: int) -> str:
 
 
 def pack4(codes: Array) -> Array:
-    """int8 codes in -8 .. 7, [..., n], as bytes [..., ceil(n/2)]: the first of a pair in the low half, 0 after an odd end."""
+    """int8 codes -8 .. 7, [..., n], as bytes [..., ceil(n/2)]: a pair's first in the low half, 0 after an odd end."""
     xp = namespace(codes)
     if codes.shape[-1] % 2:
         end = xp.zeros((*codes.shape[:-1], 1), dtype=codes.dtype)
@@ -51,5 +49,6 @@ def encode(y: Array, thresholds: Sequence[float]) -> Array:
 def decode(codes: Array, codebook: Sequence[int]) -> Array:
     """int8 entries of a codebook for codes -8 .. 7."""
     xp = namespace(codes)
-    table = xp.asarray(np.asarray(codebook, np.int8)) if not is_torch(codes) else xp.tensor(list(codebook), dtype=xp.int8)
+    make = xp.tensor if is_torch(codes) else xp.array
+    table = make(list(codebook), dtype=xp.int8)
     return table[cast(codes, "int64") - CODEBOOK_LOW]

@@ -1,7 +1,7 @@
 """Reductions of rows (the last axis) whose result depends on no order, and what is built on them.
 
-Elements are rounded once to integers of a fixed exponent and summed exactly; see ``vcu.reduce``. NaN and infinities have
-defined results: a row with one gives NaN.
+Elements are rounded once to integers of a fixed exponent and summed exactly; see ``vcu.reduce``. NaN and infinities
+have defined results: a row with one gives NaN.
 """
 
 from __future__ import annotations
@@ -56,10 +56,8 @@ def row_sum(x: Array, fraction: int = 0) -> Array:
     """fp32(sum rne(x * 2**fraction)) * 2**-fraction of every row; NaN unless every |x * 2**fraction| < 2**46."""
     v, bad = _integers(x, fraction, SUM_LIMIT)
     largest = float(abs(v).max()) if 0 not in v.shape else 0.0
-    if largest * x.shape[-1] < FLOAT64_EXACT:  # every partial sum is a binary64: the fast way
-        total = v.sum(-1, dtype=namespace(x).float64)
-    else:
-        total = cast(v, "int64").sum(-1)
+    exact = largest * x.shape[-1] < FLOAT64_EXACT  # every partial sum is a binary64: the fast way
+    total = v.sum(-1, dtype=namespace(x).float64) if exact else cast(v, "int64").sum(-1)
     return _finish(total, bad, -fraction)
 
 

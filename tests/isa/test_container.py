@@ -47,7 +47,7 @@ def test_from_bytes_inverts_to_bytes():
 
 
 def test_a_minimal_binary_round_trips():
-    empty = sample(code=Halt().encode(), constants=b"", inputs=(), outputs=(), provenance={}, spans=((1, 0),))
+    empty = sample(code=Halt().to_bytes(), constants=b"", inputs=(), outputs=(), provenance={}, spans=((1, 0),))
     assert Binary.from_bytes(empty.to_bytes()) == empty
 
 
@@ -174,7 +174,7 @@ def test_a_huge_section_count_is_rejected():
     with rejects("4294967295 sections, must be at most 64"):
         Binary.from_bytes(patched(sample().to_bytes(), 12, b"\xff" * 4))
     with rejects("64 sections do not fit"):
-        small = sample(code=Halt().encode(), constants=b"", spans=((1, 0),)).to_bytes()
+        small = sample(code=Halt().to_bytes(), constants=b"", spans=((1, 0),)).to_bytes()
         Binary.from_bytes(patched(small, 12, b"\x40"))
 
 
@@ -247,7 +247,7 @@ def test_counts_larger_than_their_section_are_rejected():
     ("changes", "message"),
     [
         ({"code": b"\1"}, "CODE section: byte offset 0x0: code is cut off: 1 bytes"),
-        ({"code": LoadCopy().encode()}, "CODE section: code has no halt; the last instruction must be halt"),
+        ({"code": LoadCopy().to_bytes()}, "CODE section: code has no halt; the last instruction must be halt"),
         ({"spans": ((3, 0),)}, "location spans cover 3 instructions, code has 4"),
         ({"spans": ((4, 2),)}, "location span 0: location 2, must be in 0..1"),
         ({"spans": ((4, 0), (0, 0))}, "location span 1: 0 instructions, must be at least 1"),

@@ -29,7 +29,7 @@ def test_whole_programs_verify(instructions):
 
 @given(st.lists(words(), max_size=4))
 def test_verify_finds_what_decode_finds(values):
-    code = b"".join(w.to_bytes(WORD_BYTES, "little") for w in values) + Halt().encode()
+    code = b"".join(w.to_bytes(WORD_BYTES, "little") for w in values) + Halt().to_bytes()
     outcomes: list[str] = []
     for check in (program.decode, program.verify):
         try:
@@ -68,7 +68,7 @@ def test_halt_must_be_the_last_instruction():
 @pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7FC00001, 0xFFC00000])
 def test_no_other_nan_than_the_canonical_one(bits):
     word = VcuConvert(scale=math.inf).word() & ~(0xFFFFFFFF << SCALE.low) | bits << SCALE.low
-    code = word.to_bytes(WORD_BYTES, "little") + Halt().encode()
+    code = word.to_bytes(WORD_BYTES, "little") + Halt().to_bytes()
     for check in (program.decode, program.verify):
         with pytest.raises(EncodingError, match=f"scale is NaN {bits:#x}, must be 0x7fc00000"):
             check(code)
