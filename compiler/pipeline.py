@@ -104,7 +104,8 @@ def compile_module(
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
     with watch.stage("fuse"):
-        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, _pool_taps(machine), _row_elements(machine)))
+        limits = (_pool_taps(machine), _row_elements(machine))
+        fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
     with watch.stage("fuse"):
         materialize_copies(module)

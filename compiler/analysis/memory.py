@@ -238,9 +238,9 @@ def check_modes(graph: KernelGraph, machine: Machine) -> None:
             if isinstance(anchor, MatrixAnchor) and not machine.mmu.has(anchor.mode):
                 built = ", ".join(mode.name for mode in machine.mmu.modes)
                 raise UnsupportedError(
-                    f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) needs mode {anchor.mode.name} of the "
-                    f"matrix unit, which {machine.name} lacks (it has {built}): quantize with other widths, or compile "
-                    "for another machine"
+                    f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) needs mode {anchor.mode.name} of "
+                    f"the matrix unit, which {machine.name} lacks (it has {built}): quantize with other widths, or "
+                    "compile for another machine"
                 )
 
 

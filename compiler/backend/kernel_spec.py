@@ -211,7 +211,9 @@ def _renumbered(anchor: Anchor, new: dict[int, int]) -> Anchor:
     return None if anchor is None else replace(anchor, act=new[anchor.act])
 
 
-def _product_renumbered(anchor: PoolAnchor | MatrixAnchor | None, new: dict[int, int]) -> PoolAnchor | MatrixAnchor | None:
+def _product_renumbered(
+    anchor: PoolAnchor | MatrixAnchor | None, new: dict[int, int]
+) -> PoolAnchor | MatrixAnchor | None:
     """A trailing product reads what the kernel made, which is no operand, and one that is."""
     return replace(anchor, weight=new[anchor.weight]) if isinstance(anchor, MatrixAnchor) else anchor
 

@@ -1,8 +1,8 @@
 """Row operations (softmax, norms, reductions along channels) as passes over a tile that holds whole rows.
 
-Each pass is a vector program whose results the vector unit reduces to one binary32 per row; the kernel's own program then
-reads these as streams that are the same along a row. What comes before the row operation is computed again in every
-pass, unless the elements can take the accumulators' place.
+Each pass is a vector program whose results the vector unit reduces to one binary32 per row; the kernel's own program
+then reads these as streams that are the same along a row. What comes before the row operation is computed again in
+every pass, unless the elements can take the accumulators' place.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _exponential(rows: _Rows, top: int) -> tuple[Builder, int]:
 
 
 def _aligned(rows: _Rows, bits: int) -> int | None:
-    """The row number of the power of two that brings a row of binary32 to ``bits``; None for codes, which are integers."""
+    """The row number of the power of two that brings a row of binary32 to ``bits``; None for codes, as integers."""
     if is_int(row_input(rows.chain.op)):
         return None
     builder, x = rows.elements()

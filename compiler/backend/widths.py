@@ -26,7 +26,7 @@ def dtype_of(value: SSAValue) -> DType:
     element = tensor(value).element_type
     if isinstance(element, IntType):
         return CODES[element.width.data]
-    return INTEGERS[element.width.data] if isinstance(element, IntegerType) else DType.F32
+    return INTEGERS[element.bitwidth] if isinstance(element, IntegerType) else DType.F32
 
 
 def is_codes(dtype: DType) -> bool:

@@ -192,8 +192,8 @@ class FusedOp(BodyOp):
         if len(anchors) > 2 or (len(anchors) == 2 and not _may_follow(*anchors)):
             names = ", ".join(op.name for op in anchors)
             raise VerifyException(
-                f"anchors {names}: a kernel has one, and a conv2d, linear or matmul may be followed by a pool, a matmul "
-                "with a softmax by another matmul, of codes that the kernel itself quantizes"
+                f"anchors {names}: a kernel has one, and a conv2d, linear or matmul may be followed by a pool, a "
+                "matmul with a softmax by another matmul, of codes that the kernel itself quantizes"
             )
         if not anchors:
             return

@@ -81,7 +81,7 @@ def expect_operand(what: str, value: SSAValue) -> None:
 
 
 def expect_parameters(x: SSAValue, w: SSAValue, scale: SSAValue, bias: SSAValue | None) -> None:
-    """Weight codes are i4, i8 or i16, f32 beside f32; scale and bias are binary32 vectors, an entry per output channel."""
+    """Weight codes are i4, i8 or i16, f32 beside f32; scale and bias are f32 vectors, an entry per output channel."""
     expect_operand("input", x)
     element = tensor(w).element_type
     if element not in WEIGHTS or (element == f32) is is_int(x):

@@ -170,7 +170,7 @@ def _reduced(value: SSAValue, kind: str, axis: int, keepdim: bool) -> Attribute:
 
 @irdl_op_definition
 class Resize2dOp(QnnOp):
-    """Interpolate x [N, C, H, W] to ``size``; output y lies at max(y*num + phase, 0) / den, see ``isa.numerics.resize``.
+    """Interpolate x [N, C, H, W] to ``size``; output y lies at max(y*num + phase, 0) / den (``isa.numerics.resize``).
 
     ``kind`` bilinear gives f32; nearest moves elements, codes too.
     """

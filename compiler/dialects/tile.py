@@ -211,7 +211,7 @@ class MmaOp(StepOp):
 
 @irdl_op_definition
 class VectorOp(StepOp):
-    """Run the kernel's row stages and vector program on the tile, to the output or, before a trailing anchor, the inner ring."""
+    """Run the kernel's row stages and vector program on the tile: to the output, or the inner ring if more follows."""
 
     name = "tile.vector"
 

@@ -16,6 +16,17 @@ Array = NDArray[Any]
 CODES = {DType.I4: 4, DType.I8: 8, DType.I16: 16}
 """Width of codes by their storage type."""
 
+
+
+def _flag(compare: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """A comparison that gives 1 or 0."""
+    return lambda a, b: compare(a, b).astype(np.float32)
+
+
+def _align(a: Array, bits: Array) -> Array:
+    return numerics.align(np.asarray(a), int(bits))
+
+
 FUNCTIONS: dict[Func, Callable[..., Array]] = {
     Func.ADD: np.add,
     Func.SUB: np.subtract,
@@ -23,10 +34,10 @@ FUNCTIONS: dict[Func, Callable[..., Array]] = {
     Func.MIN: np.minimum,
     Func.MAX: np.maximum,
     Func.DIV: np.divide,
-    Func.GE: lambda a, b: np.greater_equal(a, b).astype(np.float32),
-    Func.GT: lambda a, b: np.greater(a, b).astype(np.float32),
-    Func.EQ: lambda a, b: np.equal(a, b).astype(np.float32),
-    Func.ALIGN: lambda a, b: numerics.align(np.asarray(a), int(b)),
+    Func.GE: _flag(np.greater_equal),
+    Func.GT: _flag(np.greater),
+    Func.EQ: _flag(np.equal),
+    Func.ALIGN: _align,
 }
 UNARY: dict[Func, Callable[[Array], Array]] = {
     Func.COPY: np.copy,
@@ -63,8 +74,8 @@ def load_stream(stream: Stream, raw: Array) -> Array:
 def evaluate(program: VectorProgram, streams: Sequence[Array], params: Sequence[Array] | None = None) -> Array:
     """What the program stores: codes, int32 or float32, one element each, of the streams' common shape [..., c].
 
-    ``streams`` hold what memory holds (codes, accumulators or float32) and broadcast against each other; ``params`` are the
-    per-channel vectors, those of the program when None.
+    ``streams`` hold what memory holds (codes, accumulators or float32) and broadcast against each other; ``params`` are
+    the per-channel vectors, those of the program when None.
     """
     vectors = program.params if params is None else params
     with np.errstate(all="ignore"):

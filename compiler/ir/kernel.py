@@ -80,7 +80,7 @@ class PoolAnchor:
 
 @dataclass(frozen=True)
 class ResizeAnchor:
-    """Interpolation of operand ``act`` over (h, w): output y reads position max(y*num + phase, 0) / den; see ``vcu.resize``."""
+    """Interpolation of operand ``act`` over (h, w): output y reads max(y*num + phase, 0) / den; see ``vcu.resize``."""
 
     act: int
     kind: Resize
@@ -157,15 +157,15 @@ class VectorProgram:
     params: tuple[NDArray[np.float32], ...] = ()
     """Per-channel vectors, each of the output's channel count."""
     thresholds: tuple[float, ...] = ()
-    """15 rising thresholds of the encoder that makes the output's codes instead of the conversion; NaN gives ``zero``."""
+    """15 rising thresholds of the encoder that makes the output's codes, not the conversion; NaN gives ``zero``."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowStage:
     """A pass over the tile before the kernel's program, which leaves one binary32 per row (two for MOMENTS).
 
-    ``reduce`` NONE: the program runs once per row, on rows of earlier stages alone. With ``in_place`` the elements replace
-    the accumulators as binary32, and later programs that read the anchor's result read those.
+    ``reduce`` NONE: the program runs once per row, on rows of earlier stages alone. With ``in_place`` the elements
+    replace the accumulators as binary32, and later programs that read the anchor's result read those.
     Results are numbered in order of the stages; MOMENTS takes two numbers.
     """
 
@@ -184,7 +184,7 @@ class RowStage:
 class Movement:
     """Operand 0 and the result of a vector-only kernel as the same loops over different strides, in elements.
 
-    Both are walked as one (n, h, w, c), the operand from ``input_offset`` on; neither lies as that shape alone would say.
+    Both are walked as one (n, h, w, c), the operand from ``input_offset`` on; neither lies as that shape alone says.
     """
 
     input_strides: Shape4
@@ -196,9 +196,9 @@ class Movement:
 class KernelSpec:
     """A fused kernel: operands as (n, h, w, c), the anchor, its program, and an optional trailing anchor.
 
-    ``stages`` reduce rows of channels before ``program``; such a kernel's tiles hold whole rows. With ``pool``, ``program``
-    writes a tensor of shape ``inner`` that never leaves the chip, and ``pool_program`` turns its window reduction, or the
-    product with another operand (attention's P V), into the output.
+    ``stages`` reduce rows of channels before ``program``; such a kernel's tiles hold whole rows. With ``pool``,
+    ``program`` writes a tensor of shape ``inner`` that never leaves the chip, and ``pool_program`` turns its window
+    reduction, or the product with another operand (attention's P V), into the output.
     """
 
     name: str
@@ -216,7 +216,7 @@ class KernelSpec:
     row_channels: int = 0
     """Length of the rows that ``stages`` sweep, where that is not the program's channels (a reduction leaves one)."""
     constants: dict[int, NDArray[np.generic]] = field(default_factory=dict[int, NDArray[np.generic]])
-    """Operands that are compile-time constants: weights as [O, kh, kw, C/g] or [O, K], one code per array element; others as (n,h,w,c)."""
+    """Compile-time constants: weights as [O, kh, kw, C/g] or [O, K], a code per element; others as (n, h, w, c)."""
 
     @property
     def programs(self) -> tuple[VectorProgram, ...]:

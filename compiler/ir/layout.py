@@ -60,14 +60,14 @@ class Alias:
 
 @dataclass(frozen=True)
 class Walk:
-    """A tensor whose logical dimensions are nests of loops over some other tensor's memory, from element ``offset`` on."""
+    """A tensor whose logical dimensions are nests of loops over another tensor's memory, from element ``offset`` on."""
 
     dims: tuple[tuple[Factor, ...], ...]
     offset: int = 0
 
     @classmethod
     def stored(cls, shape: Shape, paired: bool = False) -> Walk:
-        """The walk over a tensor in its own storage layout; ``paired`` rounds rows of channels up to even (4-bit codes)."""
+        """The walk over a tensor in its own storage; ``paired`` rounds rows of channels up to even (4-bit codes)."""
         strides = storage_strides(shape, paired)
         return cls(tuple((Factor(n, s),) for n, s in zip(shape, strides, strict=True)))
 

@@ -11,9 +11,9 @@ from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor,
 from compiler.ir.schedule import KernelSchedule
 
 READS = ("act", "rhs", "row", "stream", "second", "pooled")
-"""How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of a reduction's passes
-over whole rows, a stream of the vector program, the other factor of a trailing product, a stream of the program behind
-the trailing anchor. One operand may be read in several ways."""
+"""How a kernel reads an operand as boxes: the anchor's input, an activation as weights, a stream of a reduction's
+passes over whole rows, a stream of the vector program, the other factor of a trailing product, a stream of the program
+behind the trailing anchor. One operand may be read in several ways."""
 
 
 class Range(NamedTuple):

@@ -10,7 +10,7 @@ from xdsl.ir import SSAValue
 from compiler.dialects import qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import shape_of
-from tests.compiler.kern_graphs import CODES, RNG, add, const, dq, linear, q
+from tests.compiler.kern_graphs import CODES, RNG, add, dq, linear, q
 
 WIDE = IntType(16, 0.0004, 0)
 PROBABILITIES = IntType(8, 1 / 255, -128)

@@ -6,7 +6,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from compiler.backend.kernel_spec import Lowered, lower_kernel
 from compiler.dialects import kern, qnn
-from compiler.ir.kernel import CopyAnchor, MatrixAnchor, Movement, PoolAnchor, Window
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Window
 from compiler.passes.fuse_kernels import Options, fuse_kernels
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Operand, Reduce
