@@ -109,7 +109,8 @@ def _general(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step
     if inst.mode is Mode.F32:
         yield partial(_sequential, a, weights, setup, acc, bool(inst.accumulate))
         return
-    yield partial(_exact, a, _zero_a(context, inst), weights, _weight_zeros(context, inst.n), acc, bool(inst.accumulate))
+    zeros = _zero_a(context, inst), _weight_zeros(context, inst.n)
+    yield partial(_exact, a, zeros[0], weights, zeros[1], acc, bool(inst.accumulate))
 
 
 def _weight_zeros(context: Context, n: int) -> torch.Tensor:
@@ -330,7 +331,7 @@ def _gather(inside: torch.Tensor, setup: Setup, zero: int, start: int, stop: int
 
 def _depthwise(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]:
     """Sums over taps of whole planes: output channel n reads input channel n."""
-    setup = tile, window, out = context.state.mmu_input, context.state.mmu_window, context.state.mmu_output
+    setup = _, window, out = context.state.mmu_input, context.state.mmu_window, context.state.mmu_output
     taps, kind = window.kernel_h * window.kernel_w, inst.mode.weight
     row, stride = stored_bytes(inst.n, kind), context.state.mmu_weight.row_stride
     if stride < row and taps > 1:

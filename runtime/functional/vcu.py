@@ -304,7 +304,7 @@ def _interpolate(
     zero, scale = (convert.zero, convert.scale) if coded else (0, 0.0)
     value = (tile.to(torch.int32) - zero).float() if coded else tile
     (y0, y1, ty), (x0, x1, tx) = (
-        (torch.from_numpy(a - s), torch.from_numpy(b - s), torch.from_numpy(t))
+        (torch.as_tensor(a - s), torch.as_tensor(b - s), torch.as_tensor(t))
         for (a, b, t), s in zip(exact, start, strict=True)
     )
     if kind is Resize.NEAREST:

@@ -153,7 +153,8 @@ def test_many_depthwise_taps_stay_exact():
     put(found, Memory.SRAM, 1024, torch.full((400,), -128, dtype=torch.int8))
     window = MmuWindow(kernel_h=20, kernel_w=20)
     tile = MmuInput(height=20, width=20, row_stride=20)
-    run(found, tile, window, MmuWeight(row_stride=1), MmuCodes(act_zero=127, weight_zero=127), MmuRun(weight=1024, depthwise=1))
+    codes = MmuCodes(act_zero=127, weight_zero=127)
+    run(found, tile, window, MmuWeight(row_stride=1), codes, MmuRun(weight=1024, depthwise=1))
     assert get(found, Memory.ACC, 0, (1,), torch.int32).item() == 400 * 255 * 255
 
 

@@ -91,7 +91,9 @@ def test_a_multiply_and_an_add_are_never_fused():
 
 
 @pytest.mark.parametrize(
-    "func", [f for f in Func if f not in BINARY and f not in (Func.COPY, Func.RINT, Func.SELECT, *PLAIN)], ids=lambda f: f.name
+    "func",
+    [f for f in Func if f not in BINARY and f not in (Func.COPY, Func.RINT, Func.SELECT, *PLAIN)],
+    ids=lambda f: f.name,
 )
 def test_functions_are_those_of_the_numerics(func):
     from isa import numerics
