@@ -17,7 +17,7 @@ from quantizer.annotate import QuarticQuantizer
 from quantizer.observers import AverageMinMaxObserver
 
 RECIPE = "quartic_recipe"
-"""Key of a graph's metadata that holds the name of the recipe: without codes, only ``f32`` says that none were meant."""
+"""Key of a graph's metadata that holds the recipe's name: without codes, only ``f32`` says that none were meant."""
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 

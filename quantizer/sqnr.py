@@ -1,4 +1,4 @@
-"""How far a quantized model is from the float one, layer by layer: signal to quantization noise (arXiv 1806.08342, app. A)."""
+"""How far a quantized model is from the float one, layer by layer: signal to noise (arXiv 1806.08342, app. A)."""
 
 from __future__ import annotations
 

@@ -140,7 +140,13 @@ def _transposed_f32(
 
 
 def _conv_f32(
-    x: object, weight: object, bias: object, step: tuple[int, int], padding: object, spread: tuple[int, int], groups: int
+    x: object,
+    weight: object,
+    bias: object,
+    step: tuple[int, int],
+    padding: object,
+    spread: tuple[int, int],
+    groups: int,
 ) -> torch.Tensor:
     image, w = as_float(x), as_float(weight)
     kernel = (w.shape[2], w.shape[3])

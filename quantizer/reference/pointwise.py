@@ -59,7 +59,8 @@ def dequantize_per_channel(
     zeros = torch.zeros_like(scales, dtype=torch.int64) if zeros is None else zeros
     if axis not in (0, 1):
         raise UnsupportedError(
-            f"weights quantized per channel of axis {axis}: the machine scales output channels, axis 0 (1 if transposed)"
+            f"weights quantized per channel of axis {axis}: the machine scales output channels, axis 0 (1 if "
+            "transposed)"
         )
     if dtype not in OFFSETS:
         shape = (-1, *[1] * (q.dim() - 1))
@@ -201,8 +202,8 @@ _powers = {0.5: numerics.sqrt, -0.5: numerics.rsqrt, -1: numerics.reciprocal}
 def where(condition: Value, a: Value, b: Value) -> torch.Tensor:
     """a where the condition holds, else b."""
     mask = condition if condition.dtype is torch.bool else condition != 0
-    values = [numerics.fp32(v) if isinstance(v, (int, float)) else as_float(v) for v in (a, b)]
-    return torch.where(mask, *values).float()
+    yes, no = (numerics.fp32(v) if isinstance(v, (int, float)) else as_float(v) for v in (a, b))
+    return torch.where(mask, yes, no).float()
 
 
 def softmax(x: Value, dim: int, *_: Any, **__: Any) -> torch.Tensor:
@@ -337,8 +338,8 @@ def im2col(
     """``unfold``: padding is the code of 0, which must be one."""
     padded = pad(x, (padding[1], padding[1], padding[0], padding[0]))
     if not isinstance(padded, Lazy):
-        return torch.nn.functional.unfold(padded, list(kernel), list(dilation), 0, list(stride))
-    patches = torch.nn.functional.unfold(padded.codes.float(), list(kernel), list(dilation), 0, list(stride))
+        return torch.nn.functional.unfold(padded, tuple(kernel), tuple(dilation), 0, tuple(stride))
+    patches = torch.nn.functional.unfold(padded.codes.float(), tuple(kernel), tuple(dilation), 0, tuple(stride))
     return padded.moved(patches.to(padded.codes.dtype))
 
 

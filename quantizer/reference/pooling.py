@@ -136,7 +136,9 @@ def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
     def operation(x: Lazy | torch.Tensor, *args: Any, **kwargs: Any) -> Lazy | torch.Tensor:
         height, width = (x.codes if isinstance(x, Lazy) else x).shape[-2:]
         size, corners = _target(kind, (height, width), args, kwargs)
-        places = [numerics.resize_scale(n, m, corners, kind == "nearest") for n, m in zip((height, width), size, strict=True)]
+        nearest = kind == "nearest"
+        sizes = zip((height, width), size, strict=True)
+        places = [numerics.resize_scale(n, m, corners, nearest) for n, m in sizes]
         num, den, phase = zip(*places, strict=True)
         if kind == "nearest":
             values = x.codes if isinstance(x, Lazy) else x
