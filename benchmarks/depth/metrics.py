@@ -25,9 +25,12 @@ class Metrics:
         """Of tensors of one shape; depths are positive."""
         p, g = predicted.double().clamp_min(1e-6).flatten(), truth.double().flatten()
         ratio, error = torch.maximum(p / g, g / p), p.log() - g.log()
+        within = [float((ratio < 1.25**i).double().mean()) for i in (1, 2, 3)]
         return cls(
             float(((p - g).abs() / g).mean()),
-            *(float((ratio < 1.25**i).double().mean()) for i in (1, 2, 3)),
+            within[0],
+            within[1],
+            within[2],
             float((p - g).square().mean().sqrt()),
             float(100 * (error.square().mean() - error.mean() ** 2).clamp_min(0).sqrt()),
         )

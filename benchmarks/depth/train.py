@@ -51,7 +51,8 @@ def train(minutes: float, seed: int, scenes: int, batch: int) -> DepthNet:
         if step % 200 == 0:
             with torch.no_grad():
                 found = Metrics.of(model(held), truth)
-            print(f"step {step}: loss {float(loss):.4f}, AbsRel {found.abs_rel:.4f}, delta1 {found.delta1:.4f}", flush=True)
+            quality = f"AbsRel {found.abs_rel:.4f}, delta1 {found.delta1:.4f}"
+            print(f"step {step}: loss {float(loss):.4f}, {quality}", flush=True)
             if found.abs_rel < best:
                 best = found.abs_rel
                 _save(model)

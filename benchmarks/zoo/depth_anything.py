@@ -16,7 +16,10 @@ from benchmarks.zoo.vit import WIDTHS, Dino
 
 FEATURES = {"s": 64, "b": 128, "l": 256}
 CHANNELS = {"s": (48, 96, 192, 384), "b": (96, 192, 384, 768), "l": (256, 512, 1024, 1024)}
-LAYERS = {2: {"s": (2, 5, 8, 11), "b": (2, 5, 8, 11), "l": (4, 11, 17, 23)}, 1: {"s": (8, 9, 10, 11), "b": (8, 9, 10, 11), "l": (20, 21, 22, 23)}}
+LAYERS = {
+    2: {"s": (2, 5, 8, 11), "b": (2, 5, 8, 11), "l": (4, 11, 17, 23)},
+    1: {"s": (8, 9, 10, 11), "b": (8, 9, 10, 11), "l": (20, 21, 22, 23)},
+}
 """Encoder blocks that the head reads, by version: V1 takes the last four."""
 
 
@@ -53,6 +56,11 @@ class FeatureFusion(nn.Module):
 
 class Scratch(nn.Module):
     """The decoder: a 3x3 convolution per level, four fusions, the output convolutions."""
+
+    refinenet1: FeatureFusion
+    refinenet2: FeatureFusion
+    refinenet3: FeatureFusion
+    refinenet4: FeatureFusion
 
     def __init__(self, channels: Sequence[int], features: int) -> None:
         super().__init__()
