@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 class Network:
     """Where a network is defined, and the images [C, H, W] (or rows) that it takes.
 
-    ``small`` is a reduced resolution at which it still runs, for fast tests.
+    ``small`` is a reduced resolution at which it still runs, for fast tests. ``arguments`` are the factory's; ``sized``
+    ones also take the side of the image. Those with ``weights`` set them themselves.
     """
 
     name: str
     factory: str
     shape: tuple[int, ...]
     small: tuple[int, ...]
+    arguments: tuple[Any, ...] = ()
+    sized: bool = False
+    weights: bool = False
 
     def model(self, seed: int = 0, shape: tuple[int, ...] | None = None) -> nn.Module:
         """The network in eval mode; random weights with statistics of ``shape`` (digits: trained)."""
@@ -32,10 +36,13 @@ class Network:
 
         from benchmarks.zoo.layers import randomise
 
+        shape = shape or self.shape
         module, _, attribute = self.factory.partition(":")
         with torch.random.fork_rng(devices=[]):
-            model = getattr(import_module(module), attribute)()
-        return model if attribute == "trained" else randomise(model, (4, *(shape or self.shape)), seed)
+            torch.manual_seed(seed)
+            factory = getattr(import_module(module), attribute)
+            model = factory(*self.arguments, **({"size": shape[-1]} if self.sized else {}))
+        return model.eval() if self.weights else randomise(model, (4, *shape), seed)
 
     def images(self, batch: int = 1, seed: int = 0, shape: tuple[int, ...] | None = None) -> torch.Tensor:
         """Random inputs [batch, *shape]."""
@@ -44,16 +51,34 @@ class Network:
         return torch.randn(batch, *(shape or self.shape), generator=torch.Generator().manual_seed(seed))
 
 
+def _depth_anything(size: str, version: int) -> Network:
+    name, factory = f"depth_anything_v{version}_{size}", "benchmarks.zoo.depth_anything:depth_anything"
+    return Network(name, factory, (3, 518, 518), (3, 28, 42), (size, version), weights=True)
+
+
+def _metric3d(size: str) -> Network:
+    factory = "benchmarks.zoo.metric3d:metric3d"
+    return Network(f"metric3d_{size}", factory, (3, 512, 512), (3, 28, 42), (size,), weights=True)
+
+
 def _rows() -> tuple[Network, ...]:
     zoo = "benchmarks.zoo"
     image = (3, 224, 224)
     return (
-        Network("digits", f"{zoo}.digits:trained", (1, 8, 8), (1, 8, 8)),
+        Network("digits", f"{zoo}.digits:trained", (1, 8, 8), (1, 8, 8), weights=True),
         Network("mobilenet_v1", f"{zoo}.mobilenet:MobileNetV1", image, (3, 64, 64)),
         Network("mobilenet_v2", f"{zoo}.mobilenet:MobileNetV2", image, (3, 64, 64)),
         Network("resnet18", f"{zoo}.resnet:resnet18", image, (3, 64, 64)),
         Network("resnet50", f"{zoo}.resnet:resnet50", image, (3, 64, 64)),
+        Network("resnet152", f"{zoo}.resnet:resnet152", image, (3, 64, 64)),
+        Network("resnet50_v2", f"{zoo}.resnet_v2:resnet50_v2", image, (3, 64, 64)),
+        Network("resnet152_v2", f"{zoo}.resnet_v2:resnet152_v2", image, (3, 64, 64)),
+        Network("nasnet_mobile", f"{zoo}.nasnet:NASNetMobile", image, (3, 64, 64)),
         Network("inception_v3", f"{zoo}.inception:InceptionV3", (3, 299, 299), (3, 75, 75)),
+        Network("deit_t", f"{zoo}.vit:deit_t", image, (3, 48, 48), sized=True),
+        Network("vit_s", f"{zoo}.vit:vit_s", image, (3, 48, 48), sized=True),
+        *(_depth_anything(size, version) for size in "sl" for version in (1, 2)),
+        *map(_metric3d, "sl"),
         Network("plain", f"{zoo}.toys:Plain", (3, 12, 12), (3, 12, 12)),
         Network("odd", f"{zoo}.toys:Odd", (5, 13, 11), (5, 13, 11)),
         Network("one_pixel", f"{zoo}.toys:OnePixel", (11, 1, 1), (11, 1, 1)),

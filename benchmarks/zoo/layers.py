@@ -12,6 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 Pair = int | tuple[int, int]
 
 
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the epsilon of TensorFlow's networks."""
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
 class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm, and an activation unless ``act`` is None.
 

@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 (arXiv 1512.03385); the latter as v1.5, its stride in the 3x3 convolution."""
+"""ResNet-18, -50 and -152 (arXiv 1512.03385); bottlenecks as v1.5, their stride in the 3x3 convolution."""
 
 from __future__ import annotations
 
@@ -71,3 +71,8 @@ def resnet18() -> ResNet:
 def resnet50() -> ResNet:
     """ResNet-50 v1.5."""
     return ResNet((3, 4, 6, 3), deep=True)
+
+
+def resnet152() -> ResNet:
+    """ResNet-152 v1.5."""
+    return ResNet((3, 8, 36, 3), deep=True)

@@ -159,11 +159,11 @@ class Dino(nn.Module):
         return found
 
 
-def vit_s() -> ViT:
-    """ViT-S/16 at 224, the same topology as DeiT-S."""
-    return ViT(WIDTHS["s"])
+def vit_s(size: int = 224) -> ViT:
+    """ViT-S/16, the same topology as DeiT-S."""
+    return ViT(WIDTHS["s"], size)
 
 
-def deit_t() -> ViT:
-    """DeiT-T/16 at 224."""
-    return ViT(WIDTHS["t"])
+def deit_t(size: int = 224) -> ViT:
+    """DeiT-T/16."""
+    return ViT(WIDTHS["t"], size)
