@@ -9,10 +9,12 @@ import torch
 
 @dataclass(frozen=True)
 class Metrics:
-    """Of predicted p against true g, over all pixels: mean |p - g| / g; shares of max(p/g, g/p) < 1.25^i; and so on."""
+    """Of predicted p against true g: over the pixels of each image, then averaged over the images."""
 
     abs_rel: float
+    """Mean of |p - g| / g."""
     delta1: float
+    """Share of pixels with max(p/g, g/p) < 1.25; delta2 and delta3: < 1.25^2 and < 1.25^3."""
     delta2: float
     delta3: float
     rmse: float
@@ -22,15 +24,22 @@ class Metrics:
 
     @classmethod
     def of(cls, predicted: torch.Tensor, truth: torch.Tensor) -> Metrics:
-        """Of tensors of one shape; depths are positive."""
-        p, g = predicted.double().clamp_min(1e-6).flatten(), truth.double().flatten()
+        """Of tensors [B, ...] of one shape; depths are positive. Raises ValueError for different shapes."""
+        if predicted.shape != truth.shape:
+            raise ValueError(f"shapes differ: {tuple(predicted.shape)} against {tuple(truth.shape)}")
+        p, g = predicted.double().clamp_min(1e-6).flatten(1), truth.double().flatten(1)
         ratio, error = torch.maximum(p / g, g / p), p.log() - g.log()
-        within = [float((ratio < 1.25**i).double().mean()) for i in (1, 2, 3)]
+        variance = error.square().mean(1) - error.mean(1) ** 2
+        deltas = [float((ratio < 1.25**i).double().mean()) for i in (1, 2, 3)]
         return cls(
             float(((p - g).abs() / g).mean()),
-            within[0],
-            within[1],
-            within[2],
-            float((p - g).square().mean().sqrt()),
-            float(100 * (error.square().mean() - error.mean() ** 2).clamp_min(0).sqrt()),
+            deltas[0],
+            deltas[1],
+            deltas[2],
+            float((p - g).square().mean(1).sqrt().mean()),
+            float(100 * variance.clamp_min(0).sqrt().mean()),
         )
+
+    def short(self) -> str:
+        """The two that tables of depth models lead with."""
+        return f"AbsRel {self.abs_rel:.4f}, delta1 {self.delta1:.4f}"

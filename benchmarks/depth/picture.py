@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,48 @@ def photograph(image: NDArray[np.float32]) -> Picture:
     return (np.clip(image, 0, 1).transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
-def beside(pictures: list[Picture], gap: int = 4) -> Picture:
-    """Pictures of one height from left to right, white between them."""
-    white = np.full((pictures[0].shape[0], gap, 3), 255, np.uint8)
+LETTERS = {
+    "a": "0e11111f111111", "c": "0e11101010110e", "e": "1f10101e10101f", "f": "1f10101e101010", "i": "0e04040404040e",
+    "l": "1010101010101f", "n": "11191513111111", "o": "0e11111111110e", "p": "1e11111e101010", "t": "1f040404040404",
+    "u": "1111111111110e", "w": "11111115151b11", "x": "11110a040a1111", "1": "040c040404040e", "4": "02060a121f0202",
+    "6": "0e10101e11110e", "8": "0e11110e11110e",
+}  # fmt: skip
+"""Seven rows of five pixels per character, in hexadecimal: what the captions of depth maps need."""
+
+
+def caption(text: str, width: int, scale: int = 2) -> Picture:
+    """``text`` in the middle of a white strip ``width`` pixels wide; characters outside LETTERS are left blank."""
+    strip = np.full((13, width // scale + 1, 3), 255, np.uint8)
+    left = max(0, (strip.shape[1] - 6 * len(text)) // 2)
+    for character in text:
+        rows = bytes.fromhex(LETTERS.get(character, "00" * 7))
+        ink = np.unpackbits(np.frombuffer(rows, np.uint8)[:, None], axis=1)[:, 3:].astype(bool)
+        cell = strip[3:10, left : left + 5]
+        cell[ink[:, : cell.shape[1]]] = 40
+        left += 6
+    return enlarged(strip, scale)[:, :width]
+
+
+def enlarged(picture: Picture, scale: int) -> Picture:
+    """Every pixel as a square of ``scale`` pixels."""
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def beside(pictures: Sequence[Picture], gap: int = 4, axis: int = 1) -> Picture:
+    """Pictures of one height from left to right, or with ``axis`` 0 of one width from top to bottom; white between."""
+    shape = list(pictures[0].shape)
+    shape[axis] = gap
+    white = np.full(shape, 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, white)]
-    return np.concatenate(parts[:-1], axis=1)
+    return np.concatenate(parts[:-1], axis=axis)
+
+
+def sheet(titles: Sequence[str], rows: Sequence[Sequence[Picture]], scale: int = 2) -> Picture:
+    """Rows of pictures of one size, enlarged, under a title for each column."""
+    width = rows[0][0].shape[1] * scale
+    lines = [beside([caption(title, width) for title in titles])]
+    lines += [beside([enlarged(picture, scale) for picture in row]) for row in rows]
+    return beside(lines, axis=0)
 
 
 def png(picture: Picture) -> bytes:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 NEAR = 1e-3
+"""Metres before the camera that nothing is seen in."""
+VALIDATION, TEST = 1_000_000, 2_000_000
+"""First seeds of the scenes that choose a checkpoint, and of those that only measure; training counts up from 0."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class Scenes:
         image = np.zeros_like(rays)
         for i, (_, normal) in enumerate(hits):
             seen = nearest == i
-            shade = self.ambient + (1 - self.ambient) * np.clip(normal @ light, 0, 1)
-            image += seen[..., None] * _texture(rng, points) * np.broadcast_to(shade, seen.shape)[..., None]
+            shade = self.ambient + (1 - self.ambient) * np.clip(normal[seen] @ light, 0, 1)
+            image[seen] = _texture(rng, points[seen]) * shade[:, None]
         noise = rng.normal(scale=0.01, size=image.shape)
         return np.clip(image + noise, 0, 1), distance
 
@@ -116,14 +119,17 @@ def _sphere(origin: Floats, rays: Floats, centre: Floats, radius: float) -> tupl
 
 
 def _texture(rng: np.random.Generator, points: Floats) -> Floats:
-    """A colour per point: checkers, stripes or plain, of two random colours."""
-    colours, scale = rng.uniform(0.15, 1.0, (2, 3)), rng.uniform(1.0, 4.0)
-    safe = np.where(np.isfinite(points), points, 0.0) * scale
+    """Colours [N, 3] of points [N, 3]: checkers, stripes or plain, of two random colours.
+
+    The pattern starts at a random place: an edge of it that lies in the plane y = 0 would be drawn by rounding.
+    """
+    colours, scale, start = rng.uniform(0.15, 1.0, (2, 3)), rng.uniform(1.0, 4.0), rng.uniform(0.0, 2.0, 3)
+    place = points * scale + start
     match rng.integers(3):
         case 0:
-            mask = np.floor(safe).sum(-1) % 2
+            mask = np.floor(place).sum(-1) % 2
         case 1:
-            mask = np.floor(safe @ rng.normal(size=3)) % 2
+            mask = np.floor(place @ rng.normal(size=3)) % 2
         case _:
-            mask = 0.5 + 0.5 * np.sin(safe @ rng.normal(size=3))
-    return colours[0] + (colours[1] - colours[0]) * mask[..., None]
+            mask = 0.5 + 0.5 * np.sin(place @ rng.normal(size=3))
+    return colours[0] + (colours[1] - colours[0]) * mask[:, None]

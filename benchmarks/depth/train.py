@@ -1,4 +1,9 @@
-"""Train the depth model on generated scenes: ``python -m benchmarks.depth.train [--minutes 15] [--seed 0]``."""
+"""Train the depth model on generated scenes: ``python -m benchmarks.depth.train [--steps 4000] [--fresh]``.
+
+Scenes, order, flips and swapped colours follow from the seed and the number of the step. The rate rises, stays and
+falls to zero as a cosine over the last third, so a run that was cut off goes on from ``build/depth/state.pt`` with
+``--resume``. The checkpoint that is kept is the best on validation scenes, which are not the test scenes.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,17 @@ import argparse
 import math
 import os
 import time
+from pathlib import Path
 
 import torch
 from torch.nn import functional
 
 from benchmarks.depth.metrics import Metrics
-from benchmarks.depth.model import CHECKPOINT, DepthNet
-from benchmarks.depth.scenes import Scenes
+from benchmarks.depth.model import CHECKPOINT, DepthNet, trained
+from benchmarks.depth.scenes import VALIDATION, Scenes
 
-VALIDATION = 1_000_000
-"""First seed of the scenes that are never trained on."""
+STATE = Path("build/depth/state.pt")
+RATE, WARM, EVERY = 8e-4, 200, 250
 
 
 def loss_of(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -25,52 +31,88 @@ def loss_of(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.l1_loss(predicted.log(), truth.log()) + across
 
 
-def train(minutes: float, seed: int, scenes: int, batch: int) -> DepthNet:
-    """Train for a time; the checkpoint is written whenever validation improves."""
-    torch.manual_seed(seed)
+def rate_of(step: int, steps: int) -> float:
+    """Learning rate: a linear rise over WARM steps, a plateau, a cosine to zero over the last third."""
+    fall = max(0.0, (step - 2 * steps / 3) / (steps / 3))
+    return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def pool(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and depths of scenes in half precision: 8000 of them in 0.8 GB."""
     generator = Scenes()
-    images, depths = (torch.from_numpy(a) for a in generator.batch(0, scenes))
-    held, truth = (torch.from_numpy(a) for a in generator.batch(VALIDATION, 32))
-    model = DepthNet()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=6e-4, weight_decay=0.02)
-    start, best, step = time.monotonic(), float("inf"), 0
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
-        rate = 6e-4 * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * spent)))
+    pairs = [generator.scene(seed) for seed in range(first, first + count)]
+    images, depths = (torch.stack([torch.from_numpy(pair[i]).half() for pair in pairs]) for i in (0, 1))
+    return images, depths
+
+
+def batch_of(
+    images: torch.Tensor, depths: torch.Tensor, count: int, seed: int, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scenes of one step, mirrored every other time, their colour channels in any order."""
+    dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    pick = torch.randint(len(images), (count,), generator=dice)
+    x, y = images[pick].float(), depths[pick].float()
+    x = x[:, torch.randperm(3, generator=dice)]
+    return (x.flip(-1), y.flip(-1)) if step % 2 else (x, y)
+
+
+def validated(model: DepthNet, images: torch.Tensor, truth: torch.Tensor) -> Metrics:
+    """Metrics on images and depths in half precision."""
+    with torch.no_grad():
+        return Metrics.of(model(images.float()), truth.float())
+
+
+def train(model: DepthNet, steps: int, seed: int, scenes: int, batch: int, resume: bool) -> None:
+    """Run the steps; writes the state every EVERY of them, and the checkpoint whenever validation improves."""
+    torch.set_num_threads(1)
+    start, first = time.process_time(), 0
+    images, depths = pool(0, scenes)
+    held, truth = pool(VALIDATION, 64)
+    print(f"{scenes} scenes: {time.process_time() - start:.0f} s of one core", flush=True)
+    best = validated(model, held, truth).abs_rel
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.02)
+    if resume:
+        state = torch.load(STATE, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, best = state["step"], min(best, state["best"])
+    for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate
-        pick = torch.randint(scenes, (batch,))
-        x, y = images[pick], depths[pick]
-        if step % 2:
-            x, y = x.flip(-1), y.flip(-1)
+            group["lr"] = rate_of(step, steps)
+        x, y = batch_of(images, depths, batch, seed, step)
         loss = loss_of(model(x), y)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        step += 1
-        if step % 200 == 0:
-            with torch.no_grad():
-                found = Metrics.of(model(held), truth)
-            quality = f"AbsRel {found.abs_rel:.4f}, delta1 {found.delta1:.4f}"
-            print(f"step {step}: loss {float(loss):.4f}, {quality}", flush=True)
+        if (step + 1) % EVERY == 0 or step + 1 == steps:
+            found = validated(model, held, truth)
+            spent = time.process_time() - start
+            print(f"step {step + 1}: {spent:.0f} s, loss {float(loss.detach()):.4f}, {found.short()}", flush=True)
             if found.abs_rel < best:
                 best = found.abs_rel
-                _save(model)
-    return model.eval()
+                _save({name: value.half() for name, value in model.state_dict().items()}, CHECKPOINT)
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "best": best}
+            _save(state, STATE)
 
 
-def _save(model: DepthNet) -> None:
-    """Half precision, written to a temporary name and renamed."""
-    temporary = CHECKPOINT.with_suffix(".tmp")
-    torch.save({name: value.half() for name, value in model.state_dict().items()}, temporary)
-    os.replace(temporary, CHECKPOINT)
+def _save(state: dict[str, object], path: Path) -> None:
+    """Written to a temporary name and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on from the state of a run that was cut off")
     options = parser.parse_args()
-    train(options.minutes, options.seed, options.scenes, options.batch)
+    torch.manual_seed(options.seed)
+    network = DepthNet() if options.fresh else trained()
+    train(network.train(), options.steps, options.seed, options.scenes, options.batch, options.resume)
