@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint types format golden bench bench-full clean
+.PHONY: help demo test fast lint types format golden bench bench-full depth clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(STAMP) ## set up, then quantize, compile, disassemble and simulate a small CNN
+demo: $(STAMP) ## set up, then send an image through a depth model on the simulated chip
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) ## every test, the slow ones too (what CI runs)
@@ -43,6 +43,9 @@ bench: $(STAMP) ## measure the reference networks and rewrite benchmarks/results
 
 bench-full: $(STAMP) ## the same with every network, more repetitions and both machines
 	@$(BIN)/python -m benchmarks.bench --full
+
+depth: $(STAMP) ## measure the depth model at every recipe, float against simulated chip, with a picture
+	@$(BIN)/python -m benchmarks.depth.evaluate
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

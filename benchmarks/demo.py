@@ -1,68 +1,137 @@
-"""``make demo``: the whole path on the digits CNN, in seconds."""
+"""``make demo``: an image goes into the simulated chip, a depth map comes out; milliseconds and millijoules of it."""
 
 from __future__ import annotations
 
+import argparse
 import logging
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quartic import Executable
 
+if TYPE_CHECKING:
+    from benchmarks.depth.picture import Picture
+    from runtime.profile import Profile
+
+PICTURE = Path("build/demo.png")
+PARTS = 12
+"""Modules that the table lists; the others become one row."""
+
 
 def main() -> None:
-    """Quantize, compile, disassemble a few lines, simulate; one table at the end."""
+    """Quantize, compile, disassemble a few lines, simulate a frame; a table, a profile and a picture at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="w8a8", help="w8a8, w4a8, w4a4, w8a16 or w16a16")
+    parser.add_argument("--machine", default="edge28")
+    parser.add_argument("--scene", type=int, default=0, help="which held-out scene")
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args()
     for noisy in ("torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     import torch
 
     import quartic
-    from benchmarks.digits import accuracy, dataset
-    from benchmarks.zoo.digits import trained
-    from quartic.cli.console import table
-    from quartic.results import summary
+    from benchmarks.depth.evaluate import CALIBRATION, FAR, NEAR, compiled, float_depth, held_out
+    from benchmarks.depth.metrics import Metrics
+    from benchmarks.depth.model import trained
+    from benchmarks.depth.picture import coloured, photograph, sheet, write_png
 
-    batch = 8
     model = trained()
-    train_images, _, images, labels = dataset()
-    print(f"quantize  {sum(p.numel() for p in model.parameters()):,} parameters, calibrated on 64 images")
-    q = quartic.quantize(model, (images[:batch],), [(part,) for part in train_images[:64].split(batch)])
-
-    exe = quartic.compile(q, machine="edge28")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "digits.qbin"
-        exe.save(path)
-        size = path.stat().st_size
-        exe = quartic.load(path)
+    images, truths = held_out(options.scene + 1)
+    image, truth = images[-1:], truths[-1:]
+    print(f"quantize  {sum(p.numel() for p in model.parameters()):,} parameters to {options.recipe}, ", end="")
+    print(f"calibrated on {CALIBRATION} scenes", flush=True)
+    q, exe = compiled(model, options.recipe, options.machine)
+    size = len(exe.binary.to_bytes())
     print(f"compile   {exe.instructions:,} instructions, {size:,} bytes, for {exe.machine}")
     print("\nthe first instructions of the first convolution")
     print("\n".join("  " + line for line in _first_convolution(exe)))
 
-    reference = quartic.reference(q)
-    batches = images.split(batch)
-    runs = [quartic.simulate(exe, part) for part in batches]
-    expected = [reference(part)[0] for part in batches]
-    simulated = [run.outputs[0] for run in runs]
-    equal = all(map(torch.equal, expected, simulated))
-    with torch.no_grad():
-        floats = accuracy(model(images), labels)
-    found = summary(runs[0].profile)
-    print()
-    table(
-        f"Digits CNN, batch {batch}, on {exe.machine}",
-        ["", ""],
-        [
-            ["accuracy, float", f"{floats:.2%}"],
-            ["accuracy, quantized (PyTorch)", f"{accuracy(torch.cat(expected), labels):.2%}"],
-            ["accuracy, simulated chip", f"{accuracy(torch.cat(simulated), labels):.2%}"],
-            [f"bits equal on {len(images)} images", "yes" if equal else "NO"],
-            ["cycles", f"{found['cycles']:,}"],
-            ["microseconds", f"{found['seconds'] * 1e6:.1f}"],
-            ["utilization of the matrix unit", f"{found['utilization']:.1%}"],
-            *([f"energy, {name}", f"{joules * 1e6:.3f} uJ"] for name, joules in found["joules"].items()),
-        ],
-    )
+    run = quartic.simulate(exe, image)
+    (expected,), (depth,) = quartic.reference(q)(image), run.outputs
+    equal = torch.equal(expected, depth)
+    floats = float_depth(model, image)
+    _print_figures(exe, run.profile, equal, [Metrics.of(each, truth).short() for each in (floats, expected, depth)])
+    _print_modules(run.profile)
+
+    parts = [photograph(image[0].numpy())]
+    parts += [coloured(each[0, 0].numpy(), NEAR, FAR) for each in (truth, floats, depth)]
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    write_png(options.picture, sheet(("input", "exact", "float", options.recipe), [parts]))
+    _show(parts)
+    print(f"\nimage, exact depth, float, simulated chip: {options.picture}")
     if not equal:
         raise SystemExit("the simulated bits differ from the reference's")
+
+
+def _print_figures(exe: Executable, profile: Profile, equal: bool, errors: list[str]) -> None:
+    from quartic.cli.console import table
+    from quartic.results import summary
+
+    found = summary(profile)
+    energies = dict(found["joules"])
+    total = energies.pop("total")
+    print()
+    table(
+        f"One frame on {exe.machine}",
+        ["", ""],
+        [
+            *zip(("float", "quantized (PyTorch)", "simulated chip"), errors, strict=True),
+            ["bits equal", "yes" if equal else "NO"],
+            ["latency", f"{found['seconds'] * 1e3:.3f} ms ({found['cycles']:,} cycles)"],
+            ["utilization of the matrix unit", f"{found['utilization']:.1%}"],
+            ["energy", f"{total * 1e3:.3f} mJ"],
+            *([f"  {name}", f"{each * 1e6:.1f} uJ, {each / total:.0%}"] for name, each in energies.items()),
+        ],
+    )
+
+
+@dataclass
+class _Part:
+    """Sums over the modules under one name."""
+
+    cycles: int = 0
+    femtojoules: int = 0
+    macs: int = 0
+
+    def add(self, cycles: int, femtojoules: int, macs: int) -> None:
+        self.cycles += cycles
+        self.femtojoules += femtojoules
+        self.macs += macs
+
+
+def _print_modules(profile: Profile) -> None:
+    """Where the frame's cycles and energy went, by the first three names of the module's path."""
+    from runtime.profile import OVERHEAD, format_table
+
+    parts: dict[str, _Part] = {}
+    for row in profile.rows("module"):
+        name = "overheads" if row.name.startswith(OVERHEAD) else ".".join(row.name.split(".")[:3])
+        parts.setdefault(name, _Part()).add(row.cycles, sum(row.energy_fj.values()), row.macs)
+    overheads = parts.pop("overheads", _Part())
+    ranked = sorted(parts.items(), key=lambda item: -item[1].cycles)
+    rest = _Part()
+    for _, part in ranked[PARTS:]:
+        rest.add(part.cycles, part.femtojoules, part.macs)
+    rows = [*ranked[:PARTS], (f"({len(ranked) - PARTS} more)", rest), ("leakage and other overheads", overheads)]
+    lines = [
+        (name, f"{p.macs / 1e6:.2f}", f"{p.cycles:,}", f"{p.cycles / profile.cycles:.1%}", f"{p.femtojoules / 1e9:.2f}")
+        for name, p in rows
+    ]
+    print("\n" + format_table(("where it went", "MMAC", "cycles", "", "uJ"), lines))
+
+
+def _show(parts: list[Picture]) -> None:
+    """The four pictures side by side, coarsely, where a person looks at a terminal that can show colours."""
+    from rich.console import Console
+
+    from benchmarks.depth.picture import beside, half_blocks
+
+    console = Console()
+    if console.is_terminal and console.color_system in ("256", "truecolor"):
+        console.print()
+        console.print(half_blocks(beside(parts), min(console.width, 120)), end="")
 
 
 def _first_convolution(exe: Executable, count: int = 6) -> list[str]:
