@@ -140,10 +140,10 @@ class _Annotator:
         self._inputs(node, inputs, same if isinstance(_value(node), torch.Tensor) else None)
 
     def _wanted(self, node: Node) -> QuantizationSpecBase:
-        kinds = set(_readers(node))
+        kinds = {kind_of(node), *_readers(node)}
         recipe = self.recipe
         spec = recipe.elementwise
-        if kinds & {Kind.WEIGHTED, Kind.PRODUCT}:
+        if kinds & {Kind.WEIGHTED, Kind.PRODUCT} and Kind.MAX_POOL not in kinds:  # windows read whole bytes
             spec = recipe.activation
         elif Kind.NORM in kinds:
             spec = recipe.wide
@@ -152,12 +152,12 @@ class _Annotator:
 
 
 def _readers(node: Node) -> Iterator[Kind]:
-    """Kinds of the operators that read a value, behind moves."""
+    """Kinds of the operators that read a value, behind moves and maxima, and of these maxima."""
     for user in node.users:
         kind = kind_of(user)
         if kind in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL):
             yield from _readers(user)
-        elif kind is not None:
+        if kind not in (Kind.MOVE, Kind.SPLIT, None):
             yield kind
 
 

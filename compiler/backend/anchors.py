@@ -268,14 +268,15 @@ def matrix_shape(shape: tuple[int, ...]) -> Shape4:
 
 
 def _max_pool(op: qnn.MaxPool2dOp, leaves: Leaves) -> Stage:
-    if dtype_of(op.input) is not DType.I8:
+    kind = dtype_of(op.input)
+    if kind not in (DType.I8, DType.I16):
         raise UnsupportedError(
-            f"{op.name} takes 8-bit codes, not {op.input.type}; quantize to 8 bits in front of the pool"
+            f"{op.name} takes 8- or 16-bit codes, not {op.input.type}; quantize to 8 bits in front of the pool"
         )
     zero = int_type(op.input).zero.data
     window = _window(op, op.kernel.data, op.strides.data, op.dilation.data, op.padding.data)
     anchor = PoolAnchor(leaves.operands.get(op.input, -1), window, Reduce.MAX, zero, 0.0)
-    return Stage(anchor, Seed(op.output, Stream(None, DType.I8, zero)))
+    return Stage(anchor, Seed(op.output, Stream(None, kind, zero)))
 
 
 def _avg_pool(op: qnn.AvgPool2dOp, operands: Operands, leaves: Leaves) -> Stage:

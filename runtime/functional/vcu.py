@@ -79,6 +79,8 @@ UNARY: dict[Func, Callable[[Value], Value]] = {
 }
 DIRECT = {Func.ABS: torch.abs, Func.FLOOR: torch.floor, Func.RINT: torch.round}
 """Functions that write where they are told, without a value in between."""
+WINDOWED = (DType.I8, DType.I16)
+"""What a window reduces; sums are of the first only."""
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 LARGEST_BELOW = 2147483520.0
 """The largest binary32 that fits int32."""
@@ -332,21 +334,23 @@ def _read_window(context: Context, number: int, address: int, shape: Shape) -> t
     A window whose taps all lie outside the tile gives MAX the lowest code, SUM 0.
     """
     stream, window = context.state.vcu_streams[number], context.state.vcu_window
-    if stream.dtype != DType.I8:
-        raise AccessError(f"stream A is {stream.dtype.name} under a window reduction: must be I8")
+    is_max, convert = window.reduce == Reduce.MAX, context.state.vcu_converts[number]
+    allowed = WINDOWED if is_max else WINDOWED[:1]
+    if stream.dtype not in allowed:
+        names = " or ".join(kind.name for kind in allowed)
+        raise AccessError(f"stream A is {stream.dtype.name} under a window reduction: must be {names}")
     rows = (window.kernel_h, window.stride_h, window.dilation_h, window.pad_top, window.height)
     cols = (window.kernel_w, window.stride_w, window.dilation_w, window.pad_left, window.width)
     h, w = reach(shape[0], *rows), reach(shape[1], *cols)
     strides = (stream.stride0, stream.stride1, stream.stride2)
     tile = context.memory.view(
         ON_CHIP[stream.space],
-        torch.int8,
+        TORCH_TYPES[stream.dtype],
         address + h.start * strides[0] + w.start * strides[1],
         (len(h), len(w), shape[2]),
         strides,
     )
-    is_max, convert = window.reduce == Reduce.MAX, context.state.vcu_converts[number]
-    total = context.scratch("window", shape, torch.int8 if is_max else torch.int32)
+    total = context.scratch("window", shape, tile.dtype if is_max else torch.int32)
 
     def planes() -> Iterator[Step]:
         for i, j in product(range(window.kernel_h), range(window.kernel_w)):
@@ -357,8 +361,8 @@ def _read_window(context: Context, number: int, address: int, shape: Shape) -> t
             col = inside_w.start * window.stride_w + j * window.dilation_w - window.pad_left - w.start
             codes = tile.as_strided(
                 (len(inside_h), len(inside_w), shape[2]),
-                (window.stride_h * strides[0], window.stride_w * strides[1], strides[2]),
-                tile.storage_offset() + row * strides[0] + col * strides[1],
+                (window.stride_h * tile.stride(0), window.stride_w * tile.stride(1), tile.stride(2)),
+                tile.storage_offset() + row * tile.stride(0) + col * tile.stride(1),
             )
             part = total[inside_h.start : inside_h.stop, inside_w.start : inside_w.stop]
             if is_max:
@@ -371,7 +375,7 @@ def _read_window(context: Context, number: int, address: int, shape: Shape) -> t
     value = context.scratch(f"s{number}", shape, torch.float32)
 
     def steps() -> Iterator[Step]:
-        yield partial(total.fill_, numerics.INT8_MIN if is_max else 0)
+        yield partial(total.fill_, torch.iinfo(tile.dtype).min if is_max else 0)
         yield from bundle(planes, window.kernel_h * window.kernel_w)
         yield from _dequantize(value, total, convert.zero if is_max else 0, convert.scale)
 

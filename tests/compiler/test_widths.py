@@ -193,6 +193,21 @@ def test_averages_that_the_window_cannot_reduce_are_products(width: int):
     assert set(modes(check(module, "tiny")[0])) == {Mode.W4A4 if width == 4 else Mode.W8A16}
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("width", [8, 16])
+def test_maxima_of_codes(machine: str, width: int):
+    def body(x: SSAValue) -> SSAValue:
+        return dq(qnn.MaxPool2dOp(quantize(x, width), (3, 2), (2, 1), (1, 0, 1, 1), (1, 2)).output)
+
+    check(graph([(1, 5, 9, 8)], body), machine)
+
+
+def test_maxima_of_4_bit_codes_are_refused_with_advice():
+    pooled = graph([(1, 5, 6, 6)], lambda x: dq(qnn.MaxPool2dOp(quantize(x, 4), (2, 2)).output))
+    with pytest.raises(UnsupportedError, match="8- or 16-bit codes, not .*; quantize to 8 bits in front of the pool"):
+        compile_module(pooled, Machine.load("tiny"), Options())
+
+
 @pytest.mark.parametrize(("w", "a"), [(16, 8), (16, 4)])
 def test_pairs_without_a_mode_are_refused_with_advice(w: int, a: int):
     with pytest.raises(UnsupportedError, match=r"no mode for 16-bit weights and .-bit activations; quantize"):

@@ -15,19 +15,21 @@ from benchmarks.zoo import NETWORKS
 Tensors = tuple[torch.Tensor, ...]
 
 
-def quantized(model: nn.Module, shape: tuple[int, ...], seed: int = 0) -> GraphModule:
+def quantized(model: nn.Module, shape: tuple[int, ...], seed: int = 0, recipe: str = "w8a8") -> GraphModule:
     """``model`` quantized for inputs of ``shape`` (batch included), calibrated on two random batches."""
     generator = torch.Generator().manual_seed(seed)
     batches = [(torch.randn(shape, generator=generator),) for _ in range(2)]
-    return quartic.quantize(model, batches[0], batches)
+    return quartic.quantize(model, batches[0], batches, recipe=recipe)
 
 
 @lru_cache(maxsize=4)
-def network(name: str, batch: int = 1, full: bool = False) -> tuple[GraphModule, tuple[int, ...]]:
+def network(
+    name: str, batch: int = 1, full: bool = False, recipe: str = "w8a8"
+) -> tuple[GraphModule, tuple[int, ...]]:
     """A quantized network of the zoo at its reduced or full resolution, and its input's shape."""
     row = NETWORKS[name]
     shape = (batch, *(row.shape if full else row.small))
-    return quantized(row.model(shape=shape[1:]), shape), shape
+    return quantized(row.model(shape=shape[1:]), shape, recipe=recipe), shape
 
 
 def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:

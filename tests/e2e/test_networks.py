@@ -24,6 +24,14 @@ def test_small_network(name: str, machine: str, options: dict[str, bool]) -> Non
     assert_bits(q, probes(shape), machine, **options)
 
 
+@pytest.mark.parametrize("recipe", ["w4a8", "w4a4", "w8a16", "w16a16"])
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_small_network_of_every_width(name: str, recipe: str) -> None:
+    q, shape = network(name, recipe=recipe)
+    assert_bits(q, probes(shape), "tiny")
+    assert_bits(q, probes(shape), "edge28")
+
+
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_in_a_batch_of_four(name: str) -> None:
     q, shape = network(name, batch=4)

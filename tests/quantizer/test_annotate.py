@@ -31,11 +31,11 @@ class Model(nn.Module):
         return self.function(self, x)
 
 
-def graph(forward: Callable[[Model, torch.Tensor], torch.Tensor]) -> GraphModule:
+def graph(forward: Callable[[Model, torch.Tensor], torch.Tensor], recipe: str = "w8a8") -> GraphModule:
     torch.manual_seed(0)
     model = Model(forward).eval()
     x = torch.randn(1, 3, 6, 6)
-    return quantize(model, (x,), [x])
+    return quantize(model, (x,), [x], recipe=recipe)
 
 
 def calls(q: GraphModule) -> list[str]:
@@ -131,6 +131,19 @@ def test_ops_that_move_values_share_the_grid_of_their_operands(forward: Callable
     node = find(graph(forward), name)
     grids = {grid(n) for n in (*node.all_input_nodes, *node.users)}
     assert len(grids) == 1
+
+
+@pytest.mark.parametrize(("recipe", "low"), [("w4a4", -128), ("w8a8", -128), ("w16a16", -32768)])
+@pytest.mark.parametrize("moved", [False, True])
+def test_maxima_are_of_whole_bytes(recipe: str, low: int, moved: bool) -> None:
+    """Also where what reads them, or stands in front of them, is of four bits."""
+
+    def forward(m: Model, x: torch.Tensor) -> torch.Tensor:
+        y = functional.pad(m.a(x), (1, 0, 0, 1)) if moved else m.a(x)
+        return m.c(functional.max_pool2d(y, 2))
+
+    node = find(graph(forward, recipe), "max_pool2d")
+    assert [n.args[3] for n in (*node.all_input_nodes, *node.users)] == [low, low]
 
 
 def test_weights_are_symmetric_narrow_int8_per_output_channel() -> None:

@@ -247,29 +247,30 @@ def test_four_streams_and_parameters():
 
 @settings(max_examples=80)
 @given(
-    st.sampled_from([Reduce.MAX, Reduce.SUM]),
+    st.sampled_from([(Reduce.MAX, DType.I8), (Reduce.MAX, DType.I16), (Reduce.SUM, DType.I8)]),
     st.tuples(*[st.integers(1, 4)] * 2, *[st.integers(1, 3)] * 4, *[st.integers(0, 3)] * 2),
     st.tuples(*[st.integers(1, 7)] * 2),
     st.tuples(*[st.integers(1, 5)] * 3),
     st.sampled_from([0, -128, 5]),
     st.sampled_from([0.0, 0.25]),
 )
-def test_windows_reduce_the_taps_inside_the_tile(reduce, window, size, out, zero, scale):
+def test_windows_reduce_the_taps_inside_the_tile(kind, window, size, out, zero, scale):
     kh, kw, sh, sw, dh, dw, top, left = window
-    found, (height, width), (n0, n1, n2) = context(), size, out
-    x = found.memory.bytes[Memory.SRAM].view(torch.int8)[: height * width * n2].view(height, width, n2).long().numpy()
+    (reduce, dtype), found, (height, width), (n0, n1, n2) = kind, context(), size, out
+    item, torch_type = (2, torch.int16) if dtype is DType.I16 else (1, torch.int8)
+    x = found.memory.bytes[Memory.SRAM].view(torch_type)[: height * width * n2].view(height, width, n2).long().numpy()
     want = np.zeros(out, np.float32)
     for y, z in np.ndindex(n0, n1):
         taps = [(y * sh + i * dh - top, z * sw + j * dw - left) for i in range(kh) for j in range(kw)]
         inside = [x[r, c] - zero for r, c in taps if 0 <= r < height and 0 <= c < width]
         if reduce == Reduce.MAX:
-            want[y, z] = np.max(inside, axis=0) if inside else -128 - zero
+            want[y, z] = np.max(inside, axis=0) if inside else torch.iinfo(torch_type).min - zero
         else:
             want[y, z] = np.sum(inside, axis=0)
     want *= np.float32(scale or 1.0)
     setup = [
         VcuShape(n0=n0, n1=n1, n2=n2),
-        VcuStream(id=0, stride0=width * n2, stride1=n2),
+        VcuStream(id=0, dtype=dtype, stride0=item * width * n2, stride1=item * n2, stride2=item),
         VcuStream(id=7, dtype=DType.F32, stride0=4 * n1 * n2, stride1=4 * n2, stride2=4),
         VcuConvert(id=0, zero=zero, scale=scale),
         VcuWindow(0, 0, 0, 0, reduce, kh, kw, sh, sw, dh, dw, top, left, height, width),
@@ -286,7 +287,8 @@ def test_windows_reduce_the_taps_inside_the_tile(reduce, window, size, out, zero
         ([VcuShape(n0=2), VcuRun()], r"overlaps itself"),
         ([VcuShape(n2=9), VcuRun(a=65530)], r"SRAM bytes 0xfffa to 0x10003 .* ends at 0x10000"),
         ([VcuStream(id=0, dtype=DType.F32), VcuRun(a=2)], r"must lie at multiples of 4"),
-        ([VcuStream(id=0, dtype=DType.F32), VcuWindow(reduce=Reduce.MAX), VcuRun()], r"stream A is F32 under a window"),
+        ([VcuStream(id=0, dtype=DType.F32), VcuWindow(reduce=Reduce.MAX), VcuRun()], r"is F32 under a window .* I8 or I16"),
+        ([VcuStream(id=0, dtype=DType.I16), VcuWindow(reduce=Reduce.SUM), VcuRun()], r"I16 under a .* must be I8"),
     ],
 )
 def test_illegal_runs_name_the_rule(instructions, message):
