@@ -94,9 +94,13 @@ def _integers(x: Array, fraction: int, limit: float, inclusive: bool = False) ->
 
 
 def _finish(total: Array, bad: Array, exponent: int) -> Array:
-    """An exact integer, rounded once to binary32, times a power of two."""
+    """An exact integer, rounded once to binary32, times a power of two in two steps, of which only the last rounds."""
     xp = namespace(total)
-    y = cast(total, "float32") * fp32(2.0**exponent) if exponent else cast(total, "float32")
+    y = cast(total, "float32")
+    if exponent:
+        half = min(exponent, 254) // 2  # 2**127 is a binary32, and 1 * 2**128 is infinite already
+        with np.errstate(all="ignore"):
+            y = (y * fp32(2.0**half)) * fp32(2.0 ** (min(exponent, 254) - half))
     return _binary32(xp.where(bad, NAN, y))
 
 
