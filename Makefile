@@ -41,7 +41,8 @@ golden: $(STAMP) ## rewrite the generated files and golden expectations (then re
 bench: $(STAMP) ## measure the reference networks and rewrite benchmarks/results
 	@$(BIN)/python -m benchmarks.bench
 
-bench-full: $(STAMP) ## the same with every network, more repetitions and both machines
+bench-full: $(STAMP) ## verify every network at every width, bit by bit (hours; goes on where it stopped), and measure
+	@$(BIN)/python -m benchmarks.networks
 	@$(BIN)/python -m benchmarks.bench --full
 
 depth: $(STAMP) ## measure the depth model at every recipe, float against simulated chip, with a picture

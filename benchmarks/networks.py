@@ -1,0 +1,253 @@
+"""``make bench-full``: every network, at every width, gives the reference's bits on the simulator.
+
+Each row is measured in a process of its own, which returns its memory, and is kept in ``results/networks.json`` as
+soon as it is there: an interrupted run goes on where it stopped. ``results/networks.md`` shows what there is, and
+names what is not there yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bench import RESULTS, Row, markdown
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
+RECIPES = ("w8a8", "w4a8", "w4a4")
+MODELS = (
+    ("mobilenet_v2", 224), ("nasnet_mobile", 224), ("mobilenet_v1", 224), ("deit_t", 224), ("resnet18", 224),
+    ("resnet50_v2", 224), ("resnet50", 224), ("vit_s", 224), ("inception_v3", 299),
+    ("depth_anything_v2_s", 252), ("depth_anything_v1_s", 252), ("resnet152_v2", 224), ("resnet152", 224),
+    ("metric3d_s", 256), ("depth_anything_v2_s", 518), ("depth_anything_v1_s", 518), ("metric3d_s", 512),
+    ("metric3d_l", 256), ("metric3d_s", 1024), ("depth_anything_v2_l", 518), ("metric3d_l", 512), ("metric3d_l", 1024),
+)  # fmt: skip
+"""(network, side of its image), of fewer multiply-accumulates first."""
+CALIBRATION = 2
+
+
+@dataclass(frozen=True, order=True)
+class Case:
+    """One row."""
+
+    network: str
+    side: int
+    recipe: str
+    machine: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the file of results."""
+        return f"{self.network} {self.side} {self.recipe} {self.machine}"
+
+    @classmethod
+    def named(cls, key: str) -> Case:
+        """The row with this key."""
+        network, side, recipe, machine = key.split()
+        return cls(network, int(side), recipe, machine)
+
+
+def sources() -> str:
+    """Digest of the code that rows depend on."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def verify(case: Case, limit: int | None = None) -> Row:
+    """Quantize, compile, and compare the simulator with the reference on the first ``limit`` probes, bit by bit."""
+    import torch
+
+    import quartic
+    from benchmarks.probes import probes
+    from benchmarks.zoo import NETWORKS
+    from quartic.results import summary
+
+    network = NETWORKS[case.network]
+    shape = (network.shape[0], case.side, case.side)
+    model = network.model(0, shape)
+    start = time.perf_counter()
+    batches = [(network.images(1, seed, shape),) for seed in range(1, CALIBRATION + 1)]
+    q = quartic.quantize(model, batches[0], batches, recipe=case.recipe)
+    quantized = time.perf_counter()
+    exe = quartic.compile(q, case.machine)
+    compiled = time.perf_counter()
+    reference, run = quartic.reference(q), None
+    different: list[str] = []
+    inputs = dict(list(probes((1, *shape)).items())[:limit])
+    spread = 0.0
+    for name, x in inputs.items():
+        with torch.no_grad():
+            expected = reference(x)
+        run = quartic.simulate(exe, x)
+        if not all(map(_same, expected, run.outputs)) or len(expected) != len(run.outputs):
+            different.append(name)
+        if name == "random":
+            spread = float(expected[0].double().std())
+    assert run is not None, "at least one probe"
+    found = summary(run.profile)
+    return {
+        "inputs": list(inputs),
+        "different": different,
+        "output std": spread,
+        "instructions": exe.instructions,
+        **{name: found[name] for name in ("cycles", "seconds", "utilization", "DRAM read bytes", "DRAM write bytes")},
+        "joules": found["joules"]["total"],
+        "provenance": found["provenance"],
+        "quantize seconds": quantized - start,
+        "compile seconds": compiled - quantized,
+        "verify seconds": time.perf_counter() - compiled,
+        "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal bits: of binary32, also those of NaN and of zeros."""
+    import torch
+
+    if one.dtype != other.dtype:
+        return False
+    if one.dtype == torch.float32:
+        one, other = one.contiguous().view(torch.int32), other.contiguous().view(torch.int32)
+    return torch.equal(one, other)
+
+
+def measured(case: Case, limit: int | None, seconds: float | None) -> Row:
+    """``verify`` in a process of its own; what it says last where it fails or takes more than ``seconds``."""
+    command = [sys.executable, "-m", "benchmarks.networks", "--one", json.dumps([*vars(case).values(), limit])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took more than {seconds:g} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        return {"error": f"ended with {done.returncode}: {last[-300:]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cases(names: Sequence[str] = (), recipes: Sequence[str] = RECIPES, machine: str = "edge28") -> Iterator[Case]:
+    """All rows, smallest network first; ``names`` are of networks, or of one at one side as ``vit_s@224``.
+
+    Raises ValueError for a name that is none of them.
+    """
+    known = {name for network, side in MODELS for name in (network, f"{network}@{side}")}
+    if unknown := set(names) - known:
+        raise ValueError(f"{', '.join(sorted(unknown))}: the networks are {', '.join(sorted(known))}")
+    for network, side in MODELS:
+        if not names or network in names or f"{network}@{side}" in names:
+            for recipe in recipes:
+                yield Case(network, side, recipe, machine)
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """The rows that there are; ``exact`` counts the inputs on which every bit was the same."""
+    head = (
+        "model", "side", "recipe", "machine", "exact", "instructions", "cycles", "ms", "mJ", "utilization",
+        "compile s", "inputs tried", "GiB",
+    )  # fmt: skip
+    order = {case.key: i for i, case in enumerate(cases())}
+    found = sorted(rows, key=lambda key: (order.get(key, len(order)), key))
+    lines = [(Case.named(key), rows[key]) for key in found if "error" not in rows[key]]
+    return markdown(
+        head,
+        (
+            (
+                case.network,
+                case.side,
+                case.recipe,
+                case.machine,
+                f"**no**: {', '.join(row['different'])}" if row["different"] else "yes",
+                f"{row['instructions']:,}",
+                f"{row['cycles']:,}",
+                f"{row['seconds'] * 1e3:.3f}",
+                f"{row['joules'] * 1e3:.3f}",
+                f"{row['utilization']:.1%}",
+                f"{row['compile seconds']:.1f}",
+                len(row["inputs"]),
+                f"{row['peak bytes'] / 2**30:.1f}",
+            )
+            for case, row in lines
+        ),
+    )
+
+
+INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit of every output of the simulated binary
+is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
+among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time of a machine that does other work."""
+
+
+def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
+    """The results as Markdown, with what failed and what did not run."""
+    failed = [f"* {key}: {row['error']}" for key, row in rows.items() if "error" in row]
+    missing = [f"* {case.key}" for case in wanted if case.key not in rows]
+    older = sum(row.get("sources") != source for row in rows.values())
+    parts = ["# Every network at every width", INTRODUCTION, table(rows)]
+    if older:
+        parts.append(f"{older} of these rows were measured with other sources than those of the last row.")
+    parts += ["## Failed", "\n".join(failed)] if failed else []
+    parts += ["## Not run", "\n".join(missing)] if missing else []
+    return "\n\n".join(parts) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write under another name, then rename: whoever stops in between leaves the old file."""
+    new = path.with_suffix(path.suffix + ".new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def fill(path: Path, wanted: Sequence[Case], again: bool, limit: int | None, seconds: float | None) -> dict[str, Row]:
+    """Measure the rows that ``path`` lacks (all of them ``again``), each written as soon as it is there."""
+    rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    source = sources()
+    for case in wanted:
+        if not again and "different" in rows.get(case.key, {}):
+            continue
+        print(f"verifying {case.key}", file=sys.stderr, flush=True)
+        rows[case.key] = row = {**measured(case, limit, seconds), "sources": source}
+        print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)
+        write(path, json.dumps(rows, indent=1) + "\n")
+        write(path.with_suffix(".md"), report(rows, list(cases()), source))
+    return rows
+
+
+def main() -> None:
+    """Fill the table; exits with 1 where a bit differs or a row fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", help="names in benchmarks.zoo, also as vit_s@224; all by default")
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--machine", default="edge28")
+    parser.add_argument("--again", action="store_true", help="also the rows that are there")
+    parser.add_argument("--inputs", type=int, help="only the first of the probes")
+    parser.add_argument("--seconds", type=float, help="the longest that one row may take")
+    parser.add_argument("--output", type=Path, default=RESULTS / "networks.json")
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for noisy in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    if options.one:
+        *case, limit = options.one
+        print(json.dumps(verify(Case(*case), limit)))
+        return
+    wanted = list(cases(options.networks, options.recipes, options.machine))
+    options.output.parent.mkdir(exist_ok=True)
+    rows = fill(options.output, wanted, options.again, options.inputs, options.seconds)
+    print(options.output.with_suffix(".md").read_text())
+    sys.exit(any(rows[case.key].get("different", True) for case in wanted))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The table of all networks: rows are kept one by one, an interrupted run goes on, and differences show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import networks
+from benchmarks.networks import Case, cases, fill, measured, report, table, verify
+from benchmarks.probes import PLANTS, plant, probes
+from benchmarks.zoo import NETWORKS
+
+WANTED = [Case("vit_s", 224, recipe, "edge28") for recipe in ("w8a8", "w4a8", "w4a4")]
+ROW = {
+    "inputs": ["random", "zeros"], "different": [], "instructions": 1234, "cycles": 5678, "seconds": 1e-3,
+    "joules": 2e-3, "utilization": 0.5, "compile seconds": 3.0, "peak bytes": 2**30,
+}  # fmt: skip
+
+
+def test_every_network_of_the_issue_has_its_rows() -> None:
+    rows = list(cases())
+    assert len(rows) == 3 * 22
+    assert {case.network for case in rows} <= set(NETWORKS)
+    assert [case.recipe for case in cases(["vit_s@224"])] == ["w8a8", "w4a8", "w4a4"]
+    with pytest.raises(ValueError, match="vit_x: the networks are"):
+        list(cases(["vit_x"]))
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, asked = tmp_path / "networks.json", []
+
+    def measure(case: Case, limit: int | None, seconds: float | None) -> dict[str, object]:
+        asked.append(case.recipe)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ROW if len(asked) != 3 else {"error": "ended with 1: MemoryError"}
+
+    monkeypatch.setattr(networks, "measured", measure)
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, WANTED, False, None, None)
+    assert list(json.loads(path.read_text())) == [WANTED[0].key]
+    fill(path, WANTED, False, None, None)  # the second row fails
+    assert "MemoryError" in path.with_suffix(".md").read_text()
+    rows = fill(path, WANTED, False, None, None)
+    assert asked == ["w8a8", "w4a8", "w4a8", "w4a4", "w4a8"]
+    assert [row["different"] for row in rows.values()] == [[]] * 3
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_the_report_names_what_differs_fails_and_is_missing() -> None:
+    keys = [case.key for case in WANTED]
+    rows = {keys[0]: {**ROW, "different": ["zeros"]}, keys[1]: {"error": "took more than 5 s"}}
+    text = report(rows, WANTED, "")
+    assert "**no**: zeros" in text
+    assert f"* {keys[1]}: took more than 5 s" in text
+    assert f"## Not run\n\n* {keys[2]}\n" in text
+    assert table({keys[0]: ROW}).splitlines()[2].startswith("| vit_s | 224 | w8a8 | edge28 | yes | 1,234 | 5,678 |")
+
+
+def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("pools", 14, "w4a4", "tiny")
+    row = verify(case)
+    assert (row["different"], row["inputs"]) == ([], list(probes((1,))))
+    assert row["output std"] > 0
+    compared = []
+
+    def flip(one: torch.Tensor, other: torch.Tensor) -> bool:
+        compared.append(torch.equal(one, other))
+        return len(compared) != 2
+
+    monkeypatch.setattr(networks, "_same", flip)
+    assert verify(case, 3)["different"] == ["uniform"]
+    assert compared == [True] * 3
+
+
+def test_a_process_that_fails_says_why() -> None:
+    assert "nothing like this" in measured(Case("nothing like this", 8, "w8a8", "tiny"), None, 60)["error"]
+
+
+def test_probes_are_what_they_say() -> None:
+    found = probes((2, 3, 4, 5))
+    assert all(x.shape == (2, 3, 4, 5) for x in found.values())
+    assert found["no numbers"].isnan().any()
+    assert 0 < found["denormals"].abs().max() < torch.finfo(torch.float32).tiny
+    assert found["one spike"].count_nonzero() == 1
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_planted_weights_are_scaled(name: str) -> None:
+    model = NETWORKS["deit_t"].model(shape=(3, 48, 48))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    after = plant(model, name).state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert {next(s for s in PLANTS[name] if key.endswith(s)) for key in changed} == set(PLANTS[name])
+
+
+def test_weights_that_a_network_lacks_cannot_be_planted() -> None:
+    with pytest.raises(KeyError, match=r"has no parameter attn\.qkv\.bias, attn\.qkv\.weight"):
+        plant(torch.nn.Linear(2, 2), "equal scores")
