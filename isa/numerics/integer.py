@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -39,13 +41,7 @@ def row_sums(x: Array) -> Array:
 
 
 def _numpy_matmul(a: Array, w: Array) -> Array:
-    k = a.shape[1]
-    acc = np.zeros((a.shape[0], w.shape[0]), np.int32)
-    for start in range(0, k, EXACT_FLOAT32_TERMS):
-        chunk = slice(start, start + EXACT_FLOAT32_TERMS)
-        part = a[:, chunk].astype(np.float32) @ w[:, chunk].astype(np.float32).T
-        acc += part.astype(np.int32)
-    return acc
+    return _float_matmul(a, w, "float32")
 
 
 def _torch_matmul(a: Array, w: Array) -> Array:
@@ -54,10 +50,21 @@ def _torch_matmul(a: Array, w: Array) -> Array:
         return cast(a, "int32") * cast(w, "int32").t()
     if 0 in (*a.shape, w.shape[0]):
         return torch.zeros((a.shape[0], w.shape[0]), dtype=torch.int32)
-    if int_mm_is_exact(torch):
+    if takes_int_mm(torch):
         return torch._int_mm(_dense(a), _dense(w).t())
-    exact = cast(a, "float64") @ cast(w, "float64").t()
-    return cast(cast(exact, "int64"), "int32")  # a float beyond int32 would not wrap
+    return _float_matmul(a, w, "float32" if float32_is_exact(torch) else "float64")
+
+
+def _float_matmul(a: Array, w: Array, dtype: str) -> Array:
+    """Chunks of the sum in floats that hold them exactly, added as integers: a float beyond int32 would not wrap."""
+    acc = _chunk(a, w, slice(0, EXACT_FLOAT32_TERMS), dtype)
+    for start in range(EXACT_FLOAT32_TERMS, a.shape[1], EXACT_FLOAT32_TERMS):
+        acc += _chunk(a, w, slice(start, start + EXACT_FLOAT32_TERMS), dtype)
+    return acc
+
+
+def _chunk(a: Array, w: Array, terms: slice, dtype: str) -> Array:
+    return cast(cast(a[:, terms], dtype) @ cast(w[:, terms], dtype).T, "int32")
 
 
 def _dense(x: Array) -> Array:
@@ -70,8 +77,40 @@ def _dense(x: Array) -> Array:
 
 
 @cache
+def takes_int_mm(torch: Any) -> bool:
+    """Whether ``torch._int_mm`` on this CPU is exact and, measured, not slower than binary32 products.
+
+    Without dot-product instructions (VNNI) it is tens of times slower. Either way the bits are the same.
+    """
+    if not int_mm_is_exact(torch):
+        return False
+    a, w = (torch.ones((128, 512), dtype=torch.int8) for _ in range(2))
+    return _seconds(lambda: torch._int_mm(a, w.t())) <= 2 * _seconds(lambda: _float_matmul(a, w, "float32"))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Wall time of ``work``, the least of a few tries."""
+    found: list[float] = []
+    for _ in range(4):
+        start = perf_counter()
+        work()
+        found.append(perf_counter() - start)
+    return min(found)
+
+
+@cache
 def int_mm_is_exact(torch: Any) -> bool:
     """Whether ``torch._int_mm`` on this CPU is exact on worst-case values (some int8 paths saturate in 16 bits)."""
+    return _is_exact(torch, lambda a, w: torch._int_mm(a, w.t()))
+
+
+@cache
+def float32_is_exact(torch: Any) -> bool:
+    """Whether binary32 products of integers are exact here: a backend may be set to a narrower type."""
+    return _is_exact(torch, lambda a, w: _float_matmul(a, w, "float32"))
+
+
+def _is_exact(torch: Any, product: Callable[[Array, Array], Array]) -> bool:
     shapes = ((1, 2, 1), (1, 64, 8), (5, 3, 7), (16, 33, 16), (17, 257, 33), (64, 4608, 48))
     pairs = ((-128, -128), (-128, -127), (-128, 127), (127, -128), (127, 127))
     for m, k, n in shapes:
@@ -81,7 +120,7 @@ def int_mm_is_exact(torch: Any) -> bool:
             w[::2, ::3] = 127  # neighbours of unlike sign and size, so that pairwise sums saturate unevenly
             want = (a.double() @ w.double().t()).to(torch.int32)
             try:
-                got = torch._int_mm(a, w.t())
+                got = product(a, w)
             except RuntimeError:
                 return False
             if not torch.equal(got, want):

@@ -13,7 +13,7 @@ from isa.encoding import Instruction
 from isa.errors import AccessError
 from isa.instructions import STORED_BITS, DType, MmuInput, MmuOutput, MmuRun, MmuWindow, Mode
 from isa.numerics import matmul_f32, matmul_i8
-from isa.numerics.integer import int_mm_is_exact
+from isa.numerics.integer import takes_int_mm
 from isa.state import CODEBOOK
 from runtime.functional.context import Context, Step, bundle
 from runtime.memory import TORCH_TYPES
@@ -140,7 +140,7 @@ def _sequential(a: torch.Tensor, w: torch.Tensor, setup: Setup, acc: torch.Tenso
 def _product(a: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> Step:
     """out[m, n] = sum_k a[m, k] * w[n, k]."""
     # matmul_i8 takes the same product where it is exact, but checks and allocates on every call.
-    if a.shape[1] > 1 and int_mm_is_exact(TORCH):
+    if a.shape[1] > 1 and takes_int_mm(TORCH):
         return partial(TORCH._int_mm, a, w.t(), out=out)
     return lambda: out.copy_(matmul_i8(a, w))
 

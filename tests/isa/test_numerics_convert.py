@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isa import numerics
-from isa.numerics.integer import int_mm_is_exact
+from isa.numerics.integer import float32_is_exact, int_mm_is_exact, takes_int_mm
 
 SCALES = st.floats(2.0**-60, 2.0**20, allow_nan=False)
 ZEROS = st.integers(-128, 127)
@@ -130,18 +130,44 @@ def test_zero_points_are_subtracted_exactly(zeros: tuple[int, int]) -> None:
     assert np.array_equal(got.numpy(), want)
 
 
-def test_a_saturating_int8_engine_is_replaced_by_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saturating_int8_engine_is_replaced_by_floats(monkeypatch: pytest.MonkeyPatch) -> None:
     def saturating(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return (a.int() @ w.int()).clamp(-(2**15), 2**15 - 1)
 
     monkeypatch.setattr(torch, "_int_mm", saturating)
     int_mm_is_exact.cache_clear()
+    takes_int_mm.cache_clear()
     a = torch.full((2, 4608), -128, dtype=torch.int8)
     try:
         assert numerics.matmul_i8(a, a).tolist() == [[2**14 * 4608] * 2] * 2
-        assert not int_mm_is_exact(torch)
+        assert not takes_int_mm(torch)
     finally:
         int_mm_is_exact.cache_clear()
+        takes_int_mm.cache_clear()
+
+
+def test_a_float_engine_of_fewer_bits_is_replaced_by_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = torch.Tensor.__matmul__
+
+    def narrow(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return product(a, w).bfloat16().float() if a.dtype is torch.float32 else product(a, w)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", narrow)
+    monkeypatch.setattr("isa.numerics.integer.takes_int_mm", lambda _torch: False)
+    float32_is_exact.cache_clear()
+    a = torch.full((2, 4608), -127, dtype=torch.int8)
+    try:
+        assert not float32_is_exact(torch)
+        assert numerics.matmul_i8(a, a).tolist() == [[127**2 * 4608] * 2] * 2
+    finally:
+        float32_is_exact.cache_clear()
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_both_engines_give_the_same_products(monkeypatch: pytest.MonkeyPatch, chosen: bool) -> None:
+    monkeypatch.setattr("isa.numerics.integer.takes_int_mm", lambda _torch: chosen)
+    a, w = torch.randint(-128, 128, (9, 3001), dtype=torch.int8), torch.randint(-128, 128, (4, 3001), dtype=torch.int8)
+    assert torch.equal(numerics.matmul_i8(a, w), (a.double() @ w.double().t()).int())
 
 
 def test_product_of_rows_that_overlap_in_memory() -> None:
@@ -163,7 +189,7 @@ def test_product_wraps_modulo_2_to_the_32_on_every_path(monkeypatch: pytest.Monk
     want = [[2**14 * (2**17 + 3) - 2**32]]
     assert numerics.matmul_i8(a, a).tolist() == want
     assert numerics.matmul_i8(a.numpy(), a.numpy()).tolist() == want
-    monkeypatch.setattr("isa.numerics.integer.int_mm_is_exact", lambda _torch: False)
+    monkeypatch.setattr("isa.numerics.integer.takes_int_mm", lambda _torch: False)
     assert numerics.matmul_i8(a, a).tolist() == want
 
 
