@@ -1,7 +1,7 @@
 """Train the depth model on generated scenes: ``python -m benchmarks.depth.train [--steps 4000] [--fresh]``.
 
 Scenes, order, flips and swapped colours follow from the seed and the number of the step. The rate rises, stays and
-falls to zero as a cosine over the last third, so a run that was cut off goes on from ``build/depth/state.pt`` with
+falls to zero as a cosine, so a run that was cut off goes on from ``build/depth/state.pt`` with
 ``--resume``. The checkpoint that is kept is the best on validation scenes, which are not the test scenes.
 """
 
@@ -21,7 +21,7 @@ from benchmarks.depth.model import CHECKPOINT, DepthNet, trained
 from benchmarks.depth.scenes import VALIDATION, Scenes
 
 STATE = Path("build/depth/state.pt")
-RATE, WARM, EVERY = 8e-4, 200, 250
+RATE, WARM, STAYS, EVERY = 8e-4, 200, 0.4, 250
 
 
 def loss_of(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -32,8 +32,8 @@ def loss_of(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def rate_of(step: int, steps: int) -> float:
-    """Learning rate: a linear rise over WARM steps, a plateau, a cosine to zero over the last third."""
-    fall = max(0.0, (step - 2 * steps / 3) / (steps / 3))
+    """Learning rate: a linear rise over WARM steps, a plateau up to STAYS of all, a cosine to zero over the rest."""
+    fall = max(0.0, (step / steps - STAYS) / (1 - STAYS))
     return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fall))
 
 
