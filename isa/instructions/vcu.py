@@ -188,9 +188,9 @@ class VcuParams(Instruction, opcode=0x44, engine=Engine.VCU, mnemonic="vcu.param
 class VcuWindow(Instruction, opcode=0x45, engine=Engine.VCU, mnemonic="vcu.window"):
     """Set the window reduction of stream A; ``reduce`` NONE turns it off.
 
-    With a reduction, stream A holds a ``height`` x ``width`` tile of int8, or for MAX int16, with pixel strides stride0,
-    stride1, and element (y, x, c) is the reduction over taps of q - zero; taps outside the tile are left out. MAX
-    and SUM are exact integers, converted once to binary32, then multiplied by the stream's scale unless it is 0.
+    With a reduction, stream A holds a ``height`` x ``width`` tile of int8, or for MAX int16, with pixel strides
+    stride0, stride1, and element (y, x, c) is the reduction over taps of q - zero; taps outside the tile are left out.
+    MAX and SUM are exact integers, converted once to binary32, then multiplied by the stream's scale unless it is 0.
     A window without a tap inside the tile gives MAX the lowest code less zero and SUM 0. A stream A of another type
     is an AccessError.
     """

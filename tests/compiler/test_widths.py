@@ -204,7 +204,7 @@ def test_maxima_of_codes(machine: str, width: int):
 
 def test_maxima_of_4_bit_codes_are_refused_with_advice():
     pooled = graph([(1, 5, 6, 6)], lambda x: dq(qnn.MaxPool2dOp(quantize(x, 4), (2, 2)).output))
-    with pytest.raises(UnsupportedError, match="8- or 16-bit codes, not .*; quantize to 8 bits in front of the pool"):
+    with pytest.raises(UnsupportedError, match=r"8- or 16-bit codes, not .*; quantize to 8 bits in front of the pool"):
         compile_module(pooled, Machine.load("tiny"), Options())
 
 
