@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from isa import numerics
 from isa.numerics.integer import float32_is_exact, int_mm_is_exact, takes_int_mm
+from tests.isa.exact import binary32, same
 
 SCALES = st.floats(2.0**-60, 2.0**20, allow_nan=False)
 ZEROS = st.integers(-128, 127)
@@ -199,3 +200,58 @@ def test_long_products_of_odd_numbers_are_exact_in_numpy():
     w = np.full((3, 5001), 127, np.int8)
     w[:, ::7] = 126
     assert np.array_equal(numerics.matmul_i8(a, w), a.astype(np.int64) @ w.astype(np.int64).T)
+
+
+@pytest.mark.parametrize("peak", [2**15, 2**17])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 1), (5, 999, 7), (0, 4, 3)])
+def test_product_of_16_bit_codes_is_exact(shape, peak):
+    m, k, n = shape
+    rng = np.random.default_rng(k)
+    a, w = (rng.integers(-peak, peak, s, endpoint=True) for s in ((m, k), (n, k)))
+    a[: m // 2], w[: n // 2] = peak, -peak
+    want = a @ w.T
+    found = numerics.matmul_i16(a, w)
+    assert found.dtype == np.int64
+    assert np.array_equal(found, want)
+    assert np.array_equal(numerics.matmul_i16(torch.from_numpy(a), torch.from_numpy(w)).numpy(), want)
+
+
+def plain_products(a: np.ndarray, w: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """One product after the other by exact rationals, each product and each sum rounded once."""
+    acc = start.copy()
+    for m, n in np.ndindex(acc.shape):
+        for x, y in zip(a[m], w[n], strict=True):
+            term = binary32(Fraction(float(x)) * Fraction(float(y)))
+            acc[m, n] = binary32(Fraction(float(acc[m, n])) + Fraction(float(term)))
+    return acc
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 5), (2, 1, 7), (4, 40, 1), (3, 0, 2)])
+def test_binary32_products_are_added_one_after_the_other(shape, started):
+    m, k, n = shape
+    rng = np.random.default_rng(k)
+    a, w, start = (rng.normal(0, 9, s).astype(np.float32) for s in ((m, k), (n, k), (m, n)))
+    if not started:
+        start[:] = 0
+    want = plain_products(a, w, start)
+    given = (start.copy(),) if started else ()
+    assert same(numerics.matmul_f32(a, w, *given), want)
+    tensors = [torch.from_numpy(x.copy()) for x in (a, w, *((start,) if started else ()))]
+    assert same(numerics.matmul_f32(*tensors), want)
+
+
+def test_binary32_products_depend_on_the_order_and_are_not_fused():
+    """1e8 + 1 - 1e8 is 0; and 0.1f * 0.1f - fp32(0.1f * 0.1f) is 0 only if the product was rounded."""
+    tenth = np.float32(0.1)
+    a, w = np.array([[1e8, 1, -1e8], [1e8, -1e8, 1]], np.float32), np.ones((1, 3), np.float32)
+    assert numerics.matmul_f32(a, w).ravel().tolist() == [0, 1]
+    assert numerics.matmul_f32(np.array([[-1, tenth]], np.float32), np.array([[tenth * tenth, tenth]])).item() == 0
+
+
+def test_binary32_products_of_infinities_are_ieee():
+    a = np.array([[np.inf, 1], [np.inf, 0], [3e38, 3e38], [-0.0, 0]], np.float32)
+    w = np.array([[1, 1], [0, np.inf]], np.float32)
+    want = np.array([[np.inf, np.nan], [np.inf, np.nan], [np.inf, np.inf], [0, np.nan]], np.float32)
+    assert same(numerics.matmul_f32(a, w), want)
+    assert same(numerics.matmul_f32(torch.from_numpy(a), torch.from_numpy(w)), want)

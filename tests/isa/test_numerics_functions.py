@@ -1,6 +1,7 @@
 """Every function against float64 over the whole binary32 range, and numpy against torch."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from isa import numerics
 from isa.numerics.functions import MAX_ULP, STEPS
+from tests.isa.exact import binary32, same
 
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38], np.float32)
 EXACT = {
@@ -94,7 +96,9 @@ def test_stated_tables_cover_the_same_functions() -> None:
     [
         ("sigmoid", [0.5, 0.5, 1.0, 0.0, np.nan]),
         ("tanh", [0.0, -0.0, 1.0, -1.0, np.nan]),
+        ("exp", [1.0, 1.0, np.inf, 0.0, np.nan]),
         ("exp2", [1.0, 1.0, np.inf, 0.0, np.nan]),
+        ("log", [-np.inf, -np.inf, np.inf, np.nan, np.nan]),
         ("log2", [-np.inf, -np.inf, np.inf, np.nan, np.nan]),
         ("erf", [0.0, -0.0, 1.0, -1.0, np.nan]),
         ("reciprocal", [np.inf, -np.inf, 0.0, -0.0, np.nan]),
@@ -105,3 +109,48 @@ def test_zeros_infinities_and_nan_have_defined_results(name: str, expected: list
     got = getattr(numerics, name)(SPECIAL[:5])
     want = np.array(expected, np.float32)
     assert np.array_equal(got.view(np.int32), want.view(np.int32))
+
+
+@pytest.mark.parametrize("name", ["sqrt", "gelu", "gelu_tanh", "silu"])
+def test_composed_functions_of_zeros_infinities_and_nan(name: str) -> None:
+    """0 and infinity are their own; -inf times 0 and the root of it are a NaN of either sign."""
+    want = np.array([0.0, -0.0, np.inf, np.nan, np.nan], np.float32)
+    with np.errstate(all="ignore"):
+        assert same(getattr(numerics, name)(SPECIAL[:5]), want)
+    assert same(getattr(numerics, name)(torch.from_numpy(SPECIAL[:5].copy())), want)
+
+
+def half_of(x: np.ndarray, tail: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + tail)
+
+
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("gelu", lambda x: half_of(x, EXACT["erf"](x / 2**0.5))),
+        ("gelu_tanh", lambda x: half_of(x, np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))),
+        ("silu", lambda x: x * EXACT["sigmoid"](x)),
+    ],
+)
+def test_gated_functions_are_near_float64(name, exact) -> None:
+    """Of x's size, not of the result's: below 0 a sum with 1 cancels. numpy and torch give the same bits."""
+    x = np.concatenate([np.linspace(-12, 12, 200001, dtype=np.float32), np.float32([-1e4, 1e4, 1e-30, -1e-30])])
+    found = getattr(numerics, name)(x)
+    with np.errstate(all="ignore"):
+        assert np.all(np.abs(found - exact(x.astype(np.float64))) <= np.abs(x) * 2.0**-22)
+    assert same(getattr(numerics, name)(torch.from_numpy(x)), found)
+
+
+def test_square_roots_are_rounded_correctly() -> None:
+    x = np.abs(sweep())[::7]
+    x = x[np.isfinite(x)]
+    assert same(numerics.sqrt(x), np.sqrt(x.astype(np.float64)).astype(np.float32))
+    assert same(numerics.sqrt(torch.from_numpy(x)), numerics.sqrt(x))
+
+
+def test_quotients_are_rounded_correctly() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, (2, 3000), np.uint64).astype(np.uint32)
+    a, b = (x[np.isfinite(x) & (x != 0)][:2900] for x in bits.view(np.float32))
+    want = [binary32(Fraction(float(x)) / Fraction(float(y))) for x, y in zip(a, b, strict=True)]
+    assert same(numerics.div(a, b), np.copysign(np.array(want), a * np.sign(b)))
+    assert same(numerics.div(torch.from_numpy(a), torch.from_numpy(b)), numerics.div(a, b))
