@@ -148,9 +148,9 @@ class Trunk(nn.Module):
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of an image."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] to [B, C, H, W]."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -267,10 +267,13 @@ def bounded(depth: torch.Tensor) -> torch.Tensor:
 
 
 def unit_normals(x: torch.Tensor) -> torch.Tensor:
-    """[B, 4, H, W]: three components made a unit vector, and a confidence (kappa) made positive."""
-    a, b, c, kappa = x.split(1, 1)
-    length = torch.sqrt(a**2 + b**2 + c**2) + 1e-10
-    return torch.cat([a / length, b / length, c / length, functional.elu(kappa) + 1.01], 1)
+    """[B, 4, H, W]: three components made a unit vector, and a confidence (kappa) made positive.
+
+    The published a / (length + 1e-10) is said as a root-mean-square norm: one operation, whose length has no codes of
+    its own, which could be 0.
+    """
+    vector = functional.rms_norm(x[:, :3].permute(0, 2, 3, 1), (3,), eps=1e-20).permute(0, 3, 1, 2)
+    return torch.cat([vector * 3**-0.5, functional.elu(x[:, 3:]) + 1.01], 1)
 
 
 def enlarge(flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -280,7 +283,7 @@ def enlarge(flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     b, d, h, w = flow.shape
     weights = torch.softmax(mask.view(b, 1, 9, FACTOR, FACTOR, h, w), 2)
-    taps = functional.unfold(flow, [3, 3], padding=1).view(b, d, 9, 1, 1, h, w)
+    taps = functional.unfold(flow, 3, padding=1).view(b, d, 9, 1, 1, h, w)
     found = torch.sum(weights * taps, 2)
     return found.permute(0, 1, 4, 2, 5, 3).reshape(b, d, FACTOR * h, FACTOR * w)
 

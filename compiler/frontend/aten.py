@@ -184,6 +184,14 @@ def leaky_relu(g: Graph, x: Value, negative_slope: float = 0.01) -> Value:
     return where(g, compare(qnn.GtOp)(g, x, 0.0), x, binary(qnn.MulOp)(g, x, negative_slope))
 
 
+def elu(g: Graph, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
+    """x where it is positive, else (exp(x) - 1) * alpha."""
+    if scale != 1 or input_scale != 1:
+        raise Refusal(f"elu has scales of 1, got {scale} and {input_scale}", "scale the operand and the result")
+    bent = binary(qnn.SubOp)(g, unary(qnn.ExpOp)(g, x), 1.0)
+    return where(g, compare(qnn.GtOp)(g, x, 0.0), x, bent if alpha == 1 else binary(qnn.MulOp)(g, bent, alpha))
+
+
 def softplus(g: Graph, x: Value, beta: float = 1, threshold: float = 20) -> Value:
     """log(exp(x) + 1), and x above the threshold."""
     if beta != 1:
@@ -315,6 +323,7 @@ OPERATORS: dict[str, Builder] = {
     "aten.where.ScalarSelf": where,
     "aten.where.Scalar": where,
     "aten.leaky_relu.default": leaky_relu,
+    "aten.elu.default": elu,
     "aten.softplus.default": softplus,
     "aten.masked_fill.Scalar": masked_fill,
     "aten.masked_fill.Tensor": masked_fill,
@@ -327,7 +336,7 @@ OPERATORS: dict[str, Builder] = {
 """Every supported operator."""
 
 IN_PLACE = ("div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "floor", "pow", "masked_fill",
-            "leaky_relu")  # fmt: skip
+            "leaky_relu", "elu")  # fmt: skip
 """Operators whose in-place variants, named with an underscore, compute the same."""
 OPERATORS.update(
     {

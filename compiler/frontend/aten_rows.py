@@ -158,19 +158,25 @@ def upsample(kind: str, corners: bool) -> Callable[..., Value]:
         given: Any = [r for r in rest_left if isinstance(r, tuple)] or [named.get("scale_factors") or ()]
         factors: Sequence[float] = given[0]
         source = _source(g, x)
-        shape = shape_of(source)[2:]
+        shape, pairs = shape_of(source)[2:], []
         if size is None:
             size = [int(n * s) for n, s in zip(shape, factors, strict=True)]
             if not aligned and any(n * s != m for n, s, m in zip(shape, factors, size, strict=True)):
-                raise Refusal(f"scale factors {factors} do not give whole sizes of {shape}", "give the output's size")
-        places = [
-            numerics.resize_scale(n, m, aligned, kind == "nearest") for n, m in zip(shape, size, strict=True)
-        ]
+                pairs = [_ratio(factor) for factor in factors]
+        pairs = pairs or list(zip(shape, size, strict=True))
+        places = [numerics.resize_scale(n, m, aligned, kind == "nearest") for n, m in pairs]
         num, den, phase = zip(*places, strict=True)
         y = g.add(qnn.Resize2dOp(source, kind, num, den, phase, size))
         return Quantized(y) if kind == "nearest" and isinstance(x, Quantized) else Float(y)
 
     return build
+
+
+def _ratio(factor: float) -> tuple[int, int]:
+    try:
+        return numerics.resize_ratio(factor)
+    except ValueError as error:
+        raise Refusal(f"scale factor {error}", "give the output's size") from error
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+import numpy as np
 from xdsl.dialects.builtin import TensorType, UnitAttr
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import shape_of, tensor
+from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
+from compiler.interpreter.qnn import evaluate
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
+from compiler.passes.collapse_broadcasts import UNDO_ROW_MAJOR, collapse_broadcasts
 from compiler.passes.hoist_factors import hoist_factors
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
@@ -30,7 +33,7 @@ def prepare(block: Block) -> None:
         elif isinstance(op, qnn.MatmulOp):
             _flatten_matmul(op)
         elif isinstance(op, BROADCASTING):
-            _align(op)
+            _align(_collapse(op))
         elif isinstance(op, qnn.ConcatOp):
             _flatten_concat(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
@@ -65,16 +68,25 @@ def _insert(op: Operation, *new: Operation) -> None:
 
 def _reshaped(op: Operation, value: SSAValue, shape: Sequence[int]) -> SSAValue:
     """``value`` as ``shape`` in front of ``op``, also behind a dequantize."""
-    if shape_of(value) == tuple(shape):
-        return value
+    return value if shape_of(value) == tuple(shape) else _moved(op, value, lambda v: qnn.ReshapeOp(v, shape))
+
+
+def _moved(op: Operation, value: SSAValue, *moves: Callable[[SSAValue], Operation]) -> SSAValue:
+    """``value`` behind ``moves`` in front of ``op``: the codes move where it is dequantized, constants at once."""
     if isinstance(value.owner, qnn.DequantizeOp):
-        moved = _reshaped(op, value.owner.input, shape)
-        again = qnn.DequantizeOp(moved)
+        again = qnn.DequantizeOp(_moved(op, value.owner.input, *moves))
         _insert(op, again)
         return again.output
-    reshape = qnn.ReshapeOp(value, shape)
-    _insert(op, reshape)
-    return reshape.output
+    for make in moves:
+        new = make(value)
+        if isinstance(value.owner, qnn.ConstantOp):
+            array = np.ascontiguousarray(evaluate(new, qnn.constant_array(value.owner)))
+            kind = int_type(new.results[0]) if is_int(new.results[0]) else None
+            new.erase()
+            new = qnn.ConstantOp(array, kind)
+        _insert(op, new)
+        value = new.results[0]
+    return value
 
 
 def _replace(op: Operation, new: Operation, shape: Sequence[int]) -> None:
@@ -158,6 +170,21 @@ def _align(op: Operation) -> None:
         walk = Walk.stored(shape).reshaped(full)
         if walk is None or not walk.is_view:
             op.operands[i] = _reshaped(op, value, full)
+
+
+def _collapse(op: Operation) -> Operation:
+    """``op``, or the same over fewer dimensions where operands broadcast inside a tensor of high rank."""
+    new = collapse_broadcasts(op, lambda value, moves: _moved(op, value, *moves))
+    if new is None:
+        return op
+    _insert(op, new)
+    result, shape = new.results[0], shape_of(op.results[0])
+    if len(shape_of(result)) == len(UNDO_ROW_MAJOR):
+        result = _moved(op, result, lambda value: qnn.PermuteOp(value, UNDO_ROW_MAJOR))
+    op.results[0].replace_all_uses_with(_reshaped(op, result, shape))
+    op.detach()
+    op.erase()
+    return new
 
 
 def _split(op: qnn.ReshapeOp) -> None:

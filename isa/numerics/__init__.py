@@ -15,7 +15,7 @@ from isa.numerics.elementwise import clamp, div, gelu, gelu_tanh, hardsigmoid, h
 from isa.numerics.functions import MAX_ULP, STEPS, erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh
 from isa.numerics.integer import matmul_f32, matmul_i8, matmul_i16, matmul_zero, row_sums
 from isa.numerics.namespace import Array, cast, fp32, is_torch, namespace
-from isa.numerics.resize import bilinear, nearest, positions, resize_scale
+from isa.numerics.resize import bilinear, nearest, positions, resize_ratio, resize_scale
 from isa.numerics.rows import (
     align,
     layer_norm,
@@ -74,6 +74,7 @@ __all__ = [
     "quantize",
     "reciprocal",
     "relu",
+    "resize_ratio",
     "resize_scale",
     "rms_norm",
     "row_argmax",

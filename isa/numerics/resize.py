@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,18 @@ def resize_scale(size: int, outputs: int, align_corners: bool = False, nearest: 
     if align_corners:
         return (size - 1, outputs - 1, 0) if outputs > 1 else (0, 1, 0)
     return 2 * size, 2 * outputs, size - outputs
+
+
+def resize_ratio(factor: float) -> tuple[int, int]:
+    """(size, outputs) of the smallest axis that a factor enlarges exactly: 3.5 is (2, 7).
+
+    Where a factor does not give whole sizes, PyTorch takes positions from the factor and not from the sizes: pass these
+    to ``resize_scale``. Raises ValueError for a factor that is no ratio of numbers up to 1000 to binary32's precision.
+    """
+    ratio = Fraction(factor).limit_denominator(1000)
+    if ratio <= 0 or ratio.numerator > 1000 or abs(float(ratio) - factor) > 2.0**-24 * factor:
+        raise ValueError(f"{factor} is not a ratio of whole numbers up to 1000")
+    return ratio.denominator, ratio.numerator
 
 
 def bilinear(

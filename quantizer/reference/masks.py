@@ -29,6 +29,15 @@ def leaky_relu(x: Value, slope: float = 0.01) -> torch.Tensor:
     return torch.where(value > 0, value, value * numerics.fp32(slope))
 
 
+def elu(x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> torch.Tensor:
+    """x where it is positive, else (exp(x) - 1) * alpha. Raises UnsupportedError for other scales than 1."""
+    if scale != 1 or input_scale != 1:
+        raise UnsupportedError("elu with scales: the machine has none; scale the operand and the result")
+    value = as_float(x)
+    bent = numerics.exp(value) - 1.0
+    return torch.where(value > 0, value, bent if alpha == 1 else bent * numerics.fp32(alpha))
+
+
 def softplus(x: Value, beta: float = 1, threshold: float = 20) -> torch.Tensor:
     """log(exp(x) + 1), and x above the threshold. Raises UnsupportedError unless beta is 1."""
     if beta != 1:

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from isa import numerics
-from isa.errors import UnsupportedError
 from quantizer.reference.matrix import FLOAT32_EXACT, pair
 from quantizer.reference.values import Lazy, as_lazy
 
@@ -135,10 +134,9 @@ def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
 
     def operation(x: Lazy | torch.Tensor, *args: Any, **kwargs: Any) -> Lazy | torch.Tensor:
         height, width = (x.codes if isinstance(x, Lazy) else x).shape[-2:]
-        size, corners = _target(kind, (height, width), args, kwargs)
-        nearest = kind == "nearest"
-        sizes = zip((height, width), size, strict=True)
-        places = [numerics.resize_scale(n, m, corners, nearest) for n, m in sizes]
+        size, corners, factors = _target(kind, (height, width), args, kwargs)
+        pairs = map(numerics.resize_ratio, factors) if factors else zip((height, width), size, strict=True)
+        places = [numerics.resize_scale(n, m, corners, kind == "nearest") for n, m in pairs]
         num, den, phase = zip(*places, strict=True)
         if kind == "nearest":
             values = x.codes if isinstance(x, Lazy) else x
@@ -153,8 +151,8 @@ def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
 
 def _target(
     kind: str, shape: tuple[int, int], args: Sequence[Any], kwargs: dict[str, Any]
-) -> tuple[tuple[int, int], bool]:
-    """Output size and ``align_corners`` of the overloads of upsample; scales must hit the size exactly."""
+) -> tuple[tuple[int, int], bool, Sequence[float]]:
+    """Output size and ``align_corners`` of the overloads of upsample, and factors where they decide the positions."""
     size = args[0] if args else kwargs.get("output_size", kwargs.get("size"))
     rest = list(args[1:])
     corners = bool(rest.pop(0)) if kind == "bilinear" and rest else bool(kwargs.get("align_corners", False))
@@ -163,8 +161,8 @@ def _target(
         assert scales is not None
         size = tuple(int(n * s) for n, s in zip(shape, scales, strict=True))
         if not corners and any(n * s != m for n, s, m in zip(shape, scales, size, strict=True)):
-            raise UnsupportedError(f"interpolation by {tuple(scales)} does not give whole sizes: give output sizes")
-    return (size[0], size[1]), corners
+            return (size[0], size[1]), corners, scales
+    return (size[0], size[1]), corners, ()
 
 
 def _centred(x: Lazy, taps: int) -> torch.Tensor:

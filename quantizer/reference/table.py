@@ -133,6 +133,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(pointwise.im2col, "im2col"),
     **_named(masks.masked_fill, "masked_fill", "masked_fill_"),
     **_named(masks.leaky_relu, "leaky_relu", "leaky_relu_"),
+    **_named(masks.elu, "elu", "elu_"),
     **_named(masks.softplus, "softplus"),
     **_named(masks.largest, "max"),
     **_named(masks.smallest, "min"),

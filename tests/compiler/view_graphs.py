@@ -164,6 +164,18 @@ def channels_last_residual(x: SSAValue) -> list[SSAValue]:
     return [dq(permute(y, 0, 3, 1, 2)), linear(reshape(y, n, h * w, c), 3)]
 
 
+def convex_upsampling(x: SSAValue) -> SSAValue:
+    """Sums of nine taps of two maps, weighted for each of 2 x 2 new pixels: products of rank 7, and a constant."""
+    n, _, h, w = shape_of(x)
+    weights = reshape(q(conv(q(x), 36, 3)), n, 1, 9, 2, 2, h, w)
+    padded = qnn.PadOp(q(conv(q(x), 2, 3)), (0, 0, 0, 0, 1, 1, 1, 1), 0.0).output
+    shifted = [cut(cut(padded, 2, i // 3, h), 3, i % 3, w) for i in range(9)]
+    taps = reshape(concat(*(reshape(tap, n, 2, 1, h * w) for tap in shifted), axis=2), n, 2, 9, 1, 1, h, w)
+    product = q(add(qnn.MulOp(dq(weights), dq(taps)).output, const(9, 1, 2, 1, 1)))
+    found = reshape(qnn.ReduceOp(permute(product, 0, 1, 3, 4, 5, 6, 2), "sum", 6).output, n, 2, 2, 2, h, w)
+    return reshape(permute(found, 0, 1, 4, 2, 5, 3), n, 2, 2 * h, 2 * w)
+
+
 VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Sequence[SSAValue]]]] = {
     "fused_heads": ([(1, 5, 8)], fused_heads),
     "fused_heads_batch": ([(2, 5, 8)], fused_heads),
@@ -181,5 +193,7 @@ VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Seque
     "returned_moves": ([(1, 3, 6, 5)], returned_moves),
     "channels_last": ([(1, 3, 6, 5)], channels_last),
     "channels_last_residual": ([(2, 3, 6, 5)], channels_last_residual),
+    "convex_upsampling": ([(1, 3, 4, 5)], convex_upsampling),
+    "convex_upsampling_batch": ([(2, 3, 4, 5)], convex_upsampling),
     "moved_twice": ([(1, 5, 8)], moved_twice),
 }

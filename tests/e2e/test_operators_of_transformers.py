@@ -82,6 +82,7 @@ ROWS: dict[str, Body] = {
     "causal": causal,
     "unequal_batches": lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2)),
     "leaky_relu": lambda x: functional.leaky_relu(x, 0.3),
+    "elu": lambda x: functional.elu(x) + functional.elu(x, 0.7),
     "softplus": lambda x: functional.softplus(x * 8),
     "masked_fill": lambda x: (x * 2).masked_fill(~((x > 0.5) | (x < -0.5)), 0.25),
     "max_dim": lambda x: x.max(-1, keepdim=True).values * x,
@@ -89,6 +90,8 @@ ROWS: dict[str, Body] = {
     "group_norm": nn.GroupNorm(3, 6),
     "baddbmm": lambda x: torch.baddbmm(x, x.softmax(1).transpose(1, 2)[:, :6, :6], x),
     "in_place": lambda x: (x * 2).abs_().add_(1.0).sqrt_().neg_(),
+    "broadcast_inside": lambda x: (x.view(2, 1, 3, 2, 2, 4) * x[..., :4].reshape(2, 1, 3, 2, 1, 4)).sum(2).flatten(2),
+    "broadcast_constant": lambda x: (x.view(2, 3, 2, 2, 2, 2) + torch.arange(12.0).view(3, 1, 2, 2, 1)).view(2, 6, 8),
     "conv1d": nn.Conv1d(6, 5, 3, padding=1),
 }
 
@@ -97,6 +100,9 @@ IMAGES: dict[str, Body] = {
     "bilinear_corners": lambda x: functional.interpolate(x, size=(11, 10), mode="bilinear", align_corners=True),
     "nearest": lambda x: functional.interpolate(x, scale_factor=2, mode="nearest"),
     "nearest_odd": lambda x: functional.interpolate(x, size=(7, 11), mode="nearest"),
+    "nearest_factor": lambda x: functional.interpolate(x, scale_factor=3.5, mode="nearest"),
+    "bilinear_factor": lambda x: functional.interpolate(x, scale_factor=7 / 4, mode="bilinear"),
+    "bilinear_factor_corners": lambda x: functional.interpolate(x, None, 1.5, "bilinear", align_corners=True),
     "transposed": nn.ConvTranspose2d(4, 6, 4, 2, 1),
     "transposed_patches": nn.ConvTranspose2d(4, 6, 2, 2),
     "transposed_odd": nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
