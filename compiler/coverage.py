@@ -96,7 +96,6 @@ def cover(records: Sequence[Record], binary32: bool = False) -> Coverage:
     """:func:`coverage` of a recorded graph; ``binary32`` as for ``build_module``."""
     graph, sizes, found = Graph(), _Sizes({}), list[Operator]()
     graph.in_binary32 = binary32
-    graph.in_binary32 = True  # a graph without codes is asked about as it is
     try:
         for record in walk(graph, records):
             known = len(found)
@@ -145,6 +144,10 @@ def _examined(graph: Graph, record: Record, sizes: _Sizes) -> Iterator[Operator]
 
 
 def _shape(value: Any) -> tuple[int, ...]:
+    if isinstance(value, Weight):
+        return value.codes.shape
+    if isinstance(value, Constant):
+        return value.array.shape
     return shape_of(value.ssa) if isinstance(value, (Codes, Quantized, Float, Indices)) else ()
 
 

@@ -91,6 +91,7 @@ def convert(prepared: GraphModule) -> GraphModule:
         warnings.simplefilter("ignore")
         converted = convert_pt2e(prepared)
     converted.meta[RECIPE] = recipe
+    converted.meta.setdefault("custom", {})[RECIPE] = recipe  # the part of it that torch.export.save keeps
     return converted
 
 
@@ -137,3 +138,11 @@ def _shapes(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def is_float(program: torch.export.ExportedProgram) -> bool:
+    """Whether nothing in the program says that it was quantized: no codes, and no mark of the binary32 recipe."""
+    if (program.graph_module.meta.get("custom") or {}).get(RECIPE):
+        return False
+    names = (str(node.target) for node in program.graph.nodes if node.op == "call_function")
+    return not any(name.startswith(("quantized_decomposed.", "quartic.")) for name in names)

@@ -135,5 +135,9 @@ MAX_CHAIN_OPERANDS = 2
 
 
 def kind_of(node: torch.fx.Node) -> Kind | None:
-    """The node's kind, None for operators outside the table and for nodes that are not calls."""
-    return OPERATORS.get(node.target) if node.op == "call_function" else None
+    """The node's kind, None for operators outside the table, what picks from their results, and what is no call."""
+    if node.op != "call_function":
+        return None
+    if node.target is operator.getitem and kind_of(node.all_input_nodes[0]) is not Kind.SPLIT:
+        return None
+    return OPERATORS.get(node.target)

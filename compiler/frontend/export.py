@@ -35,7 +35,9 @@ def import_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> Module
 
 def meant_in_binary32(graph: fx.GraphModule | torch.export.ExportedProgram) -> bool:
     """Whether the user asked for the binary32 baseline, by the recipe that made the graph."""
-    return isinstance(graph, fx.GraphModule) and graph.meta.get(RECIPE) == "f32"
+    meta = (graph.graph_module if isinstance(graph, torch.export.ExportedProgram) else graph).meta
+    kept = cast(dict[str, Any], meta.get("custom") or {})  # what torch.export.save keeps of it
+    return "f32" in (meta.get(RECIPE), kept.get(RECIPE))
 
 
 def read_graph(graph: fx.GraphModule | torch.export.ExportedProgram) -> list[Record]:

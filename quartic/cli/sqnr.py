@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quartic.cli.console import Json, progress, show
+from quartic.cli.console import Json, progress
+
+if TYPE_CHECKING:
+    from quantizer.sqnr import LayerSqnr
 
 
 def command(
@@ -18,20 +25,50 @@ def command(
     recipe: Annotated[str, typer.Option(help="Widths: w8a8, w4a8, w4a4, w8a16, w16a16 or f32.")] = "w8a8",
     as_json: Json = False,
 ) -> None:
-    """Quantize a model and print the signal to quantization noise of every layer, in device numerics."""
+    """Quantize a model and print the signal to quantization noise of every layer, in device numerics.
+
+    In JSON the noise of a layer that is equal to the float one, or that is 0 there, is null.
+    """
     import quartic
+    from isa.errors import InputError
+    from quantizer.spec import recipe as known
     from quantizer.sqnr import sqnr
     from quartic.models import load_arrays, load_model
 
+    known(recipe)  # a mistyped name is said at once
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)
+    if min((len(array) if array.ndim else 0 for array in arrays), default=0) == 0:
+        raise InputError(f"{calibration}: holds no samples; give at least one per input, [count, ...]")
     first = tuple(array[:1] for array in arrays)
     with progress(f"quantizing to {recipe}"):
         q = quartic.quantize(network, first, [tuple(arrays)], recipe=recipe)
     with progress("comparing"):
         rows = sqnr(network, q, first)
-    layers = {row.node: f"{row.sqnr_db:.1f} dB  {row.module or '(root)'}  {list(row.shape)}" for row in rows}
     if as_json:
-        layers = {row.node: {"module": row.module, "shape": list(row.shape), "sqnr_db": row.sqnr_db} for row in rows}  # type: ignore[assignment]
-    show({"model": model, "recipe": recipe, "layers": layers}, as_json)
+        layers = [{**asdict(row), "sqnr_db": row.sqnr_db if isfinite(row.sqnr_db) else None} for row in rows]
+        print(json.dumps({"model": model, "recipe": recipe, "layers": layers}, indent=2))
+        return
+    print("\n".join(_text(f"{model} at {recipe}", rows)))
+
+
+def _text(title: str, rows: Sequence[LayerSqnr]) -> Iterator[str]:
+    """A line per layer in the graph's order, then the noisiest one and the last."""
+    yield f"{title}: signal to quantization noise in dB, of every result on one sample"
+    nodes = max((len(row.node) for row in rows), default=0)
+    modules = max((len(row.module or "(root)") for row in rows), default=0)
+    for row in rows:
+        yield f"  {_decibels(row)}  {row.node:<{nodes}}  {row.module or '(root)':<{modules}}  {list(row.shape)}"
+    finite = [row for row in rows if isfinite(row.sqnr_db)]
+    if finite:
+        worst = min(finite, key=lambda row: row.sqnr_db)
+        yield f"lowest {_decibels(worst)}  {worst.node} in {worst.module or '(root)'}"
+        yield f"last   {_decibels(rows[-1])}  {rows[-1].node}"
+
+
+def _decibels(row: LayerSqnr) -> str:
+    """Six characters; equal results have no noise, a result that is 0 in float has no signal."""
+    if isfinite(row.sqnr_db):
+        return f"{row.sqnr_db:6.1f}"
+    return " equal" if row.sqnr_db > 0 else "  zero"

@@ -42,6 +42,33 @@ def test_products_are_counted_by_their_widths():
     assert found.supported == found.total == Share(2, 2 * macs)
 
 
+def test_products_are_counted_where_pytorch_says_no_shape_of_the_weight():
+    records = [
+        Input("x", (1, 2, 6, 6), "float32", Origin("x")),
+        Parameter("wq", np.ones((4, 2, 3, 3), np.int8)),
+        Parameter("ws", np.ones(4)),
+        Parameter("wz", np.zeros(4, np.int64)),
+        Call("q0", Q, (Ref("x"), *BYTE), {}, (1, 2, 6, 6), "int8"),
+        Call("q", DQ, (Ref("q0"), *BYTE), {}, (1, 2, 6, 6), "float32"),
+        Call("w", CHANNELS, (Ref("wq"), Ref("ws"), Ref("wz"), 0, -7, 7, "int8"), {}, None, None),
+        Call("c", "aten.conv2d.default", (Ref("q"), Ref("w")), {}, (1, 4, 4, 4), "float32", Origin("c")),
+    ]
+    assert cover([*records, Output((Ref("c"),))]).total == Share(1, 1152)
+
+
+def test_float_products_are_refused_unless_the_recipe_means_them():
+    records = [
+        Input("x", (1, 8), "float32", Origin("x")),
+        Parameter("w", np.ones((4, 8), np.float32)),
+        Call("l", "aten.linear.default", (Ref("x"), Ref("w")), {}, (1, 4), "float32", Origin("l")),
+        Output((Ref("l"),)),
+    ]
+    (refused,) = cover(records).refused
+    assert (refused.node, refused.macs) == ("l", 32)
+    assert refused.rule.startswith("needs a quantized operand")
+    assert cover(records, binary32=True).by_width == {"f32": Share(1, 32)}
+
+
 def test_other_operators_have_the_width_of_what_they_read():
     found = calls(
         ("r", "aten.relu.default", (Ref("q"),), (1, 2, 6, 6)), ("s", "aten.relu.default", (Ref("r"),), (1, 2, 6, 6))

@@ -179,3 +179,9 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
     known = "f32, w16a16, w4a4, w4a8, w8a16, w8a8"
     with pytest.raises(QuantizationError, match=f"unknown recipe 'w3a5': known recipes are {known}"):
         QuarticQuantizer("w3a5")
+
+
+def test_results_of_an_unknown_operator_stay_float() -> None:
+    q = graph(lambda m, x: torch.sort(m.a(x), -1)[0].flatten(1))
+    assert [n.name for n in q.graph.nodes][-5:] == ["conv2d", "sort", "getitem", "flatten", "output"]
+    assert any(row.reason.startswith("aten.sort.default is not in the table") for row in report(q))

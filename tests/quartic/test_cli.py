@@ -9,7 +9,7 @@ import pytest
 
 from quartic.cli import main
 
-COMMANDS = ("asm", "bench", "check", "compile", "dis", "doctor", "machines", "quantize", "report", "run")
+COMMANDS = ("asm", "bench", "check", "compile", "dis", "doctor", "machines", "quantize", "report", "run", "sqnr")
 
 
 def outcome(*arguments: str) -> int:
