@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint types format golden bench bench-full depth clean
+.PHONY: help demo test fast lint types format golden bench bench-full table3 depth clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ golden: $(STAMP) ## rewrite the generated files and golden expectations (then re
 
 bench: $(STAMP) ## measure the reference networks and rewrite benchmarks/results
 	@$(BIN)/python -m benchmarks.bench
+
+table3: $(STAMP) ## time Metric3D beside the rows of QuartDepth's Table 3; rows that are known are kept
+	@$(BIN)/python -m benchmarks.table3
 
 bench-full: $(STAMP) ## verify every network at every width, bit by bit (hours; goes on where it stopped), and measure
 	@$(BIN)/python -m benchmarks.networks

@@ -1,7 +1,7 @@
 """Float model to quantized FX graph, and that graph in the machine's arithmetic."""
 
 from quantizer.annotate import QuarticQuantizer
-from quantizer.flow import calibrate, convert, prepare, quantize
+from quantizer.flow import calibrate, convert, prepare, quantize, transfer
 from quantizer.reference import Reference, reference
 from quantizer.report import Unquantized, report
 
@@ -15,4 +15,5 @@ __all__ = [
     "quantize",
     "reference",
     "report",
+    "transfer",
 ]

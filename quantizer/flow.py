@@ -10,6 +10,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.fx import GraphModule
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from isa.errors import QuantizationError
@@ -75,6 +76,27 @@ def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
                 observer.close_batch()
     if count == 0:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
+    return prepared
+
+
+def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
+    """Give ``prepared`` the ranges of ``calibrated``, the same model prepared for inputs of another size; returns it.
+
+    For models whose ranges do not depend on the size, where a calibration at full size costs too much. Raises
+    QuantizationError where the two graphs do not observe the same tensors.
+    """
+    pairs = [[m for m in g.modules() if isinstance(m, UniformQuantizationObserverBase)] for g in (calibrated, prepared)]
+    if len(pairs[0]) != len(pairs[1]) or any(type(a) is not type(b) for a, b in zip(*pairs, strict=True)):
+        raise QuantizationError(
+            f"ranges of {len(pairs[0])} tensors do not fit a graph that observes {len(pairs[1])}: prepare one model "
+            "with the same recipe for both sizes"
+        )
+    for source, target in zip(*pairs, strict=True):
+        if isinstance(source, AverageMinMaxObserver) and isinstance(target, AverageMinMaxObserver):
+            source.close_batch()
+            target.batches, target.pending = source.batches, None
+        target.min_val.resize_(source.min_val.shape).copy_(source.min_val)
+        target.max_val.resize_(source.max_val.shape).copy_(source.max_val)
     return prepared
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any, cast
 
+import numpy as np
 from xdsl.ir import SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
-from compiler.frontend.aten_moves import Pair, pair, reshape
+from compiler.frontend.aten_layout import pad
+from compiler.frontend.aten_moves import Pair, cut, pair, reshape, size
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import Float, Quantized, Refusal, Value
 from compiler.ir import shapes
@@ -75,6 +78,10 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Value:
     """``aten.avg_pool2d``. Taps that ``ceil_mode`` adds never count, also where padding does."""
+    if g.in_binary32 and not isinstance(x, Quantized):
+        if ceil_mode or (padding not in (0, (0, 0)) and not count_include_pad and divisor_override is None):
+            raise Refusal("average pools of binary32 divide by one number", "count the padding, without ceil_mode")
+        return _avg_pool_f32(g, x, pair(kernel), pair(stride or kernel), pair(padding), divisor_override)
     source, strides = _image(g, x), stride or kernel
     sides = _padding(source, kernel, strides, padding, 1, ceil_mode)
     own = (*pair(padding), *pair(padding))
@@ -87,6 +94,21 @@ def avg_pool2d(
         count_include_pad = True  # the same, and simpler for what follows
     op = qnn.AvgPool2dOp(source, pair(kernel), pair(strides), sides, count_include_pad, divisor_override)
     return Float(g.add(op))
+
+
+def _avg_pool_f32(
+    g: Graph, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], divisor: int | None
+) -> Value:
+    """Of binary32, in graphs that have no codes: the taps of a window are added row by row, then scaled."""
+    padded = pad(g, Float(g.float(x)), (padding[1], padding[1], padding[0], padding[0]))
+    outputs = shapes.window_sizes(size(padded)[2:], kernel, stride, (1, 1), (0, 0, 0, 0))
+    total: SSAValue | None = None
+    for i, j in product(range(kernel[0]), range(kernel[1])):
+        tap = g.float(cut(g, cut(g, padded, 2, i, outputs[0], stride[0]), 3, j, outputs[1], stride[1]))
+        total = tap if total is None else g.add(qnn.AddOp(total, tap))
+    assert total is not None, "a window has taps"
+    share = g.constant(np.asarray(1.0 / (divisor or prod(kernel)), np.float32))
+    return Float(g.add(qnn.MulOp(total, share)))
 
 
 def adaptive_avg_pool2d(g: Graph, x: Value, output_size: Pair) -> Value:

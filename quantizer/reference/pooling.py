@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch.nn import functional
 
 from isa import numerics
 from quantizer.reference.matrix import FLOAT32_EXACT, pair
-from quantizer.reference.values import Lazy, as_lazy
+from quantizer.reference.values import Lazy, as_float, as_lazy, is_float
+
+Pair = tuple[int, int]
 
 
 def max_pool2d(
@@ -43,10 +46,15 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> torch.Tensor:
-    """(fp32(sum(q - z)) * fp32(s)) * fp32(1/count), with PyTorch's count for every window."""
-    x = as_lazy(x, "avg_pool2d")
+    """(fp32(sum(q - z)) * fp32(s)) * fp32(1/count), with PyTorch's count for every window.
+
+    Of binary32 the taps of a window are added row by row, every step rounded; all windows have one count.
+    """
     window, frame = pair(kernel), pair(padding)
     step = pair(stride) if stride != () and stride != [] else window
+    if is_float(x) and not ceil_mode and (count_include_pad or not any(frame) or divisor_override):
+        return _avg_pool_f32(as_float(x), window, step, frame, divisor_override or prod(window))
+    x = as_lazy(x, "avg_pool2d")
     total = functional.avg_pool2d(_centred(x, prod(window)), window, step, frame, ceil_mode, True, divisor_override=1)
     if divisor_override is not None:
         return numerics.sum_to_mean(total, x.scale, divisor_override)
@@ -54,6 +62,17 @@ def avg_pool2d(
         _counts(total.shape[i], x.codes.shape[i], window[i], step[i], frame[i], count_include_pad) for i in (-2, -1)
     )
     return _scaled(total, x.scale, heights, widths)
+
+
+def _avg_pool_f32(x: torch.Tensor, window: Pair, step: Pair, frame: Pair, count: int) -> torch.Tensor:
+    padded = functional.pad(x, (frame[1], frame[1], frame[0], frame[0]))
+    height, width = ((n - k) // s + 1 for n, k, s in zip(padded.shape[-2:], window, step, strict=True))
+    total: torch.Tensor | None = None
+    for i, j in product(range(window[0]), range(window[1])):
+        tap = padded[..., i : i + step[0] * (height - 1) + 1 : step[0], j : j + step[1] * (width - 1) + 1 : step[1]]
+        total = tap if total is None else total + tap
+    assert total is not None
+    return total * numerics.fp32(1.0 / count)
 
 
 def adaptive_avg_pool2d(x: object, output_size: int | Sequence[int | None]) -> torch.Tensor:

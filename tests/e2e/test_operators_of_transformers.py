@@ -103,6 +103,7 @@ IMAGES: dict[str, Body] = {
     "nearest_factor": lambda x: functional.interpolate(x, scale_factor=3.5, mode="nearest"),
     "bilinear_factor": lambda x: functional.interpolate(x, scale_factor=7 / 4, mode="bilinear"),
     "bilinear_factor_corners": lambda x: functional.interpolate(x, None, 1.5, "bilinear", align_corners=True),
+    "averages": lambda x: functional.avg_pool2d(x, 3, 2, 1),
     "transposed": nn.ConvTranspose2d(4, 6, 4, 2, 1),
     "transposed_patches": nn.ConvTranspose2d(4, 6, 2, 2),
     "transposed_odd": nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
@@ -152,6 +153,6 @@ def test_operators_in_binary32(name: str) -> None:
     check(Net(ROWS[name]), (2, 6, 8), "f32")
 
 
-@pytest.mark.parametrize("name", ["transposed", "transposed_patches", "transposed_odd", "bilinear", "nearest"])
+@pytest.mark.parametrize("name", [n for n in IMAGES if n.startswith(("transposed", "bilinear", "nearest", "averages"))])
 def test_image_operators_in_binary32(name: str) -> None:
     check(Image(IMAGES[name]), (1, 4, 6, 5), "f32")

@@ -10,7 +10,7 @@ from torch import nn
 
 from isa import numerics
 from isa.errors import QuantizationError
-from quantizer import calibrate, convert, prepare, quantize
+from quantizer import calibrate, convert, prepare, quantize, transfer
 from quantizer.observers import AverageMinMaxObserver
 from quantizer.spec import RECIPES
 
@@ -155,3 +155,28 @@ def test_value_dependent_control_flow_is_an_error_with_advice() -> None:
 def test_inputs_that_do_not_fit_the_model_are_an_error() -> None:
     with pytest.raises(QuantizationError, match=r"cannot capture Sequential for inputs of shapes \[\(1, 2, 3, 3\)\]"):
         prepare(model(), (torch.zeros(1, 2, 3, 3),))
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
+
+
+def test_ranges_transfer_to_another_size() -> None:
+    small = (torch.randn(1, 3, 8, 8),)
+    calibrated = calibrate(prepare(convolutional(), small, "w4a8"), [small])
+    large = convert(transfer(calibrated, prepare(convolutional(), (torch.randn(1, 3, 12, 20),), "w4a8")))
+    expected = convert(calibrated)
+    assert large(torch.randn(1, 3, 12, 20)).shape == (1, 2, 8, 16)
+    for one, other in zip(large.graph.nodes, expected.graph.nodes, strict=True):
+        if "quantize_per_tensor" in str(one.target):
+            assert one.args[1:] == other.args[1:]  # scale, zero point and limits
+    assert all(map(torch.equal, large.buffers(), expected.buffers()))
+
+
+def test_ranges_of_another_model_are_refused() -> None:
+    small = (torch.randn(1, 3, 8, 8),)
+    calibrated = calibrate(prepare(convolutional(), small), [small])
+    other = prepare(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), small)
+    with pytest.raises(QuantizationError, match="do not fit a graph that observes"):
+        transfer(calibrated, other)

@@ -1,0 +1,63 @@
+"""Table 3: the published figures, the bounds, and files that are whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import table3
+from isa.machine import Machine
+
+
+def test_the_published_efficiencies_are_of_constant_power() -> None:
+    """A slip in a figure would break the ratio of powers, which is the same in all rows but one of the paper's own."""
+    assert len(table3.PUBLISHED) == 18
+    for model in "sl":
+        for side in (256, 512, 1024):
+            f32, w4a8, w4a4 = (table3.PUBLISHED[f"{model}{side}-{p}"] for p in ("f32", "w4a8", "w4a4"))
+            base = f32.milliseconds * f32.gmac_per_joule
+            expected = 0.933 if (model, side) == ("l", 256) else 0.893
+            assert base / (w4a8.milliseconds * w4a8.gmac_per_joule) == pytest.approx(expected, abs=2e-3)
+            assert base / (w4a4.milliseconds * w4a4.gmac_per_joule) == pytest.approx(0.967, abs=2e-3)
+
+
+@pytest.mark.parametrize(("precision", "peak"), [("f32", 512e9), ("w4a8", 1536e9), ("w4a4", 2048e9)])
+def test_bounds_are_those_of_the_machine(precision: str, peak: float) -> None:
+    machine = Machine.load(f"quartdepth28-{precision}")
+    compute, dram = table3.bounds(10**9, 8 * 10**6, 252, precision, machine)
+    assert compute == pytest.approx(1e9 / peak)
+    bits = 32 if precision == "f32" else 4
+    assert dram == pytest.approx((8e6 * bits / 8 + 4 * 9 * 252**2) / 19.2e9)
+
+
+def test_rows_are_chosen_by_the_beginning_of_their_name() -> None:
+    assert table3.selected(["s256", "l1024-w4a4"]) == ["s256-f32", "s256-w4a8", "s256-w4a4", "l1024-w4a4"]
+    assert table3.selected([]) == list(table3.PUBLISHED)
+    with pytest.raises(SystemExit, match="no row starts with 'm'"):
+        table3.selected(["m"])
+
+
+def test_results_are_written_whole_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table3, "RESULTS", tmp_path)
+    row = {
+        "row": "s256-w4a4",
+        "machine": "quartdepth28-w4a4",
+        "macs": 24_000_000_000,
+        "seconds": 0.0191,
+        "compute bound seconds": 0.0117,
+        "DRAM bound seconds": 0.001,
+        "DRAM read bytes": 3e7,
+        "DRAM write bytes": 1e7,
+        "joules": {"total": 0.1},
+        "cpu seconds": {"quantize": 1.0, "compile": 2.0, "timing": 0.5},
+        "peak bytes": 2**30,
+    }
+    text = table3.write({"s256-w4a4": row})
+    line = next(line for line in text.splitlines() if line.startswith("| ViT-S 256 W4A4"))
+    assert "| 38.3 | 19.1 | 2.01 | 61.3% | 11.7 | 1.0 | 1.63 | 40 | 177.5 | 240.0 | 4 | 1.0 |" in line
+    assert (tmp_path / "table3.md").read_text() == text
+    assert table3.known(tmp_path / "table3.json") == {"s256-w4a4": row}
+    assert json.loads((tmp_path / "table3.json").read_text())["provenance"]["seed"] == table3.SEED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table3.json", "table3.md"]
