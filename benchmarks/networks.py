@@ -186,8 +186,7 @@ def table(rows: Mapping[str, Row]) -> str:
 
 INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit of every output of the simulated binary
 is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
-among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time, while the machine does other
-work."""
+among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time of a machine that does other work."""
 
 
 def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:

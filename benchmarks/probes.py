@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-Factors = tuple[float, ...]
 SPECIAL = (float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 3.4e38)
 
 
@@ -31,40 +30,31 @@ def probes(shape: tuple[int, ...], seed: int = 11) -> dict[str, torch.Tensor]:
     }
 
 
-def _layers(factors: Factors, *names: str) -> dict[str, Factors]:
-    return {f"{name}.{part}": factors for name in names for part in ("weight", "bias")}
+def _scaled(name: str, factor: float, bias: bool = True) -> dict[str, float]:
+    return {f"{name}.weight": factor, **({f"{name}.bias": factor} if bias else {})}
 
 
-def _stream(factor: float) -> dict[str, Factors]:
-    """Everything that adds to the residual stream."""
-    layers = _layers((factor,), "patch_embed.proj", "attn.proj", "mlp.fc2")
-    return {**layers, "pos_embed": (factor,), "cls_token": (factor,)}
-
-
-PLANTS: dict[str, dict[str, Factors]] = {
-    "equal scores": _layers((0.0, 1.0, 1.0), "attn.qkv"),
-    "peaked scores": _layers((30.0, 30.0, 1.0), "attn.qkv"),
-    "huge variance": _stream(1e15),
-    "tiny variance": _stream(1e-4),
-    "vanishing variance": _stream(1e-30),
-    "no variance": _stream(0.0),
-    "saturated GELU": _layers((1e3,), "mlp.fc1"),
+PLANTS: dict[str, dict[str, float]] = {
+    "equal scores": _scaled("attn.qkv", 0.0),
+    "peaked scores": _scaled("attn.qkv", 50.0),
+    "huge variance": {**_scaled("patch_embed.proj", 1e15), "pos_embed": 1e15},
+    "tiny variance": {**_scaled("patch_embed.proj", 1e-15), "pos_embed": 1e-15, "cls_token": 1e-15},
+    "no variance": {**_scaled("patch_embed.proj", 0.0), "pos_embed": 0.0, "cls_token": 0.0},
+    "huge activations": _scaled("mlp.fc1", 1e4),
 }
-"""By what it does to softmax, layer norm and GELU: parameters of the transformers of the zoo, and the factors of as
-many equal parts of each."""
+"""By what it does to softmax, layer norm and GELU: parameters of the transformers of the zoo, and their factors."""
 
 
 def plant(model: nn.Module, name: str) -> nn.Module:
     """``model`` with its parameters scaled in place as ``PLANTS[name]`` says; KeyError where it has none of them."""
-    wanted = PLANTS[name]
+    factors = PLANTS[name]
     found: set[str] = set()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            for suffix, factors in wanted.items():
+            for suffix, factor in factors.items():
                 if key == suffix or key.endswith(f".{suffix}"):
-                    for part, factor in zip(parameter.chunk(len(factors)), factors, strict=True):
-                        part.mul_(factor)
+                    parameter.mul_(factor)
                     found.add(suffix)
-    if missing := set(wanted) - found:
+    if missing := set(factors) - found:
         raise KeyError(f"{type(model).__name__} has no parameter {', '.join(sorted(missing))}")
     return model

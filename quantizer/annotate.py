@@ -20,6 +20,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from quantizer import pools
 from quantizer.rewrite import rewrite
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, Recipe, kind_of, recipe
 
@@ -35,7 +36,7 @@ class QuarticQuantizer(Quantizer):
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Rewrite operators that the machine has under other names; see ``quantizer.rewrite``."""
-        return rewrite(model)
+        return rewrite(model, pools.definitions(self.recipe))
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate every node of ``model`` in place; see the module's docstring for the rule."""
@@ -129,6 +130,8 @@ class _Annotator:
     def _shared(self, node: Node) -> None:
         """A move quantizes its operands as those that read the result want it."""
         first, *rest = _float_operands(node) or list(node.all_input_nodes)
+        if not isinstance(_value(first), torch.Tensor) and kind_of(first) is not Kind.SPLIT:
+            return  # a result of an operator outside the table, which will be refused by name
         spec = self.moved.get(first) or self._wanted(node)
         self.moved[node] = spec
         known = self.roots.get(first)

@@ -15,6 +15,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from isa.errors import QuantizationError
 from quantizer.annotate import QuarticQuantizer
+from quantizer.functionalize import functional
 from quantizer.observers import AverageMinMaxObserver
 
 RECIPE = "quartic_recipe"
@@ -48,7 +49,8 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
             raise QuantizationError(f"example input {i} is {value.dtype}: must be torch.float32; convert it first")
     try:
         with torch.no_grad():
-            graph: GraphModule = torch.export.export(model, inputs).module(check_guards=False)  # type: ignore[assignment]
+            program = torch.export.export(model, inputs)
+            graph: GraphModule = functional(program).module(check_guards=False)  # type: ignore[assignment]
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {_shapes(inputs)}: "

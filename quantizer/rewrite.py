@@ -6,16 +6,22 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map
+
+from quantizer.decompose import Definition, decompose, inline, pick
+from quantizer.reference.table import FUNCTIONS
 
 aten = torch.ops.aten
 
 
-def rewrite(model: GraphModule) -> GraphModule:
-    """Rewrite ``model`` in place by ``RULES``; new nodes keep the metadata of the node that they replace."""
+def rewrite(model: GraphModule, definitions: Mapping[object, Definition] | None = None) -> GraphModule:
+    """Rewrite ``model`` in place by ``RULES``; new nodes keep the metadata of the node that they replace.
+
+    ``definitions`` say what ``decompose`` replaces besides its own.
+    """
+    fold_constants(model)
+    decompose(model, lambda target: target in FUNCTIONS or target in RULES, definitions)
     fold_constants(model)
     for node in list(model.graph.nodes):
         rule = RULES.get(node.target) if node.op == "call_function" else None
@@ -37,6 +43,8 @@ def fold_constants(model: GraphModule) -> None:
     for node in list(model.graph.nodes):
         if node.op == "get_attr":
             known[node] = _constant(model, node)
+        elif node.target in FILLED and not _shapeless(node):
+            known[node] = _filled(node)
         elif _is_constant(node, known):
             known[node] = node.target(  # type: ignore[operator]
                 *_values(node.args, known), **dict(zip(node.kwargs, _values(node.kwargs.values(), known), strict=True))
@@ -49,13 +57,36 @@ def fold_constants(model: GraphModule) -> None:
     model.graph.eliminate_dead_code()
 
 
+FILLED = frozenset(
+    overload
+    for name in ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_empty", "empty_like")
+    for overload in (getattr(aten, name).default,)
+)
+"""Operators that take no more than the shape of their operand."""
+
+
 def _is_constant(node: Node, known: Mapping[Node, object]) -> bool:
     if node.op != "call_function" or _mutates(node) or any(n not in known for n in node.all_input_nodes):
         return False
-    return isinstance(node.meta.get("val"), torch.Tensor)
+    return all(isinstance(v, torch.Tensor) for v in tree_leaves(node.meta.get("val")))
+
+
+def _filled(node: Node) -> torch.Tensor:
+    """What an operator makes of a shape; memory that nobody has written reads as zeros."""
+    operand = torch.zeros(tuple(node.all_input_nodes[0].meta["val"].shape))
+    if "empty" in str(node.target):
+        return torch.zeros(tuple(node.meta["val"].shape), dtype=node.meta["val"].dtype)
+    args = [operand if isinstance(a, Node) else a for a in node.args]
+    return node.target(*args, **node.kwargs)  # type: ignore[operator]
+
+
+def _shapeless(node: Node) -> bool:
+    return any(n.meta.get("val") is None for n in node.all_input_nodes)
 
 
 def _mutates(node: Node) -> bool:
+    if node.target in (operator.getitem, aten.detach_.default):
+        return False
     schema = getattr(node.target, "_schema", None)
     return schema is None or schema.is_mutable or "rand" in schema.name or "quantized_decomposed" in str(node.target)
 
@@ -79,11 +110,14 @@ def _attention(model: GraphModule, node: Node) -> Node | None:
     """softmax(q @ k^T * scale + mask) @ v: each product has its own quantization."""
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    if given.get("enable_gqa") or given.get("dropout_p"):
+    if given.get("dropout_p"):
         return None
     q, k, v = given["query"], given["key"], given["value"]
     assert isinstance(q, Node)
     assert isinstance(k, Node)
+    assert isinstance(v, Node)
+    if given.get("enable_gqa"):
+        k, v = (_repeated_heads(model, node, x, q.meta["val"].shape[-3]) for x in (k, v))
     *batch, t, d = q.meta["val"].shape
     n = k.meta["val"].shape[-2]
     scale = given.get("scale")
@@ -91,10 +125,28 @@ def _attention(model: GraphModule, node: Node) -> Node | None:
     turned = _call(model, node, aten.transpose.int, k, -2, -1, shape=(*k.meta["val"].shape[:-2], d, n))
     x = _call(model, node, aten.matmul.default, q, turned, shape=scores)
     x = _call(model, node, aten.mul.Tensor, x, d**-0.5 if scale is None else scale, shape=scores)
-    if (mask := _mask(model, node, given, t, n)) is not None:
+    if _computed_mask(given.get("attn_mask")):
+        x = _call(model, node, aten.where.ScalarOther, given["attn_mask"], x, -torch.inf, shape=scores)
+    elif (mask := _mask(model, node, given, t, n)) is not None:
         x = _call(model, node, aten.add.Tensor, x, mask, shape=scores)
     x = _call(model, node, aten.softmax.int, x, -1, shape=scores)
     return _call(model, node, aten.matmul.default, x, v)
+
+
+def _computed_mask(mask: object) -> bool:
+    return isinstance(mask, Node) and mask.op != "get_attr" and mask.meta["val"].dtype == torch.bool
+
+
+def _repeated_heads(model: GraphModule, like: Node, x: Node, heads: int) -> Node:
+    """Keys or values whose every head serves several heads of queries."""
+    *batch, own, n, d = x.meta["val"].shape
+    if own == heads:
+        return x
+    copies = heads // own
+    apart = _call(model, like, aten.unsqueeze.default, x, -3, shape=(*batch, own, 1, n, d))
+    again = _call(model, like, aten.expand.default, apart, [-1] * len(batch) + [own, copies, n, d],
+                  shape=(*batch, own, copies, n, d))  # fmt: skip
+    return _call(model, like, aten.reshape.default, again, [*batch, heads, n, d], shape=(*batch, heads, n, d))
 
 
 def _mask(model: GraphModule, node: Node, given: Mapping[str, object], t: int, n: int) -> object | None:
@@ -102,56 +154,10 @@ def _mask(model: GraphModule, node: Node, given: Mapping[str, object], t: int, n
     if given.get("is_causal"):
         return _buffer(model, node, "mask", torch.full((t, n), -torch.inf).triu(1))
     mask = given.get("attn_mask")
-    if not isinstance(mask, Node) or mask.meta["val"].dtype != torch.bool:
-        return mask
     allowed = _constant(model, mask)
-    if allowed is None or mask.op != "get_attr":
-        return _call(model, node, aten.where.ScalarOther, mask, 0.0, -torch.inf, shape=mask.meta["val"].shape)
+    if allowed is None or allowed.dtype != torch.bool:
+        return mask
     return _buffer(model, node, "mask", torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf))
-
-
-def _decomposed(model: GraphModule, node: Node) -> Node | None:
-    """An einsum as the products and moves that PyTorch makes of it."""
-    values = tree_map(lambda a: a.meta["val"] if isinstance(a, Node) else a, node.args)
-    tensors = [v for v in tree_leaves(values) if isinstance(v, torch.Tensor)]
-    mode = next((v.fake_mode for v in tensors if isinstance(v, FakeTensor)), None)
-    if mode is None:
-        return None
-    traced = make_fx(lambda *xs: torch.einsum(values[0], *xs))(*tensors)
-    inner = iter(node.all_input_nodes)
-    env: dict[Node, Node] = {}
-    for each in traced.graph.nodes:
-        if each.op == "placeholder":
-            env[each] = next(inner)
-        elif each.op == "output":
-            result = each.args[0]
-            return env[result[0] if isinstance(result, (list, tuple)) else result]
-        else:
-            env[each] = copy = model.graph.node_copy(each, env.__getitem__)
-            copy.meta = {**node.meta, "val": each.meta["val"]}
-    return None
-
-
-def _added(model: GraphModule, node: Node) -> Node | None:
-    """x + a @ b of batches, as the product and the sum."""
-    if node.kwargs:
-        return None
-    x, a, b = node.args
-    return _call(model, node, aten.add.Tensor, _call(model, node, aten.bmm.default, a, b), x)
-
-
-def _extremes(model: GraphModule, node: Node) -> Node | None:
-    """Values and positions along an axis: each an operator of its own."""
-    values = aten.amax.default if node.target == aten.max.dim else aten.amin.default
-    x, dim, *rest = node.args
-    for user in list(node.users):
-        if user.target != operator.getitem or (user.args[1] and values is aten.amin.default):
-            return None
-    for user in list(node.users):
-        args = (x, dim, *rest) if user.args[1] else (x, [dim], *rest)
-        each = _call(model, user, aten.argmax.default if user.args[1] else values, *args)
-        user.replace_all_uses_with(each)
-    return None
 
 
 def _identity(model: GraphModule, node: Node) -> Node | None:
@@ -165,6 +171,64 @@ def _same_type(model: GraphModule, node: Node) -> Node | None:
     """A conversion of binary32 to binary32, as ``x.float()``."""
     x = node.all_input_nodes[0]
     return x if x.meta["val"].dtype == node.meta["val"].dtype == torch.float32 else None
+
+
+def _constant_factor(model: GraphModule, node: Node) -> Node | None:
+    """x @ b with one constant matrix b [K, N]: a linear layer, whose weights have the widths of weights."""
+    x, b = node.args
+    value = _constant(model, b)
+    if value is None or not isinstance(x, Node) or x.op == "get_attr" or value.shape[:-2].numel() != 1:
+        return None
+    if value.dim() > len(x.meta["val"].shape):
+        return None
+    weight = _buffer(model, node, "weight", value.reshape(value.shape[-2:]).t().contiguous())
+    return _call(model, node, aten.linear.default, x, weight)
+
+
+def _moving_weight(model: GraphModule, node: Node) -> Node | None:
+    """A linear layer whose weight is computed: a product of two activations."""
+    if isinstance(node.args[1], Node) and node.args[1].op == "get_attr":
+        return None
+
+    def definition(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        y = torch.matmul(x, w.transpose(0, 1))
+        return y if bias is None else y + bias
+
+    inline(model, node, definition)
+    return None
+
+
+def _index(model: GraphModule, node: Node) -> Node | None:
+    """A tensor indexed by constants, of which each has an axis of the result to itself: joins of slices."""
+    indices = node.args[1]
+    found = [(axis, _constant(model, i)) for axis, i in enumerate(indices) if i is not None]  # type: ignore[arg-type]
+    axes = [axis for axis, _ in found]
+    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+        return None
+    if any(i is None or i.dtype == torch.bool or i.dim() > len(found) for _, i in found):
+        return None
+    for k, (_, i) in enumerate(found):
+        shape = (1,) * (len(found) - i.dim()) + tuple(i.shape)
+        if any(n != 1 for axis, n in enumerate(shape) if axis != k):
+            return None
+
+    chosen = [(axis, i.flatten().tolist()) for axis, i in found if i is not None]
+
+    def definition(x: torch.Tensor, *_: object) -> torch.Tensor:
+        for axis, places in chosen:
+            x = pick(x, axis, [place % x.shape[axis] for place in places])
+        return x
+
+    inline(model, node, definition)
+    return None
+
+
+def _index_select(model: GraphModule, node: Node) -> Node | None:
+    value = _constant(model, node.args[2])
+    if value is not None:
+        places = value.flatten().tolist()
+        inline(model, node, lambda x, dim, _: pick(x, dim % x.dim(), places))
+    return None
 
 
 def _batch_norm(model: GraphModule, node: Node) -> Node | None:
@@ -189,13 +253,6 @@ def _divide(model: GraphModule, node: Node) -> Node | None:
     if not isinstance(divisor, (int, float)) or not divisor:
         return None
     return _call(model, node, aten.mul.Tensor, x, 1.0 / divisor)
-
-
-def _reversed_subtract(model: GraphModule, node: Node) -> Node | None:
-    """c - x: x * -1 + c."""
-    if len(node.args) != 2 or node.kwargs:
-        return None
-    return _call(model, node, aten.add.Tensor, _call(model, node, aten.mul.Tensor, node.args[0], -1.0), node.args[1])
 
 
 def _constant(model: GraphModule, node: object) -> torch.Tensor | None:
@@ -227,11 +284,13 @@ RULES: dict[object, Callable[[GraphModule, Node], Node | None]] = {
     aten._to_copy.default: _same_type,
     aten.batch_norm.default: _batch_norm,
     aten.div.Tensor: _divide,
-    aten.rsub.Scalar: _reversed_subtract,
     aten.scaled_dot_product_attention.default: _attention,
-    aten.einsum.default: _decomposed,
-    aten.baddbmm.default: _added,
-    aten.max.dim: _extremes,
-    aten.min.dim: _extremes,
+    aten.matmul.default: _constant_factor,
+    aten.mm.default: _constant_factor,
+    aten.bmm.default: _constant_factor,
+    aten.linear.default: _moving_weight,
+    aten.index.Tensor: _index,
+    aten._unsafe_index.Tensor: _index,
+    aten.index_select.default: _index_select,
 }
 """Operator to its rewrite; None as a result leaves the node as it is."""

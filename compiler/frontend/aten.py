@@ -336,7 +336,7 @@ OPERATORS: dict[str, Builder] = {
 """Every supported operator."""
 
 IN_PLACE = ("div", "neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf", "floor", "pow", "masked_fill",
-            "leaky_relu", "elu")  # fmt: skip
+            "leaky_relu", "elu", "clamp_max")  # fmt: skip
 """Operators whose in-place variants, named with an underscore, compute the same."""
 OPERATORS.update(
     {

@@ -131,7 +131,7 @@ def conv1d(
     w: Value,
     bias: Value | None = None,
     stride: Pair = 1,
-    padding: Pair = 0,
+    padding: Pair | str = 0,
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Value:
@@ -142,8 +142,11 @@ def conv1d(
         w = replace(w, codes=w.codes.reshape(o, k, 1, taps))
     elif isinstance(w, Constant):
         w = Constant(w.array.reshape(o, k, 1, taps))
-    one = [moves.pair(value)[-1] for value in (stride, padding, dilation)]
-    y = conv2d(g, row, w, bias, (1, one[0]), (0, one[1]), (1, one[2]), groups)
+    step, spread = moves.pair(stride)[-1], moves.pair(dilation)[-1]
+    if isinstance(padding, str):
+        y = conv2d_named_padding(g, row, w, bias, (1, step), padding, (1, spread), groups)
+    else:
+        y = conv2d(g, row, w, bias, (1, step), (0, moves.pair(padding)[-1]), (1, spread), groups)
     return moves.reshape(g, y, (n, o, _shape(y)[-1]))
 
 
@@ -158,58 +161,68 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Pair = 1,
 ) -> Value:
-    """``aten.conv_transpose2d``, w [C, O, kh, kw]: a convolution with s*s times the channels, shuffled into pixels.
+    """``aten.conv_transpose2d``, w [C, O/g, kh, kw]: a convolution with s*s times the channels, shuffled into pixels.
 
-    Output s*m + r takes the taps r, r + s, ... of inputs m, m - 1, ...: a convolution for each phase r.
+    Output s*m + r takes the taps r, r + s, ... of inputs m, m - 1, ...: a convolution for each phase r. Dilation puts
+    zeros between the taps. Outputs that ``output_padding`` adds behind the last tap read padding.
     """
-    if groups != 1 or moves.pair(dilation) != (1, 1):
-        raise Refusal("transposed convolutions have one group and no dilation", "upsample and convolve instead")
     shape = _shape(w)
     if not isinstance(w, (Weight, Constant)) or len(shape) != 4 or (isinstance(w, Weight) and w.axis not in (None, 1)):
-        raise Refusal("needs a quantized constant weight [C, O, kh, kw]", "quantize it per output channel, axis 1")
-    (sh, sw), (top, left), extra = moves.pair(stride), moves.pair(padding), moves.pair(output_padding)
-    n, _, height, width = _shape(x)
-    o, kernel = shape[1], shape[2:]
-    th, tw = -(-kernel[0] // sh), -(-kernel[1] // sw)
-    phases = _phases(w, (sh, sw), (th, tw))
-    vector = None if bias is None else Constant(np.tile(_bias_array(bias), sh * sw))
-    y = _conv(g, x, phases, vector, (1, 1), (th - 1, tw - 1, th - 1, tw - 1), (1, 1), 1)
-    rows, columns = height + th - 1, width + tw - 1
-    y = moves.reshape(g, y, (n, sh, sw, o, rows, columns))
-    y = moves.permute(g, y, (0, 3, 4, 1, 5, 2))
-    y = moves.reshape(g, y, (n, o, rows * sh, columns * sw))
-    out = ((height - 1) * sh - 2 * top + kernel[0] + extra[0], (width - 1) * sw - 2 * left + kernel[1] + extra[1])
-    if top + out[0] > rows * sh or left + out[1] > columns * sw:
-        raise Refusal(f"output_padding {extra} reaches behind the last input", "use a smaller output_padding")
-    y = moves.cut(g, y, 2, top, out[0])
-    return moves.cut(g, y, 3, left, out[1])
+        raise Refusal("needs a quantized constant weight [C, O/g, kh, kw]", "quantize it per output channel, axis 1")
+    spread, strides, low, extra = (moves.pair(v) for v in (dilation, stride, padding, output_padding))
+    kernel = [d * (k - 1) + 1 for d, k in zip(spread, shape[2:], strict=True)]
+    taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
+    n, _, *have = _shape(x)
+    out = [(h - 1) * s - 2 * p + k + e for h, s, p, k, e in zip(have, strides, low, kernel, extra, strict=True)]
+    blocks = [max(h + t - 1, -(-(p + o) // s)) for h, t, p, o, s in zip(have, taps, low, out, strides, strict=True)]
+    behind = [b - h for b, h in zip(blocks, have, strict=True)]
+    (sh, sw), each = strides, shape[1]
+    phases = _phases(w, strides, (taps[0], taps[1]), spread, groups)
+    vector = None if bias is None else Constant(_by_phase(_bias_array(bias), sh * sw, groups))
+    y = _conv(g, x, phases, vector, (1, 1), (taps[0] - 1, taps[1] - 1, behind[0], behind[1]), (1, 1), groups)
+    y = moves.reshape(g, y, (n, groups, sh, sw, each, *blocks))
+    y = moves.permute(g, y, (0, 1, 4, 5, 2, 6, 3))
+    y = moves.reshape(g, y, (n, groups * each, blocks[0] * sh, blocks[1] * sw))
+    return moves.cut(g, moves.cut(g, y, 2, low[0], out[0]), 3, low[1], out[1])
+
+
+def _by_phase(values: Array, phases: int, groups: int) -> Array:
+    """A number per output channel, [g, O/g], repeated for the phases of each group."""
+    return np.repeat(values.reshape(groups, 1, -1), phases, 1).reshape(-1)
 
 
 def _bias_array(bias: Any) -> Any:
     return bias.dequantized() if isinstance(bias, Weight) else bias.array
 
 
-def _phases(w: Weight | Constant, stride: tuple[int, int], taps: tuple[int, int]) -> Weight | Constant:
-    """Weights [sh*sw*O, C, th, tw] of the phases (rows, columns, outputs); taps that a phase lacks are zero points."""
+def _phases(
+    w: Weight | Constant, stride: tuple[int, int], taps: tuple[int, int], spread: tuple[int, int], groups: int
+) -> Weight | Constant:
+    """Weights [g*sh*sw*O/g, C/g, th, tw] of the phases; taps that a phase lacks are zero points."""
     repeats = stride[0] * stride[1]
     if isinstance(w, Constant):
         none: Array = np.zeros((w.array.shape[1],), np.float32)
-        return Constant(_phase_array(w.array, none, stride, taps))
+        return Constant(_phase_array(w.array, none, stride, taps, spread, groups))
     outputs = (w.codes.shape[1],)
-    scale, zeros = np.broadcast_to(w.scale, outputs), np.broadcast_to(w.zero, outputs)
-    codes = _phase_array(w.codes, zeros, stride, taps)
-    return Weight(codes, np.tile(scale, repeats), np.tile(zeros, repeats), 0, w.width)
+    scale, zeros = (np.tile(np.broadcast_to(v, outputs), groups) for v in (w.scale, w.zero))
+    codes = _phase_array(w.codes, zeros[: outputs[0]], stride, taps, spread, groups)
+    return Weight(codes, _by_phase(scale, repeats, groups), _by_phase(zeros, repeats, groups), 0, w.width)
 
 
-def _phase_array(w: Array, zeros: Array, stride: tuple[int, int], taps: tuple[int, int]) -> Array:
+def _phase_array(
+    w: Array, zeros: Array, stride: tuple[int, int], taps: tuple[int, int], spread: tuple[int, int], groups: int
+) -> Array:
     c, o, kh, kw = w.shape
-    (sh, sw), (th, tw) = stride, taps
-    whole = np.empty((sh, sw, o, c, th, tw), w.dtype)
+    (sh, sw), (th, tw), (dh, dw) = stride, taps, spread
+    own = w.reshape(groups, c // groups, o, kh, kw)
+    whole = np.empty((groups, sh, sw, o, c // groups, th, tw), w.dtype)
     whole[...] = zeros.reshape(o, 1, 1, 1)
     for i in range(kh):
         for j in range(kw):
-            whole[i % sh, j % sw, :, :, th - 1 - i // sh, tw - 1 - j // sw] = w[:, :, i, j].T
-    return whole.reshape(-1, c, th, tw)
+            y, x = i * dh, j * dw
+            tap = own[..., i, j].transpose(0, 2, 1)
+            whole[:, y % sh, x % sw, :, :, th - 1 - y // sh, tw - 1 - x // sw] = tap
+    return whole.reshape(-1, c // groups, th, tw)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -281,6 +294,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "aten.bmm.default": matmul,
     "aten.matmul.default": matmul,
     "aten.conv1d.default": conv1d,
+    "aten.conv1d.padding": conv1d,
     "aten.conv_transpose2d.input": conv_transpose2d,
 }
 """Builders by operator."""

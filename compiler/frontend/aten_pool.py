@@ -146,6 +146,8 @@ def mean(g: Graph, x: Value, dims: Pair | None, keepdim: bool = False, *, dtype:
         pooled = Float(_averages(g, source, shape[2:], wanted))
     else:
         kernel = [prod(shape[first:last]), 1]
+        if _too_wide(kernel, (1, 1)):
+            raise Refusal(f"a mean over {kernel[0]} elements is more than a window's {MAX_TAPS}", "sum rows instead")
         source = g.add(qnn.ReshapeOp(source, (prod(shape[:first]), 1, kernel[0], prod(shape[last:]))))
         pooled = Float(g.add(qnn.AvgPool2dOp(source, kernel, kernel)))
     middle = [1] * (last - first) if keepdim else []

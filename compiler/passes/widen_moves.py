@@ -1,4 +1,7 @@
-"""4-bit codes that no whole bytes hold are moved as 8-bit codes: two codes that share a byte cannot part."""
+"""4-bit codes that no whole bytes hold are moved as 8-bit codes: two codes that share a byte cannot part.
+
+Maxima of 4-bit codes are those of 8-bit codes too: the window unit compares bytes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from isa.errors import UnsupportedError
 def widen_moves(block: Block) -> None:
     """Put a conversion to 8 bits in front of, and one back behind, every chain of moves, join and pad that needs it."""
     for op in list(block.ops):
-        if isinstance(op, kern.COPIES) and _paired(op.results[0]) and (chain := _chain(op)):
+        if isinstance(op, (*kern.COPIES, qnn.MaxPool2dOp)) and _paired(op.results[0]) and (chain := _chain(op)):
             with blamed(op):
                 _widen(chain)
 
@@ -31,6 +34,8 @@ def _chain(op: Operation) -> list[Operation]:
     """What must move as 8-bit codes and ends with ``op``; nothing where whole bytes move."""
     if isinstance(op, qnn.ConcatOp):
         return [] if _joins_bytes(op) else [op]
+    if isinstance(op, qnn.MaxPool2dOp):
+        return [op]
     if isinstance(op, qnn.PadOp):
         return [op] if any(op.padding.data) else []
     if any(isinstance(use.operation, kern.MOVES) for use in op.results[0].uses):

@@ -75,7 +75,7 @@ def conv1d(
     weight: object,
     bias: object = None,
     stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
+    padding: int | str | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> torch.Tensor:
@@ -83,8 +83,9 @@ def conv1d(
     taller = x.moved(x.codes[..., None, :]) if isinstance(x, Lazy) else as_float(x)[..., None, :]
     w = weight if isinstance(weight, torch.Tensor) else as_weight(weight, "conv1d")
     w = w[..., None, :] if isinstance(w, torch.Tensor) else Weight(w.codes[..., None, :], w.scales, w.zeros)
-    one = [pair(v)[-1] for v in (stride, padding, dilation)]
-    return conv2d(taller, w, bias, (1, one[0]), (0, one[1]), (1, one[2]), groups)[..., 0, :]
+    step, spread = pair(stride)[-1], pair(dilation)[-1]
+    sides = padding if isinstance(padding, str) else (0, pair(padding)[-1])
+    return conv2d(taller, w, bias, (1, step), sides, (1, spread), groups)[..., 0, :]
 
 
 def conv_transpose2d(
@@ -102,22 +103,31 @@ def conv_transpose2d(
     Of binary32 tensors the sums are those of a convolution for each phase, see ``_transposed_f32``.
     """
     if is_float(x) and is_float(weight):
-        if groups != 1 or pair(dilation) != (1, 1):
-            raise UnsupportedError("conv_transpose2d has one group and no dilation")
-        y = _transposed_f32(as_float(x), as_float(weight), pair(stride), pair(padding), pair(output_padding))
+        w = _spread(as_float(weight), pair(dilation))
+        parts = [
+            _transposed_f32(x_, w_, pair(stride), pair(padding), pair(output_padding))
+            for x_, w_ in zip(as_float(x).chunk(groups, 1), w.chunk(groups), strict=True)
+        ]
+        y = torch.cat(parts, 1)
         return y if bias is None else y + as_float(bias).view(-1, 1, 1)
     if is_float(x) or not isinstance(weight, Weight):
         raise UnsupportedError("conv_transpose2d works on codes and a weight quantized per output channel, axis 1")
     x = as_lazy(x, "conv_transpose2d")
-    if groups != 1:
-        raise UnsupportedError(f"conv_transpose2d with {groups} groups: use one")
     centred = weight.codes.double() - weight.zeros.double().view(1, -1, 1, 1)
     acc = functional.conv_transpose2d(
         x.codes.double() - x.zero, centred, None, stride, padding, output_padding, groups, dilation  # type: ignore[arg-type]
     )
-    scale = weight.product_scale(x.scale)
+    scale = weight.product_scale(x.scale).repeat(groups)
     y = numerics.accumulate_to_float(acc.permute(0, 2, 3, 1), scale, None if bias is None else as_float(bias))
     return y.permute(0, 3, 1, 2)
+
+
+def _spread(w: torch.Tensor, dilation: tuple[int, int]) -> torch.Tensor:
+    """w [..., kh, kw] with zeros between its taps."""
+    (kh, kw), (dh, dw) = w.shape[-2:], dilation
+    wide = w.new_zeros(*w.shape[:-2], dh * (kh - 1) + 1, dw * (kw - 1) + 1)
+    wide[..., ::dh, ::dw] = w
+    return wide
 
 
 def _transposed_f32(
@@ -126,6 +136,10 @@ def _transposed_f32(
     """Output s*m + r sums, in a convolution's order, the taps r, r + s, ... of w [C, O, kh, kw]; 0 where none is."""
     (n, _, height, width), (o, kh, kw) = x.shape, w.shape[1:]
     (sh, sw), (th, tw) = stride, (-(-kh // stride[0]), -(-kw // stride[1]))
+    bottom = (height - 1) * sh - padding[0] + kh + extra[0]
+    right = (width - 1) * sw - padding[1] + kw + extra[1]
+    below, beside = max(0, -(-bottom // sh) - height - th + 1), max(0, -(-right // sw) - width - tw + 1)
+    x, height, width = functional.pad(x, (0, beside, 0, below)), height + below, width + beside
     rows, columns = height + th - 1, width + tw - 1
     y = torch.zeros(n, o, rows * sh, columns * sw)
     for i in range(sh):
@@ -134,8 +148,6 @@ def _transposed_f32(
             taps = w[:, :, i::sh, j::sw].transpose(0, 1).flip(2, 3)
             phase[:, :, th - taps.shape[2] :, tw - taps.shape[3] :] = taps
             y[:, :, i::sh, j::sw] = _conv_f32(x, phase, None, (1, 1), (th - 1, tw - 1), (1, 1), 1)
-    bottom = (height - 1) * sh - padding[0] + kh + extra[0]
-    right = (width - 1) * sw - padding[1] + kw + extra[1]
     return y[:, :, padding[0] : bottom, padding[1] : right]
 
 

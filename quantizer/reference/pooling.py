@@ -105,7 +105,7 @@ def total(
 ) -> torch.Tensor:
     """Sum over ``dim`` (all, if None or empty): exact for codes, of 40 bits below the largest for binary32."""
     if isinstance(x, torch.Tensor):
-        rows, shape = _rows(x, dim, keepdim)
+        rows, shape = _rows(x.float() if x.dtype is torch.bool else x, dim, keepdim)
         return numerics.sum_rows(rows).view(shape)
     x = as_lazy(x, "sum")
     rows, shape = _rows((x.codes.to(torch.int32) - x.zero).double(), dim, keepdim)

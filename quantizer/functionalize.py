@@ -1,0 +1,75 @@
+"""Writes into tensors that have other names (views, slices, what was copied into) as values of their own.
+
+A graph of torch.export keeps ``y[:, 0] = 0.5`` as a write into a view of y. Quantization follows values from operator
+to operator and would not see that y has changed; so such a program is given in its functional form.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+aten = torch.ops.aten
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """``program`` itself where no operator writes into a tensor with several names, else its functional form."""
+    if not writes_are_shared(program.graph_module):
+        return program
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own deprecations
+        program = program.run_decompositions({})
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is aten._native_batch_norm_legit_no_training.default:
+            _whole_batch_norm(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    return program
+
+
+def writes_are_shared(module: GraphModule) -> bool:
+    """Whether an operator in place changes a tensor that another node is a view of, or that is one."""
+    for node in module.graph.nodes:
+        if not _writes(node) or not isinstance(node.args[0], Node):
+            continue
+        target = node.args[0]
+        if "copy_" in str(node.target) or "fill_" in str(node.target) or "index_put" in str(node.target):
+            return True
+        if _is_view(target) or any(_is_view(user) for user in target.users if user is not node):
+            return True
+    return False
+
+
+def _writes(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and schema.is_mutable and bool(node.args)
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the result of a node shares the memory of an operand without being written through it."""
+    if node.target is operator.getitem:
+        return True
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None or schema.is_mutable:
+        return False
+    aliases = any(r.alias_info is not None for r in schema.returns)
+    composite = schema.name.removeprefix("aten::") in ("reshape", "flatten", "unflatten", "narrow", "movedim", "chunk")
+    return aliases or composite
+
+
+def _whole_batch_norm(node: Node) -> None:
+    """The decomposed batch norm as the operator that folds into a convolution."""
+    x, weight, bias, mean, variance, momentum, eps = node.args
+    for user in [u for u in node.users if u.target is operator.getitem and u.args[1] == 0]:
+        with node.graph.inserting_before(user):
+            whole = node.graph.call_function(
+                aten.batch_norm.default, (x, weight, bias, mean, variance, False, momentum, eps, False)
+            )
+        whole.meta = dict(user.meta)
+        user.replace_all_uses_with(whole)
+        node.graph.erase_node(user)

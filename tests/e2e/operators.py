@@ -1,0 +1,166 @@
+"""Operators and idioms as models write them: bodies over tokens [2, 6, 8] or images [1, 4, 6, 5]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Body = Callable[..., torch.Tensor]
+sdpa = functional.scaled_dot_product_attention
+einsum = torch.einsum
+resize = functional.interpolate
+
+
+class With(nn.Module):
+    """``function(x, *tensors)`` of constants that the module owns."""
+
+    def __init__(self, function: Body, *tensors: torch.Tensor) -> None:
+        super().__init__()
+        self.function = function
+        for i, tensor in enumerate(tensors):
+            self.register_buffer(f"c{i}", tensor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the function returns."""
+        return self.function(x, *self.buffers())
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Normal numbers, always the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def heads(x: torch.Tensor, count: int = 2) -> torch.Tensor:
+    """[2, 6, 8] as [2, count, 6, 8 / count]."""
+    return x.reshape(2, -1, count, 8 // count).transpose(1, 2)
+
+
+def joined(y: torch.Tensor) -> torch.Tensor:
+    """Heads as tokens."""
+    return y.transpose(1, 2).reshape(2, -1, 8)
+
+
+def attend(*slices: tuple[slice, ...], **options: Any) -> Body:
+    """Attention of the heads to themselves, or to some of the keys."""
+
+    def body(x: torch.Tensor, *mask: torch.Tensor) -> torch.Tensor:
+        q = heads(x)
+        k, v = (q[s] for s in slices) if slices else (q, q)
+        return joined(sdpa(q, k, v, *mask, **options))
+
+    return body
+
+
+def written(x: torch.Tensor) -> torch.Tensor:
+    """Writes through slices, views and copies."""
+    y, z = x * 1.0, torch.zeros(2, 6, 8)
+    y[:, 0] = 0.5
+    y[:, 1:3] += x[:, 1:3]
+    y[:, 3].mul_(2.0)
+    y.view(2, 48).add_(0.25)
+    z[:, 2:4] = x[:, :2]
+    z[..., ::2] = y[..., 1::2]
+    first, second = y.chunk(2, -1)
+    first.mul_(second)
+    y[y > 1.5] = 1.5
+    return y.transpose(1, 2).relu_().transpose(1, 2) + z
+
+
+def eager(x: torch.Tensor) -> torch.Tensor:
+    """Attention as ``transformers`` writes it."""
+    q = heads(x)
+    weights = torch.matmul(q, q.transpose(2, 3)) * 0.5 + torch.zeros(6, 6).triu(1)
+    weights = functional.softmax(weights, dim=-1, dtype=torch.float32).to(q.dtype)
+    weights = functional.dropout(weights, 0.1, False)
+    return torch.matmul(weights, q).transpose(1, 2).contiguous().reshape(2, 6, -1).contiguous()
+
+
+class Twice(nn.Module):
+    """A module of several inputs, all made of one."""
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        super().__init__()
+        self.module, self.count = module, count
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The module's first result for x, x/2, x/3, ..."""
+        y = self.module(*[x / (i + 1) for i in range(self.count)])
+        return y[0] if isinstance(y, tuple) else y
+
+
+ROWS: dict[str, Callable[[], Body]] = {
+    "sdpa scale": lambda: attend(scale=0.3),
+    "sdpa causal": lambda: attend(is_causal=True),
+    "sdpa other keys": lambda: attend((..., slice(4), slice(None)), (..., slice(1, 5), slice(None))),
+    "sdpa bool mask": lambda: With(attend(), numbers(6, 6) > -0.5),
+    "sdpa mask per head": lambda: With(attend(), numbers(2, 6, 6)),
+    "sdpa mask per batch": lambda: With(attend(), numbers(2, 1, 1, 6)),
+    "sdpa computed mask": lambda: lambda x: joined(sdpa(heads(x), heads(x), heads(x), heads(x)[..., :1] > -9.0)),
+    "sdpa grouped": lambda: lambda x: joined(sdpa(heads(x, 4), *[heads(x, 4)[:, :2]] * 2, enable_gqa=True)),
+    "multi-head attention": lambda: Twice(nn.MultiheadAttention(8, 2, batch_first=True), 3),
+    "encoder layer": lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),
+    "decoder layer": lambda: Twice(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2),
+    "eager attention": lambda: eager,
+    "einsum attention": lambda: (
+        lambda x: joined(einsum("bhij,bhjd->bhid", einsum("bhid,bhjd->bhij", *[heads(x)] * 2).softmax(-1), heads(x)))
+    ),
+    "einsum weight": lambda: With(lambda x, w: einsum("bnc,cd->bnd", x, w), numbers(8, 5)),
+    "einsum outer": lambda: lambda x: einsum("bn,bc->bnc", x[..., 0], x[:, 0]),
+    "softmax of the batch": lambda: lambda x: x.softmax(0),
+    "log_softmax": lambda: lambda x: x.log_softmax(-1),
+    "layer norm of three": lambda: nn.LayerNorm((2, 6, 8)),
+    "layer norm by hand": lambda: lambda x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt(),
+    "rms norm by hand": lambda: lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "unit length": lambda: lambda x: functional.normalize(x, dim=-1),
+    "elu": lambda: functional.elu,
+    "mish": lambda: functional.mish,
+    "prelu": lambda: nn.PReLU(),
+    "powers": lambda: lambda x: x**3 + x**4 * 0.1 + (x.abs() + 1) ** -2,
+    "rounding": lambda: lambda x: torch.div(x, 0.3, rounding_mode="floor") + (x * 3).ceil(),
+    "alpha": lambda: lambda x: torch.add(torch.sub(x, x * x, alpha=0.5), x, alpha=2),
+    "addcmul": lambda: lambda x: torch.addcmul(x, x, x, value=0.5).lerp(x, 0.3),
+    "clamp to tensors": lambda: lambda x: torch.clamp(x, x * x - 1, x * x).clip(-3, 3),
+    "masks": lambda: lambda x: x.masked_fill(((x > 0.5) | (x < -2)), -torch.inf).softmax(-1) * (x > 0),
+    "any": lambda: lambda x: x + (x > 1).any(-1, keepdim=True).float() + (x > 1).sum(-1, keepdim=True).float(),
+    "picked": lambda: lambda x: x[:, torch.tensor([2, 0, 1, 1, 5, 4])].flip(-1),
+    "writes": lambda: written,
+    "baddbmm": lambda: lambda x: torch.baddbmm(x, x @ x.transpose(1, 2), x, beta=0.5, alpha=2),
+    "constant factors": lambda: With(
+        lambda x, a, b: torch.addmm(torch.ones(5), x.reshape(12, 8), a) + b[:, :2].sum(), numbers(8, 5), numbers(3, 2)
+    ),
+    "computed weight": lambda: lambda x: functional.linear(x, x[0]),
+    "vectors": lambda: lambda x: (x @ x[0, 0]).unsqueeze(-1) * x,
+    "many tokens": lambda: lambda x: x.repeat(1, 50, 1).mean(1),
+    "positions": lambda: With(lambda x, t: x + t[torch.arange(x.shape[1])] + torch.zeros_like(x), numbers(9, 8)),
+    "conv1d": lambda: nn.Sequential(nn.Conv1d(6, 6, 3, 2, 2, 2, groups=3), nn.Linear(4, 8)),
+    "conv1d same": lambda: nn.Conv1d(6, 6, 3, padding="same"),
+    "pool1d": lambda: lambda x: functional.max_pool1d(functional.avg_pool1d(x, 3, 1, 1), 2),
+    "gates": lambda: lambda x: (lambda a, b: torch.cat([functional.silu(a) * b] * 2, -1))(*x.chunk(2, -1)),
+    "cut": lambda: lambda x: torch.cat([x.split(3, 1)[1], *x.tensor_split(4, 1)[:2]], 1)[:, 1:6:2],
+    "argmin": lambda: lambda x: x + x.min(-1, keepdim=True)[0],
+    "resized row": lambda: lambda x: resize(x, scale_factor=2, mode="linear")[..., 4:12],
+}
+
+IMAGES: dict[str, Callable[[], Body]] = {
+    "layer norm of images": lambda: nn.LayerNorm((4, 6, 5)),
+    "group norm": lambda: nn.GroupNorm(2, 4),
+    "instance norm": lambda: nn.InstanceNorm2d(4, affine=True),
+    "softmax of columns": lambda: lambda x: x.softmax(3) * x.softmax(2),
+    "bilinear down": lambda: lambda x: resize(x, size=(3, 2), mode="bilinear"),
+    "bilinear to one": lambda: lambda x: resize(x, size=(1, 1), mode="bilinear", align_corners=True),
+    "nearest down": lambda: lambda x: resize(x, scale_factor=(0.5, 2.0), mode="nearest"),
+    "transposed groups": lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2),
+    "transposed depthwise": lambda: nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4),
+    "transposed dilated": lambda: nn.ConvTranspose2d(4, 6, 3, (2, 3), 2, 1, dilation=2),
+    "transposed beyond": lambda: nn.ConvTranspose2d(4, 6, 2, 3, 0, 2),
+    "unshuffled": lambda: lambda x: functional.pixel_unshuffle(functional.pad(x, (0, 1)), 3),
+    "unfold": lambda: lambda x: functional.unfold(x, (3, 2), dilation=2, padding=1).reshape(1, 4, 6, -1),
+    "reflected": lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+    "cut by padding": lambda: lambda x: functional.pad(x, (-1, 2, 0, -1)),
+    "windows": lambda: lambda x: functional.max_pool2d(functional.avg_pool2d(x, 3, 2, 1, True, False), 2, 1, 1),
+    "maximum": lambda: lambda x: functional.adaptive_max_pool2d(x, (2, 1)),
+}
