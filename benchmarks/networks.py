@@ -128,8 +128,10 @@ def _same(one: Any, other: Any) -> bool:
 def measured(case: Case, limit: int | None, seconds: float | None) -> Row:
     """``verify`` in a process of its own; what it says last where it fails or takes more than ``seconds``."""
     command = [sys.executable, "-m", "benchmarks.networks", "--one", json.dumps([*vars(case).values(), limit])]
+    # Two threads that wait for each other on a busy machine are tens of times slower than one.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT, env=environment)
     except subprocess.TimeoutExpired:
         return {"error": f"took more than {seconds:g} s"}
     if done.returncode:
