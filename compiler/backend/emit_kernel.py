@@ -386,7 +386,7 @@ class KernelEmitter:
         shape = self.tiling.spec.operands[stream.operand]
         operand_box, view = self._view(role, stream.operand, tile)
         strides = tuple(0 if size == 1 else s for size, s in zip(shape, view.strides, strict=True))
-        if shape[3] == 1 and self.tiling.conv_shape[3] == 1:
+        if shape[3] == 1 and self.tiling.conv_shape[3] == 1 and box.c.size == 1:  # a pass over rows has all of them
             strides = (*strides[:3], ELEMENT_BYTES[stream.dtype])
         assert operand_box.elements
         strides = (strides[0], strides[1], strides[2], strides[3])

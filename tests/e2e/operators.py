@@ -115,6 +115,7 @@ ROWS: dict[str, Callable[[], Body]] = {
     "layer norm of three": lambda: nn.LayerNorm((2, 6, 8)),
     "layer norm by hand": lambda: lambda x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt(),
     "rms norm by hand": lambda: lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
+    "variance": lambda: (lambda x: (x - x.mean(-1, True)).pow(2).mean(-1, True)),
     "unit length": lambda: lambda x: functional.normalize(x, dim=-1),
     "elu": lambda: functional.elu,
     "mish": lambda: functional.mish,
