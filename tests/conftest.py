@@ -20,16 +20,26 @@ from filecheck.options import parse_argv_options
 from hypothesis import settings
 
 from compiler.opt import main as opt
+from tests.thinning import FEW, leave_out
 
 # A busy machine is no failure: no example has to finish within 200 ms.
 settings.register_profile("quartic", deadline=None)
-settings.load_profile("quartic")
+settings.register_profile("fast", deadline=None, max_examples=FEW)
 
 MACROS = {
     "ROUNDTRIP": "quartic-opt %s --split-input-file --print-op-generic | quartic-opt --split-input-file | filecheck %s",
     "VERIFY_DIAG": "quartic-opt %s --verify-diagnostics --parsing-diagnostics --split-input-file | filecheck %s",
 }
 """Whole RUN lines that many files share; the same are in filecheck/lit.cfg."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("fast" if "not slow" in config.option.markexpr else "quartic")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    leave_out(items)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

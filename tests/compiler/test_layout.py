@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
 from compiler.ir.layout import Alias, Walk, nhwc, storage_order
+from tests.thinning import examples
 
 
 def stored(array: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def chains(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, Walk | None]:
     return source, result, walk
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(chains())
 def test_a_chain_of_moves_is_one_walk(chain):
     source, result, walk = chain
@@ -88,7 +89,7 @@ def test_a_chain_of_moves_is_one_walk(chain):
         assert np.array_equal(lies, memory[: lies.size])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(chains())
 def test_an_alias_reads_the_result_where_the_operand_lies(chain):
     source, result, walk = chain

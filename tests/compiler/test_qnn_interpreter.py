@@ -17,6 +17,7 @@ from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_layout import code_of
 from compiler.interpreter.qnn import SEMANTICS, evaluate, run_qnn
 from isa.errors import InputError
+from tests.thinning import examples
 
 CODES = IntType(8, 0.05, -3)
 
@@ -40,7 +41,7 @@ def exact(acc: torch.Tensor, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return y + bias.reshape(shape)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     seed=st.integers(0, 999),
     groups=st.sampled_from([1, 2, 4]),

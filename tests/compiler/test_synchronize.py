@@ -29,6 +29,7 @@ from isa.instructions import (
 )
 from isa.machine import Machine
 from isa.state import State
+from tests.thinning import examples
 
 MACHINE = Machine.load("tiny")
 
@@ -123,7 +124,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(ACTIONS, max_size=40), st.sampled_from([1, 2, 3, 255]))
 def test_random_programs_are_ordered_within_the_semaphores_limit(program, limit):
     found = synchronize(program, limited(limit)).instructions

@@ -18,6 +18,7 @@ from compiler.interpreter.vector import evaluate
 from compiler.ir.kernel import Stream, VectorProgram
 from isa.instructions import DType, Func, Operand
 from tests.compiler.kern_graphs import CODES, POSITIVE, add, dq, q, relu
+from tests.thinning import examples
 
 SHAPE = (2, 3, 4)
 """Rank 3 lies row-major with channels innermost: logical and stored arrays are the same."""
@@ -74,7 +75,7 @@ UNARY = [
 BINARY = [qnn.AddOp, qnn.SubOp, qnn.MulOp]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.data())
 def test_any_chain_stores_the_bits_of_its_ops(data: st.DataObject):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))

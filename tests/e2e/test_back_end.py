@@ -43,11 +43,13 @@ def check(name: str, options: Options, machine: Machine = TINY) -> None:
     assert_same("binary", [o.numpy() for o in outputs], expected)
 
 
+@pytest.mark.thin(20)
 @pytest.mark.parametrize("name", ALL)
 def test_levels_agree(name: str) -> None:
     check(name, Options())
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize(
     "name", ["nested_concat", "uneven_pool", "pads", "views_of_input", "grouped", "zoo", "attention"]
 )

@@ -147,6 +147,7 @@ def assert_same(actual: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, 
         assert torch.equal(one[~one.isnan()], other[~other.isnan()])
 
 
+@pytest.mark.thin(18)
 @pytest.mark.parametrize("name", CASES)
 def test_bits(name: str) -> None:
     shapes, build = CASES[name]
@@ -186,6 +187,7 @@ QUANTIZED: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
+@pytest.mark.thin(5)
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_bits_of_graphs_that_others_quantized(name: str) -> None:
     shape = (1, 3, 7, 6)

@@ -16,6 +16,7 @@ CHOICES = (
 )
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
@@ -24,6 +25,7 @@ def test_small_network(name: str, machine: str, options: dict[str, bool]) -> Non
     assert_bits(q, probes(shape), machine, **options)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("recipe", ["w4a8", "w4a4", "w8a16", "w16a16"])
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_of_every_width(name: str, recipe: str) -> None:
@@ -32,6 +34,7 @@ def test_small_network_of_every_width(name: str, recipe: str) -> None:
     assert_bits(q, probes(shape), "edge28")
 
 
+@pytest.mark.thin(2)
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_in_a_batch_of_four(name: str) -> None:
     q, shape = network(name, batch=4)

@@ -136,23 +136,27 @@ def check(model: nn.Module, shape: tuple[int, ...], recipe: str) -> None:
                 assert torch.equal(torch.from_numpy(one).nan_to_num(7.0), other.nan_to_num(7.0))
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("recipe", WIDTHS)
 @pytest.mark.parametrize("name", ROWS)
 def test_operators_over_tokens(name: str, recipe: str) -> None:
     check(Net(ROWS[name]), (2, 6, 8), recipe)
 
 
+@pytest.mark.thin
 @pytest.mark.parametrize("recipe", WIDTHS)
 @pytest.mark.parametrize("name", IMAGES)
 def test_operators_over_images(name: str, recipe: str) -> None:
     check(Image(IMAGES[name]), (1, 4, 6, 5), recipe)
 
 
+@pytest.mark.thin(5)
 @pytest.mark.parametrize("name", ROWS)
 def test_operators_in_binary32(name: str) -> None:
     check(Net(ROWS[name]), (2, 6, 8), "f32")
 
 
+@pytest.mark.thin(2)
 @pytest.mark.parametrize("name", [n for n in IMAGES if n.startswith(("transposed", "bilinear", "nearest", "averages"))])
 def test_image_operators_in_binary32(name: str) -> None:
     check(Image(IMAGES[name]), (1, 4, 6, 5), "f32")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.graphs import Graph, Recipe, recipes
 from tests.e2e.support import assert_bits, probes, quantized
+from tests.thinning import examples
 
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
@@ -20,7 +21,7 @@ def _holds(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> Non
 
 
 @given(recipes())
-@settings(max_examples=100, **COMMON)
+@settings(max_examples=examples(100), **COMMON)
 def test_recipes_are_valid_modules(recipe: Recipe) -> None:
     with torch.device("meta"):
         out = Graph(recipe)(torch.empty(recipe.batch, *recipe.shape))
@@ -28,13 +29,13 @@ def test_recipes_are_valid_modules(recipe: Recipe) -> None:
 
 
 @given(recipes(max_steps=4), st.sampled_from(["tiny", "edge28"]), st.booleans(), st.booleans())
-@settings(max_examples=12, **COMMON)
+@settings(max_examples=examples(12), **COMMON)
 def test_random_graph(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
     _holds(recipe, machine, fuse, double_buffer)
 
 
 @pytest.mark.slow
 @given(recipes(max_steps=8), st.sampled_from(["tiny", "edge28"]), st.booleans(), st.booleans())
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=examples(150), **COMMON)
 def test_many_random_graphs(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
     _holds(recipe, machine, fuse, double_buffer)

@@ -20,6 +20,7 @@ from isa.machine import Machine
 from runtime.session import run
 from tests.compiler.alias_graphs import CASES
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs
+from tests.thinning import examples
 
 TINY = Machine.load("tiny")
 NAMES = ("residual", "zoo", "attention", "nested_concat", "grouped", "uneven_pool", "pads_batch", "gate_batch")
@@ -49,7 +50,9 @@ def altered(draw: st.DrawFn, row: KernelSchedule) -> KernelSchedule:
 
 
 @given(st.data(), st.sampled_from(NAMES))
-@settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=examples(30), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 def test_bits_do_not_depend_on_the_schedule(data: st.DataObject, name: str) -> None:
     module, values, expected, chosen = case(name)
     schedule = Schedule("tiny", tuple(data.draw(altered(row)) for row in chosen.kernels))

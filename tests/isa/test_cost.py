@@ -37,6 +37,7 @@ from isa.numerics.functions import STEPS
 from isa.pricing import KEYS, price
 from isa.state import SETTERS, State
 from tests.isa.strategies import instructions
+from tests.thinning import examples
 
 EDGE, TINY = Machine.load("edge28"), Machine.load("tiny")
 
@@ -158,7 +159,7 @@ def test_parameters_are_read_once():
     assert found[Event.VCU_ADD] == 4 * 6400
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     start=st.integers(0, 200),
     run=st.integers(0, 200),
@@ -201,7 +202,7 @@ def test_dma_helper_is_the_instruction():
     assert costs.dma_cycles(1, 6400, TINY) == costs.cycles(StoreCopy(bytes=6400), State(), TINY)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(program=st.lists(instructions(), max_size=8))
 def test_any_program_has_a_price_and_the_fast_walk_agrees(program):
     prices = price(program, TINY)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from isa.container import HEADER, Binary
 from isa.errors import ContainerError
 from tests.isa.binaries import sample, seal, sections
+from tests.thinning import examples
 
 DATA = sample().to_bytes()
 BORDERS = sorted({b for _, offset, size in sections(DATA) for b in (offset, offset + size)} | {0, HEADER.size})
@@ -43,7 +44,7 @@ def load(data: bytes) -> Binary | None:
 
 
 @given(st.lists(edits, min_size=1, max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_damaged_bytes_are_rejected_or_unchanged(changes):
     data = DATA
     for change in changes:
@@ -54,7 +55,7 @@ def test_damaged_bytes_are_rejected_or_unchanged(changes):
 
 @given(st.lists(edits, min_size=1, max_size=3), st.booleans())
 @example([(len(DATA) // 2, "ones", 8, 0)], True)
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 def test_damage_under_valid_checksums_is_rejected_or_is_the_one_encoding_of_its_value(changes, keep_length):
     data = DATA
     for change in changes:
@@ -69,7 +70,7 @@ def test_damage_under_valid_checksums_is_rejected_or_is_the_one_encoding_of_its_
 
 
 @given(st.binary(max_size=200), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_random_bytes_are_rejected(data, with_header):
     assert load((DATA[: HEADER.size] if with_header else b"") + data) is None
 

@@ -12,6 +12,7 @@ from isa.errors import DeadlockError, RaceError, SemaphoreError
 from isa.instructions import LoadSync, MmuSync, StoreSync, VcuSync
 from isa.machine import Machine
 from runtime.hazards import check_hazards
+from tests.thinning import examples
 
 TINY = Machine.load("tiny")
 LIMIT = 2
@@ -109,7 +110,7 @@ def verdict(program: Sequence[Instruction], touched: Sequence[Accesses]) -> str:
     return ""
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(programs())
 def test_what_the_detector_says_is_what_some_interleaving_does(case: tuple[list[Instruction], list[Accesses]]) -> None:
     said, possible = verdict(*case), outcomes(*case)

@@ -55,6 +55,7 @@ from runtime.memory import Memories
 from runtime.session import run
 from tests.isa import strategies
 from tests.runtime.machine import TINY, context
+from tests.thinning import examples
 
 N = st.integers(1, 3)
 BYTE = st.integers(0, 40)
@@ -167,7 +168,7 @@ def outcome(steps: list[Instruction], memory: dict[Memory, torch.Tensor]) -> dic
 
 
 @pytest.mark.parametrize("actions", [MOVES, MATRIX, VECTOR], ids=["moves", "matrix", "vector"])
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.data())
 def test_instructions_touch_exactly_what_their_accesses_say(actions, data):
     setup = [*data.draw(st.lists(SETUPS, max_size=12)), *data.draw(st.one_of(st.just([]), PLAIN))]
@@ -196,14 +197,14 @@ def binary(instructions: tuple[Instruction, ...]) -> Binary:
     return Binary(Machine.load("tiny"), code, bytes(64), (), (), 64, 64, 64, location, ((count, 0),), {})
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(st.one_of(SETUPS, ACTIONS), max_size=15), st.booleans())
 def test_plausible_programs_run_or_raise_our_errors(instructions, checks):
     with contextlib.suppress(QuarticError):
         run(binary(tuple(instructions)), (), checks=checks)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(strategies.programs())
 def test_arbitrary_programs_run_or_raise_our_errors(instructions):
     for checks in (True, False):

@@ -13,6 +13,7 @@ from isa.errors import QuantizationError
 from quantizer import calibrate, convert, prepare, quantize, transfer
 from quantizer.observers import AverageMinMaxObserver
 from quantizer.spec import RECIPES
+from tests.thinning import examples
 
 FINITE = st.floats(-1e4, 1e4, width=32)
 
@@ -81,7 +82,7 @@ def test_batches_weigh_the_same_at_first() -> None:
     assert (scale, zero) == (pytest.approx(3 / 255), -128)
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 @given(st.integers(2, 4))
 def test_a_batch_cut_to_the_exported_shape_counts_once(pieces: int) -> None:
     x = torch.randn(pieces, 3, 3, 3, generator=torch.Generator().manual_seed(pieces))

@@ -24,6 +24,7 @@ from isa.errors import InputError, UnsupportedError
 from quantizer import quantize, reference
 from quantizer.reference import matrix, pointwise, pooling
 from quantizer.reference.values import Codes, Lazy, Weight, as_float
+from tests.thinning import examples
 
 SMALL = ("digits", "plain", "odd", "one_pixel", "gates", "pools", "products")
 
@@ -128,7 +129,7 @@ def exact_conv(x: Lazy, w: Weight, bias: torch.Tensor | None, **how: Any) -> tor
     return torch.from_numpy(y if bias is None else y + bias.numpy().reshape(-1, 1, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -186,7 +187,7 @@ def test_matmul_scales_the_integer_product_once() -> None:
     assert torch.equal(matrix.matmul(a, b), acc * numerics.product_scale(0.3, 0.7))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     kernel=st.integers(1, 4),
     stride=st.integers(1, 3),

@@ -25,6 +25,7 @@ from isa.machine import Machine
 from runtime.bounds import Layer, array_cycles, bound, least_events
 from runtime.energy import account_energy
 from runtime.timing import simulate_time
+from tests.thinning import examples
 
 EDGE = Machine.load("edge28")
 CONV = Layer("conv", 196 * 576 * 100, 196, 576, 100, 196 * 64, 196 * 100, 57_600)
@@ -91,7 +92,7 @@ def test_layers_before_the_last_quantize_and_write_their_results():
 SIZES = st.integers(1, 80)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(height=SIZES, width=SIZES, channels=SIZES, n=SIZES, taps=st.integers(1, 3), depthwise=st.booleans())
 def test_no_program_needs_less(height, width, channels, n, taps, depthwise):
     m, k = height * width, taps * taps * (1 if depthwise else channels)

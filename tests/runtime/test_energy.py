@@ -9,6 +9,7 @@ from isa.machine import Machine
 from runtime.energy import COMPONENTS, account_energy
 from runtime.timing import simulate_time
 from tests.runtime.programs import programs
+from tests.thinning import examples
 
 TINY, EDGE = Machine.load("tiny"), Machine.load("edge28")
 MODEL = EnergyModel.of(EDGE)
@@ -44,7 +45,7 @@ def test_leakage_is_per_cycle():
     assert energy.overhead_fj["dram_background"] == {Component.DRAM_BACKGROUND: 40_000 * timeline.cycles}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(program=programs())
 def test_parts_add_up_to_the_total(program):
     for table in EnergyTable.shipped():
@@ -56,7 +57,7 @@ def test_parts_add_up_to_the_total(program):
         assert energy.total_fj.low <= energy.total_fj.nominal <= energy.total_fj.high
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(program=programs())
 def test_energy_is_what_the_events_say(program):
     model = EnergyModel.of(TINY)

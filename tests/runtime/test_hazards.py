@@ -29,6 +29,7 @@ from isa.machine import Machine
 from runtime.checks import trace
 from runtime.functional import describe
 from runtime.hazards import check_hazards, common_bytes
+from tests.thinning import examples
 
 TINY = Machine.load("tiny")
 
@@ -241,7 +242,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(ACTIONS, max_size=30), st.sampled_from([1, 3, 255]))
 def test_what_the_compiler_synchronizes_has_no_hazard(program, limit):
     machine = replace(TINY, sync=replace(TINY.sync, semaphore_max=limit))

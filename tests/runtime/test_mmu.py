@@ -11,6 +11,7 @@ from isa.errors import AccessError
 from isa.instructions import MmuCodes, MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow
 from runtime.functional import mmu
 from tests.runtime.machine import context, get, put, run
+from tests.thinning import examples
 
 ACT, WEIGHT = 0, 32768
 SIZES = st.integers(1, 6)
@@ -88,7 +89,7 @@ def results(found, case: dict) -> torch.Tensor:
     return data.as_strided((oh * ow, case["n"]), (case["n"] + case["gap"], 1))
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(convolutions(), st.integers(0, 2**31), st.integers(0, 1))
 def test_a_run_is_a_convolution(case, seed, accumulate):
     found, tile, window = context(seed), case["tile"], case["window"]
@@ -113,7 +114,7 @@ def test_pixels_of_a_pointwise_run_may_overlap():
     assert torch.equal(get(found, Memory.ACC, 0, (6, 3), torch.int32), (x @ w.t()).to(torch.int32))
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(convolutions(depthwise=True), st.integers(0, 2**31), st.integers(0, 1))
 def test_a_depthwise_run_is_a_grouped_convolution(case, seed, accumulate):
     found, tile, window = context(seed), case["tile"], case["window"]
@@ -127,7 +128,7 @@ def test_a_depthwise_run_is_a_grouped_convolution(case, seed, accumulate):
     assert torch.equal(results(found, case), want)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(convolutions(), st.integers(0, 2**31))
 def test_pieces_by_indexing_give_the_same_sums(case, seed):
     action = MmuRun(act=ACT, weight=WEIGHT, n=case["n"])

@@ -13,6 +13,7 @@ from isa.errors import AccessError
 from isa.instructions import DType, MmuCodes, MmuInput, MmuOutput, MmuRun, MmuTable, MmuWeight, MmuWindow, Mode
 from tests.runtime.machine import context, put, run
 from tests.runtime.plain import NUMPY, bytes_of, patches, pixels, row
+from tests.thinning import examples
 
 ACT, WEIGHT, ZEROS = 0, 24576, 60000
 INTEGER = [mode for mode in Mode if mode is not Mode.F32]
@@ -131,19 +132,19 @@ def check(found, case: dict) -> None:
     assert torch.equal(after.view(bits), torch.from_numpy(want).view(bits))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(products(), st.integers(0, 2**31))
 def test_integer_modes_are_sums_of_integers(case, seed):
     check(context(seed), case)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(products(depthwise=True), st.integers(0, 2**31))
 def test_integer_modes_are_sums_over_taps_of_each_channel(case, seed):
     check(context(seed), case)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(products((Mode.F32,)) | products((Mode.F32,), depthwise=True), st.integers(0, 2**31))
 def test_binary32_sums_run_over_channels_then_taps(case, seed):
     found = context(seed)

@@ -17,6 +17,7 @@ from runtime.energy import account_energy
 from runtime.profile import LEVELS, Profile, make_profile
 from runtime.timing import ENGINES, simulate_time
 from tests.runtime.programs import programs
+from tests.thinning import examples
 
 EDGE = Machine.load("edge28")
 LOCATIONS = (
@@ -98,7 +99,7 @@ def test_text_ends_with_the_total(small):
     assert "more)" in lines[2]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(program=programs(), data=st.data())
 def test_rows_add_up_exactly(program, data):
     cut = data.draw(st.integers(0, len(program)))

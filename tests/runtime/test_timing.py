@@ -31,6 +31,7 @@ from isa.state import State
 from runtime.timing import DISPATCH, ENGINES, Server, Timeline, simulate_time
 from tests.runtime.plain_timing import plain_times
 from tests.runtime.programs import programs
+from tests.thinning import examples
 
 TINY = Machine.load("tiny")
 EDGE = Machine.load("edge28")
@@ -143,7 +144,7 @@ FEW_BANKS = dataclasses.replace(TINY, sram=dataclasses.replace(TINY.sram, bytes=
 
 
 @pytest.mark.parametrize("machine", [TINY, FEW_BANKS, EDGE], ids=["tiny", "few banks", "edge28"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(program=programs())
 def test_the_walk_equals_the_plain_model(machine, program):
     timeline = simulate_time(program, machine)
@@ -172,7 +173,7 @@ def check_conservation(timeline: Timeline) -> None:
     assert all(amount >= 0 for amount in timeline.overhead.values())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(program=programs())
 def test_cycles_are_conserved_and_bounded(program):
     timeline = simulate_time(program, TINY)
@@ -191,7 +192,7 @@ def test_cycles_are_conserved_and_bounded(program):
     assert timeline.cycles <= serial + latencies * TINY.dram.latency_cycles
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(program=programs())
 def test_times_of_each_instruction_are_in_order(program):
     timeline = simulate_time(program, TINY)
@@ -204,7 +205,7 @@ def test_times_of_each_instruction_are_in_order(program):
         assert (timeline.start[mine][1:] >= timeline.release[mine][:-1]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(program=programs())
 def test_same_program_same_times(program):
     first, second = simulate_time(program, TINY), simulate_time(program, TINY)
@@ -213,7 +214,7 @@ def test_same_program_same_times(program):
     assert np.array_equal(first.critical, second.critical)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(program=programs(), order=st.permutations(range(1, 13)))
 def test_names_of_semaphores_do_not_matter(program, order):
     names = [0, *order]
@@ -221,7 +222,7 @@ def test_names_of_semaphores_do_not_matter(program, order):
     assert np.array_equal(simulate_time(program, TINY).end, simulate_time(renamed, TINY).end)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(first=programs(15), second=programs(15))
 def test_concatenation_takes_at_most_the_sum_and_at_least_each_part(first, second):
     a, b = simulate_time(first, TINY).cycles, simulate_time([*RESET, *second], TINY).cycles
@@ -230,7 +231,7 @@ def test_concatenation_takes_at_most_the_sum_and_at_least_each_part(first, secon
     assert both <= a + b + 2 * TINY.dram.latency_cycles + fetch_cycles(TINY)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(time=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 9)), max_size=30))
 def test_server_gives_every_cycle_once(time):
     server, taken = Server(), set()
@@ -252,7 +253,7 @@ FASTER = {
 
 
 @pytest.mark.parametrize("name", FASTER)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(program=programs())
 def test_a_better_machine_is_not_slower(name, program):
     # Not a theorem (an earlier request may now take the DRAM from a more urgent one); see docs/machines.md.

@@ -27,6 +27,7 @@ from isa.instructions import (
 )
 from runtime.functional.vcu import BINARY
 from tests.runtime.machine import context, get, put, run
+from tests.thinning import examples
 
 OUT = 32768
 F32_OUT = VcuStream(id=7, dtype=DType.F32, stride0=0, stride1=0, stride2=4)
@@ -207,7 +208,7 @@ def test_int32_outputs_round_to_even_and_saturate():
     assert get(found, Memory.SRAM, OUT, (n,), torch.int32).tolist() == want
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.tuples(*[st.integers(1, 4)] * 3),
     st.tuples(*[st.sampled_from([0, 1])] * 6),
@@ -245,7 +246,7 @@ def test_four_streams_and_parameters():
     assert torch.equal(get(found, Memory.SRAM, OUT, (n,), torch.float32), want)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(
     st.sampled_from([(Reduce.MAX, DType.I8), (Reduce.MAX, DType.I16), (Reduce.SUM, DType.I8)]),
     st.tuples(*[st.integers(1, 4)] * 2, *[st.integers(1, 3)] * 4, *[st.integers(0, 3)] * 2),

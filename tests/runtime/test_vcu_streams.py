@@ -36,6 +36,7 @@ from tests.isa.exact import binary32, same
 from tests.isa.test_numerics_rows import exact_moments, exact_sum
 from tests.runtime.machine import context, get, put, run
 from tests.runtime.plain import NUMPY, bytes_of, packed, patches, rows
+from tests.thinning import examples
 
 OUT, ROWS = 32768, 49152
 CODES = [DType.I4, DType.I8, DType.I16]
@@ -67,7 +68,7 @@ def f32(found, address: int, shape: tuple[int, ...]) -> np.ndarray:
     return get(found, Memory.SRAM, address, shape, torch.float32).numpy()
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(st.sampled_from(CODES), SHAPES, st.integers(0, 2), ZEROS, SCALES, st.integers(0, 2**31))
 def test_codes_of_every_width_are_dequantized(kind, shape, gap, zero, scale, seed):
     found, strides = context(seed), dense(kind, shape, gap)
@@ -121,7 +122,7 @@ def stored(codes: np.ndarray, kind: DType) -> np.ndarray:
     return packed(codes) if kind is DType.I4 else codes.astype(NUMPY[kind]).view(np.uint8)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(
     st.sampled_from(CODES),
     st.integers(1, 3),
@@ -144,7 +145,7 @@ def test_outputs_of_every_width_are_quantized(kind, n1, n2, scale, zero, gap, da
     assert np.array_equal(memory(found), want)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=15, max_size=15, unique=True).map(sorted),
     st.lists(VALUES, min_size=1, max_size=9),
@@ -185,7 +186,7 @@ def interpolated(tile: np.ndarray, axes: tuple[VcuResize, VcuResize], size: tupl
 AXES = st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(-9, 9), st.integers(1, 5))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.sampled_from([Resize.NEAREST, Resize.BILINEAR]),
     st.sampled_from([*CODES, DType.F32]),
@@ -212,7 +213,7 @@ def test_stream_a_is_interpolated(kind, dtype, rows_axis, columns_axis, shape, z
     assert same(f32(found, OUT, shape), want)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(SHAPES, st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), ZEROS, st.integers(0, 2**31))
 def test_maxima_of_16_bit_codes(shape, kernel, step, pad, zero, seed):
     """What lies outside is the lowest code, which no code is below."""
@@ -241,7 +242,7 @@ def reduced(kind: RowReduce, row: np.ndarray, fraction: int) -> list[np.float32]
     return [squares] if kind is RowReduce.SQUARES else [total, spread]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.sampled_from([k for k in RowReduce if k is not RowReduce.NONE]),
     st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9)),
