@@ -22,7 +22,7 @@ demo: $(STAMP) ## set up, then send an image through a depth model on the simula
 test: $(STAMP) ## every test, the slow ones too (what CI runs)
 	@$(BIN)/python -m pytest -n auto
 
-fast: $(STAMP) ## the tests that take under ten seconds each
+fast: $(STAMP) ## a thin part of every test
 	@$(BIN)/python -m pytest -n auto -m 'not slow'
 
 lint: $(STAMP) ## ruff: rules and formatting of imports
