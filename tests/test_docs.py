@@ -6,15 +6,19 @@ import contextlib
 import io
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from quartic.cli import main
+
 ROOT = Path(__file__).parents[1]
 RUN = (
     "docs/guide/01-first-model.md",
+    pytest.param("docs/guide/02-depth-and-transformers.md", marks=pytest.mark.slow),
     "docs/tutorials/how-a-convolution-becomes-instructions.md",
     "docs/tutorials/attention-in-one-kernel.md",
     "docs/tutorials/depth-anything-to-a-chip.md",
@@ -46,9 +50,22 @@ def run(block: Block, name: str, namespace: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
+def console(block: Block) -> str:
+    """What the commands of ``block``, each behind a ``$``, print on standard output; refusals exit with 1."""
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        for line in block.text.splitlines():
+            prompt, name, *arguments = shlex.split(line)
+            assert (prompt, name) == ("$", "quartic")
+            try:
+                main(arguments)
+            except SystemExit as stop:
+                assert stop.code in (None, 0, 1), f"{line} fails"
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks share one namespace; a ``text`` block holds exactly what the ``python`` block before it prints."""
+    """Blocks share one namespace; a ``text`` block holds exactly what the block before it prints."""
     path = ROOT / name
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -56,6 +73,8 @@ def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monke
     for block in blocks(path):
         if block.language == "python":
             printed = run(block, path.name, namespace)
+        elif block.language == "console":
+            printed = console(block)
         actual.append(printed if block.language == "text" else block.text)
     if "QUARTIC_UPDATE_GOLDEN" in os.environ:
         texts = iter(actual)

@@ -149,14 +149,15 @@ def _finding(each: Operator) -> dict[str, Any]:
 
 
 def _text(result: Mapping[str, Any]) -> Iterator[str]:
-    for each in result["checks"]:
+    for i, each in enumerate(result["checks"]):
+        if i:
+            yield ""
         asked = f" at {each['recipe']}" if "recipe" in each else ""
         yield f"{result['target']}{asked}: {_verdict(each, result['machine'])}"
         yield from _table(each)
         yield from _refusals(each["refused"])
         if "limit" in each:
             yield f"{result['machine']} refuses it: {each['limit']}"
-        yield ""
 
 
 def _verdict(each: Mapping[str, Any], machine: str) -> str:

@@ -1,4 +1,4 @@
-"""The trained depth model: its stated accuracy and time, and the chip's bits."""
+"""The trained depth model: its stated accuracy, and the chip's bits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_float_accuracy_is_the_stated_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w8a8", "w4a8", "w4a4"])
-def test_the_chip_computes_the_reference_and_its_stated_time(recipe: str) -> None:
+def test_the_chip_computes_the_bits_of_the_reference(recipe: str) -> None:
     import quartic
 
     q, exe = compiled(trained(), recipe, "edge28")
@@ -47,4 +47,3 @@ def test_the_chip_computes_the_reference_and_its_stated_time(recipe: str) -> Non
         run = quartic.simulate(exe, image)
         assert torch.equal(run.outputs[0], quartic.reference(q)(image)[0])
         assert run.outputs[0].unique().numel() > 100
-    assert run.cycles == next(row["cycles"] for row in stated()["rows"] if row["recipe"] == recipe)
