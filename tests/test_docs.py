@@ -56,10 +56,12 @@ def console(block: Block) -> str:
         for line in block.text.splitlines():
             prompt, name, *arguments = shlex.split(line)
             assert (prompt, name) == ("$", "quartic")
+            code: object = 0
             try:
                 main(arguments)
             except SystemExit as stop:
-                assert stop.code in (None, 0, 1), f"{line} fails"
+                code = stop.code
+            assert code in (None, 0, 1), f"{line} fails"
     return stream.getvalue()
 
 
