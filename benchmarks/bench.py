@@ -16,7 +16,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("digits", "mobilenet_v1", "mobilenet_v2", "resnet18", "resnet50", "inception_v3")
 Row = dict[str, Any]
-PACKED = """Packed parameters are one byte per weight and, per output channel, its binary32 scale and bias.
+PACKED = """Packed parameters are the weights' codes and, per output channel, its binary32 scale and bias.
 
 """
 WALLS = """Medians of rounds that run all of them. The first simulation reads the binary's bytes and proves the
@@ -44,9 +44,10 @@ def provenance(rows: Sequence[Row]) -> Row:
     }
 
 
-def measured(network: str, machine: str, repeat: int) -> Row:
+def measured(network: str, machine: str, repeat: int, recipe: str = "w8a8") -> Row:
     """Measure one network in a process of its own, so that memory and caches are its own."""
     command = [sys.executable, "-m", "benchmarks.measure", network, "--machine", machine, "--repeat", str(repeat)]
+    command += ["--recipe", recipe]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
@@ -57,6 +58,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def _name(row: Row) -> str:
+    """The network, and the recipe where it is not the usual one."""
+    return row["network"] if row["recipe"] == "w8a8" else f"{row['network']} {row['recipe']}"
+
+
 def chip_table(rows: Sequence[Row]) -> str:
     """What the simulated machine does, against the bounds."""
     head = ("network", "machine", "MMAC", "bits equal", "cycles", "ms", "utilization", "bound ms", "ratio", "mJ")
@@ -64,7 +70,7 @@ def chip_table(rows: Sequence[Row]) -> str:
         head,
         (
             (
-                row["network"],
+                _name(row),
                 row["machine"],
                 f"{row['macs'] / 1e6:,.1f}",
                 "yes" if row["exact"] else "**no**",
@@ -85,7 +91,7 @@ def energy_table(rows: Sequence[Row]) -> str:
     parts = [name for name in rows[0]["joules"]]
     return markdown(
         ("network", *parts),
-        ((row["network"], *(f"{row['joules'][part] * 1e3:.4f}" for part in parts)) for row in rows),
+        ((_name(row), *(f"{row['joules'][part] * 1e3:.4f}" for part in parts)) for row in rows),
     )
 
 
@@ -96,7 +102,7 @@ def bounds_table(rows: Sequence[Row]) -> str:
         ("network", *(f"{kind}: ms (ratio)" for kind in kinds), "energy: mJ (ratio)"),
         (
             (
-                row["network"],
+                _name(row),
                 *(f"{row['bounds'][kind] * 1e3:.3f} ({row['seconds'] / row['bounds'][kind]:.2f})" for kind in kinds),
                 f"{row['bound joules'] * 1e3:.3f} ({row['joules']['total'] / row['bound joules']:.2f})",
             )
@@ -113,7 +119,7 @@ def compile_table(rows: Sequence[Row]) -> str:
         head,
         (
             (
-                row["network"],
+                _name(row),
                 f"{row['compile seconds']:.2f}",
                 *(f"{row['stages'].get(stage, 0.0):.2f}" for stage in stages),
                 f"{row['instructions']:,}",
@@ -138,7 +144,7 @@ def wall_table(rows: Sequence[Row]) -> str:
         wall = row["walls"]
         simulate, timing = wall["simulate"], wall["timing only"]
         return (
-            row["network"],
+            _name(row),
             *(f"{wall[name] * 1e3:.1f}" for name in ("float", "qdq", "reference", "first", "simulate")),
             f"{simulate / wall['float']:.2f}",
             f"{simulate / wall['qdq']:.2f}",
@@ -154,7 +160,7 @@ def targets(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     found: list[tuple[str, float, float]] = []
     for row in rows:
         name = row["network"]
-        if row["machine"] != "edge28" or name not in ("resnet50", "mobilenet_v2"):
+        if (row["machine"], row["recipe"]) != ("edge28", "w8a8") or name not in ("resnet50", "mobilenet_v2"):
             continue
         deep = name == "resnet50"
         wall = row["walls"]
@@ -197,14 +203,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", default=QUICK, help="names in benchmarks.zoo")
     parser.add_argument("--full", action="store_true", help="more repetitions, and machine tiny too")
+    parser.add_argument("--recipes", nargs="+", default=("w8a8",), help="widths, as w4a4 or f32")
     parser.add_argument("--repeat", type=int)
     options = parser.parse_args()
     repeat = options.repeat or (9 if options.full else 3)
     rows: list[Row] = []
     for machine in ("edge28", "tiny") if options.full else ("edge28",):
         for network in options.networks:
-            print(f"measuring {network} on {machine}", file=sys.stderr)
-            rows.append(measured(network, machine, repeat))
+            for recipe in options.recipes:
+                print(f"measuring {network} at {recipe} on {machine}", file=sys.stderr)
+                rows.append(measured(network, machine, repeat, recipe))
     source = provenance(rows)
     text = report(rows, source)
     RESULTS.mkdir(exist_ok=True)

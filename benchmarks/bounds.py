@@ -7,12 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from isa.instructions import STORED_BITS, Mode
 from isa.machine import Machine
 from runtime.bounds import Bounds, Layer, bound
 
 
-def layers(model: nn.Module, x: torch.Tensor) -> list[Layer]:
-    """Convolutions and linear layers of ``model`` in the order in which they run on ``x``; one byte per element."""
+def layers(model: nn.Module, x: torch.Tensor, mode: Mode = Mode.W8A8) -> list[Layer]:
+    """Convolutions and linear layers of ``model`` in the order in which they run on ``x``, as ``mode`` stores them.
+
+    Products of two activations are left out, as everything that no module does: bounds stay below what is possible.
+    """
+    act, stored = STORED_BITS[mode.activation], STORED_BITS[mode.weight]
     found: list[Layer] = []
 
     def see(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
@@ -23,7 +28,18 @@ def layers(model: nn.Module, x: torch.Tensor) -> list[Layer]:
             m = output.numel() // n
             depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
             found.append(
-                Layer(name, m * k * n, m, k, n, inputs[0].numel(), output.numel(), weight.numel(), depthwise)
+                Layer(
+                    name,
+                    m * k * n,
+                    m,
+                    k,
+                    n,
+                    inputs[0].numel() * act // 8,
+                    output.numel() * act // 8,
+                    weight.numel() * stored // 8,
+                    depthwise,
+                    mode,
+                )
             )
 
         return hook
@@ -40,8 +56,9 @@ def layers(model: nn.Module, x: torch.Tensor) -> list[Layer]:
     return found
 
 
-def network_bounds(model: nn.Module, x: torch.Tensor, machine: Machine) -> Bounds:
-    """Bounds of ``model`` on ``x``: weights once as int8, input and output as the binary32 that the caller sees."""
+def network_bounds(model: nn.Module, x: torch.Tensor, machine: Machine, mode: Mode = Mode.W8A8) -> Bounds:
+    """Bounds of ``model`` on ``x``: weights once as stored, input and output as the binary32 that the caller sees."""
     with torch.no_grad():
         output = model(x)
-    return bound(layers(model, x), machine, 4 * x.numel(), 4 * output.numel())
+    outputs = (output,) if isinstance(output, torch.Tensor) else output
+    return bound(layers(model, x, mode), machine, 4 * x.numel(), sum(4 * each.numel() for each in outputs))

@@ -54,7 +54,7 @@ def _compile_and_run(request: dict[str, Any]) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
+def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[str, Any]:
     """Everything that the tables show of one network."""
     import torch
 
@@ -63,13 +63,14 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
     from isa.container import Binary
+    from isa.instructions import STORED_BITS, Mode
     from quartic.models import save_program
     from quartic.results import summary
 
     network = NETWORKS[name]
     model, x = network.model(SEED), network.images(1, SEED)
     quantized = time.perf_counter()
-    q = quartic.quantize(model, (x,), [(network.images(1, seed),) for seed in (1, 2)])
+    q = quartic.quantize(model, (x,), [(network.images(1, seed),) for seed in (1, 2)], recipe=recipe)
     quantized = time.perf_counter() - quantized
     executables = [quartic.compile(q, machine) for _ in range(repeat + 1)][1:]
     exe = executables[0]
@@ -94,14 +95,15 @@ def measure(name: str, machine: str, repeat: int) -> dict[str, Any]:
         memory = peak_memory(program, machine, tuple(x.shape))
     counted = work(model, tuple(x.shape))
     binary = exe.binary
-    found = network_bounds(model, x, binary.machine)
+    found = network_bounds(model, x, binary.machine, Mode[recipe.upper()])
     clock = binary.machine.clock_hz
     return {
         "network": name,
         "machine": machine,
+        "recipe": recipe,
         "params": counted.params,
         "macs": counted.macs,
-        "packed bytes": counted.packed_bytes,
+        "packed bytes": counted.packed(STORED_BITS[Mode[recipe.upper()].weight]),
         "exact": exact,
         "quantize seconds": quantized,
         "compile seconds": sum(stages.values()),
@@ -130,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("network", nargs="?")
     parser.add_argument("--machine", default="edge28")
+    parser.add_argument("--recipe", default="w8a8")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--memory", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -138,7 +141,7 @@ def main() -> None:
     if options.memory:
         print(_compile_and_run(options.memory))
     else:
-        print(json.dumps(measure(options.network, options.machine, options.repeat)))
+        print(json.dumps(measure(options.network, options.machine, options.repeat, options.recipe)))
 
 
 if __name__ == "__main__":

@@ -188,7 +188,8 @@ def table(rows: Mapping[str, Row]) -> str:
 
 INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit of every output of the simulated binary
 is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
-among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time of a machine that does other work."""
+among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time, while the machine does other
+work."""
 
 
 def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
@@ -214,10 +215,10 @@ def write(path: Path, text: str) -> None:
 def fill(path: Path, wanted: Sequence[Case], again: bool, limit: int | None, seconds: float | None) -> dict[str, Row]:
     """Measure the rows that ``path`` lacks (all of them ``again``), each written as soon as it is there."""
     rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
-    source = sources()
     for case in wanted:
         if not again and "different" in rows.get(case.key, {}):
             continue
+        source = sources()
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
         rows[case.key] = row = {**measured(case, limit, seconds), "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+Factors = tuple[float, ...]
 SPECIAL = (float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 3.4e38)
 
 
@@ -30,31 +31,40 @@ def probes(shape: tuple[int, ...], seed: int = 11) -> dict[str, torch.Tensor]:
     }
 
 
-def _scaled(name: str, factor: float, bias: bool = True) -> dict[str, float]:
-    return {f"{name}.weight": factor, **({f"{name}.bias": factor} if bias else {})}
+def _layers(factors: Factors, *names: str) -> dict[str, Factors]:
+    return {f"{name}.{part}": factors for name in names for part in ("weight", "bias")}
 
 
-PLANTS: dict[str, dict[str, float]] = {
-    "equal scores": _scaled("attn.qkv", 0.0),
-    "peaked scores": _scaled("attn.qkv", 50.0),
-    "huge variance": {**_scaled("patch_embed.proj", 1e15), "pos_embed": 1e15},
-    "tiny variance": {**_scaled("patch_embed.proj", 1e-15), "pos_embed": 1e-15, "cls_token": 1e-15},
-    "no variance": {**_scaled("patch_embed.proj", 0.0), "pos_embed": 0.0, "cls_token": 0.0},
-    "huge activations": _scaled("mlp.fc1", 1e4),
+def _stream(factor: float) -> dict[str, Factors]:
+    """Everything that adds to the residual stream."""
+    layers = _layers((factor,), "patch_embed.proj", "attn.proj", "mlp.fc2")
+    return {**layers, "pos_embed": (factor,), "cls_token": (factor,)}
+
+
+PLANTS: dict[str, dict[str, Factors]] = {
+    "equal scores": _layers((0.0, 1.0, 1.0), "attn.qkv"),
+    "peaked scores": _layers((30.0, 30.0, 1.0), "attn.qkv"),
+    "huge variance": _stream(1e15),
+    "tiny variance": _stream(1e-4),
+    "vanishing variance": _stream(1e-30),
+    "no variance": _stream(0.0),
+    "saturated GELU": _layers((1e3,), "mlp.fc1"),
 }
-"""By what it does to softmax, layer norm and GELU: parameters of the transformers of the zoo, and their factors."""
+"""By what it does to softmax, layer norm and GELU: parameters of the transformers of the zoo, and the factors of as
+many equal parts of each."""
 
 
 def plant(model: nn.Module, name: str) -> nn.Module:
     """``model`` with its parameters scaled in place as ``PLANTS[name]`` says; KeyError where it has none of them."""
-    factors = PLANTS[name]
+    wanted = PLANTS[name]
     found: set[str] = set()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            for suffix, factor in factors.items():
+            for suffix, factors in wanted.items():
                 if key == suffix or key.endswith(f".{suffix}"):
-                    parameter.mul_(factor)
+                    for part, factor in zip(parameter.chunk(len(factors)), factors, strict=True):
+                        part.mul_(factor)
                     found.add(suffix)
-    if missing := set(factors) - found:
+    if missing := set(wanted) - found:
         raise KeyError(f"{type(model).__name__} has no parameter {', '.join(sorted(missing))}")
     return model

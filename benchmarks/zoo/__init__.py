@@ -51,9 +51,9 @@ class Network:
         return torch.randn(batch, *(shape or self.shape), generator=torch.Generator().manual_seed(seed))
 
 
-def _depth_anything(size: str, version: int) -> Network:
+def _depth_anything(size: str, version: int, shape: tuple[int, ...] = (3, 518, 518)) -> Network:
     name, factory = f"depth_anything_v{version}_{size}", "benchmarks.zoo.depth_anything:depth_anything"
-    return Network(name, factory, (3, 518, 518), (3, 28, 42), (size, version), weights=True)
+    return Network(name, factory, shape, (3, 28, 42), (size, version), weights=True)
 
 
 def _metric3d(size: str) -> Network:
@@ -79,6 +79,11 @@ def _rows() -> tuple[Network, ...]:
         Network("vit_s", f"{zoo}.vit:vit_s", image, (3, 48, 48), sized=True),
         *(_depth_anything(size, version) for size in "sl" for version in (1, 2)),
         *map(_metric3d, "sl"),
+        Network("resnet_v2_nano", f"{zoo}.resnet_v2:resnet_v2_nano", (3, 64, 64), (3, 64, 64)),
+        Network("nasnet_nano", f"{zoo}.nasnet:nasnet_nano", (3, 64, 64), (3, 64, 64)),
+        Network("vit_nano", f"{zoo}.vit:vit_nano", (3, 48, 48), (3, 48, 48), sized=True),
+        _depth_anything("nano", 2, (3, 42, 56)),
+        Network("metric3d_nano", f"{zoo}.metric3d:metric3d_small", (3, 42, 56), (3, 42, 56), weights=True),
         Network("plain", f"{zoo}.toys:Plain", (3, 12, 12), (3, 12, 12)),
         Network("odd", f"{zoo}.toys:Odd", (5, 13, 11), (5, 13, 11)),
         Network("one_pixel", f"{zoo}.toys:OnePixel", (11, 1, 1), (11, 1, 1)),

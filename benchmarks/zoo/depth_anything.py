@@ -14,10 +14,15 @@ from torch.nn import functional
 
 from benchmarks.zoo.vit import WIDTHS, Dino
 
-FEATURES = {"s": 64, "b": 128, "l": 256}
-CHANNELS = {"s": (48, 96, 192, 384), "b": (96, 192, 384, 768), "l": (256, 512, 1024, 1024)}
+FEATURES = {"nano": 16, "s": 64, "b": 128, "l": 256}
+CHANNELS = {
+    "nano": (12, 16, 24, 32),
+    "s": (48, 96, 192, 384),
+    "b": (96, 192, 384, 768),
+    "l": (256, 512, 1024, 1024),
+}
 LAYERS = {
-    2: {"s": (2, 5, 8, 11), "b": (2, 5, 8, 11), "l": (4, 11, 17, 23)},
+    2: {"nano": (0, 1, 2, 3), "s": (2, 5, 8, 11), "b": (2, 5, 8, 11), "l": (4, 11, 17, 23)},
     1: {"s": (8, 9, 10, 11), "b": (8, 9, 10, 11), "l": (20, 21, 22, 23)},
 }
 """Encoder blocks that the head reads, by version: V1 takes the last four."""

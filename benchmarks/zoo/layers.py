@@ -51,8 +51,13 @@ class Work:
 
     params: int
     macs: int
-    packed_bytes: int
-    """Weights as int8, and a binary32 scale and bias per output channel."""
+    weights: int
+    """Of convolutions and linear layers; their ``channels`` are all output channels."""
+    channels: int
+
+    def packed(self, bits: int) -> int:
+        """Bytes of the weights as codes of ``bits`` bits, and of a binary32 scale and bias per output channel."""
+        return self.weights * bits // 8 + 8 * self.channels
 
 
 def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: int = 2) -> nn.Module:
@@ -88,12 +93,11 @@ def randomise(model: nn.Module, shape: tuple[int, ...], seed: int = 0, batches: 
 def work(model: nn.Module, shape: tuple[int, ...]) -> Work:
     """Count what a forward pass of an input of ``shape`` takes, on the meta device: no data is touched."""
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    packed = 0
-    for layer in layers:
-        transposed = isinstance(layer, nn.ConvTranspose2d)
-        packed += layer.weight.numel() + 8 * layer.weight.shape[1 if transposed else 0]
+    weights = sum(layer.weight.numel() for layer in layers)
+    channels = sum(layer.weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0] for layer in layers)
     tensors = [*model.named_parameters(), *model.named_buffers()]
     meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(model, meta, (torch.empty(shape, device="meta"),))
-    return Work(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2, packed)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Work(params, counter.get_total_flops() // 2, weights, channels)

@@ -20,7 +20,7 @@ class PreActivation(nn.Module):
         super().__init__()
         self.stride = stride
         self.norm = norm(inputs)
-        self.shortcut = nn.Conv2d(inputs, 4 * width, 1) if inputs != 4 * width else None
+        self.shortcut = nn.Conv2d(inputs, 4 * width, 1, stride) if inputs != 4 * width else None
         self.body = nn.Sequential(
             ConvNorm(inputs, width), ConvNorm(width, width, 3, stride), nn.Conv2d(width, 4 * width, 1)
         )
@@ -65,3 +65,8 @@ def resnet50_v2() -> ResNetV2:
 def resnet152_v2() -> ResNetV2:
     """ResNet-152 v2."""
     return ResNetV2((3, 8, 36, 3))
+
+
+def resnet_v2_nano() -> ResNetV2:
+    """Two blocks in the first stage and one in the others, for tests."""
+    return ResNetV2((2, 1, 1, 1), classes=10)

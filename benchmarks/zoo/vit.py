@@ -6,7 +6,7 @@ Parameters carry DINOv2's published names, so that its checkpoints load.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -22,7 +22,14 @@ class Width:
     heads: int
 
 
-WIDTHS = {"t": Width(192, 12, 3), "s": Width(384, 12, 6), "b": Width(768, 12, 12), "l": Width(1024, 24, 16)}
+WIDTHS = {
+    "nano": Width(48, 4, 3),
+    "t": Width(192, 12, 3),
+    "s": Width(384, 12, 6),
+    "b": Width(768, 12, 12),
+    "l": Width(1024, 24, 16),
+}
+"""By size; "nano" is nobody's, for tests."""
 
 
 class Attention(nn.Module):
@@ -167,3 +174,8 @@ def vit_s(size: int = 224) -> ViT:
 def deit_t(size: int = 224) -> ViT:
     """DeiT-T/16."""
     return ViT(WIDTHS["t"], size)
+
+
+def vit_nano(size: int = 48) -> ViT:
+    """Two narrow blocks, for tests."""
+    return ViT(replace(WIDTHS["nano"], depth=2), size, classes=10)

@@ -51,8 +51,11 @@ def quantize(
     """
     xp = namespace(y)
     if is_torch(y):
-        t = xp.mul(y, inverse, out=scratch).round_().add_(float(zero)).clamp_(lo, hi)
-        return t.nan_to_num_(nan=float(zero)).to(getattr(xp, dtype))
+        # Clamped before the zero point is added, which is the same and keeps every step exact but the first.
+        t = xp.mul(y, inverse, out=scratch).round_().clamp_(lo - zero, hi - zero)
+        if bool(t.sum().isnan()):  # what is clamped has a finite sum
+            t.nan_to_num_(nan=0.0)
+        return (t.add_(float(zero)) if zero else t).to(getattr(xp, dtype))
     with np.errstate(over="ignore", invalid="ignore"):
         t = np.multiply(y, np.float32(inverse), out=scratch)
     if t.ndim == 0:

@@ -12,7 +12,7 @@ from functools import wraps
 
 import numpy as np
 
-from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, namespace
+from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, is_torch, namespace
 
 INF = float("inf")
 SIGN = -(2**31)
@@ -39,22 +39,50 @@ ERFC_POLY = (0.0002172896492993459, -1.6293535232543945, -0.9141829609870911, -0
              -1.062485466718499e-06)  # fmt: skip
 
 
-def _quiet(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Overflow and NaN are defined results here, not events to warn of."""
+BLOCK = 1 << 17
+"""Elements computed at a time, so that what lies between the steps stays in the caches."""
+
+
+def _elementwise(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Block by block, of torch tensors on the CPU by numpy, whose calls cost less and whose bits are the same.
+
+    Overflow and NaN are defined results here, not events to warn of.
+    """
 
     @wraps(function)
     def wrapper(x: Array) -> Array:
         with np.errstate(all="ignore"):
-            return function(x)
+            if is_torch(x) and x.device.type == "cpu":
+                return namespace(x).from_numpy(np.asarray(_blocks(function, x.detach().numpy())))
+            return _blocks(function, x) if isinstance(x, np.ndarray) else function(x)
 
     return wrapper
 
 
+def _blocks(function: Callable[[Array], Array], x: Array) -> Array:
+    if x.size <= BLOCK:
+        return function(x)
+    flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
+    for start in range(0, x.size, BLOCK):
+        out[start : start + BLOCK] = function(flat[start : start + BLOCK])
+    return out.reshape(x.shape)
+
+
+def extent(x: Array) -> tuple[float, float]:
+    """Least and largest element, both NaN where one is NaN; (0, 0) of an empty array."""
+    if 0 in x.shape:
+        return 0.0, 0.0
+    low, high = namespace(x).aminmax(x) if is_torch(x) else (x.min(), x.max())
+    return float(low), float(high)
+
+
 def _poly(x: Array, coefficients: tuple[float, ...]) -> Array:
     """Horner: len - 1 multiplies and as many adds."""
-    y = x * coefficients[-1] + coefficients[-2]
+    y = x * coefficients[-1]
+    y += coefficients[-2]
     for c in coefficients[-3::-1]:
-        y = y * x + c
+        y *= x
+        y += c
     return y
 
 
@@ -72,6 +100,8 @@ def _scale(x: Array, n: Array) -> Array:
 def _finite(x: Array, lo: float, hi: float) -> Array:
     """x within [lo, hi], NaN replaced by lo: a value whose conversion to int32 is defined."""
     xp = namespace(x)
+    if _is_number(x):
+        return xp.clip(x, lo, hi)
     return xp.where(x > lo, xp.where(x < hi, x, hi), lo)
 
 
@@ -105,10 +135,20 @@ def _newton_reciprocal(m: Array) -> Array:
     return r
 
 
-@_quiet
+@_elementwise
 def exp2(x: Array) -> Array:
     """2**x."""
     xp = namespace(x)
+    low, high = extent(x)
+    if low >= -125 and high <= 126:  # no NaN, and 2**n scales by its bits alone: [0.7, 1.42) stays normal
+        n = xp.round(x)
+        f = x - n
+        y = _poly(f, EXP2_POLY)
+        y *= f
+        y += 1.0
+        bits = bits_of(y)
+        bits += cast(n, "int32") << 23
+        return y
     t = _finite(x, -151.0, 129.0)
     n = xp.round(t)
     f = t - n  # exact
@@ -116,7 +156,7 @@ def exp2(x: Array) -> Array:
     return xp.where(x != x, NAN, y)
 
 
-@_quiet
+@_elementwise
 def exp(x: Array) -> Array:
     """e**x: r = x - n*ln2 in two exact parts, then 1 + (r + r*r*q)."""
     xp = namespace(x)
@@ -127,13 +167,13 @@ def exp(x: Array) -> Array:
     return xp.where(x != x, NAN, y)
 
 
-@_quiet
+@_elementwise
 def log(x: Array) -> Array:
     """Natural logarithm, log2(x) * fp32(ln 2); 0 gives -inf, negative values NaN."""
     return log2(x) * fp32(0.6931471805599453)
 
 
-@_quiet
+@_elementwise
 def log2(x: Array) -> Array:
     """Base-2 logarithm; 0 gives -inf, negative values NaN."""
     xp = namespace(x)
@@ -145,7 +185,7 @@ def log2(x: Array) -> Array:
     return xp.where(x >= 0, y, NAN)
 
 
-@_quiet
+@_elementwise
 def reciprocal(x: Array) -> Array:
     """1/x, of zeros an infinity of the same sign."""
     xp = namespace(x)
@@ -155,7 +195,7 @@ def reciprocal(x: Array) -> Array:
     return xp.where(x != x, NAN, _copysign(y, x))
 
 
-@_quiet
+@_elementwise
 def rsqrt(x: Array) -> Array:
     """1/sqrt(x); both zeros give +inf, negative values NaN."""
     xp = namespace(x)
@@ -172,7 +212,7 @@ def rsqrt(x: Array) -> Array:
     return xp.where(x >= 0, y, NAN)
 
 
-@_quiet
+@_elementwise
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e**-x)."""
     xp = namespace(x)
@@ -181,7 +221,7 @@ def sigmoid(x: Array) -> Array:
     return xp.where(x != x, NAN, xp.where(x < 0, z * r, r))
 
 
-@_quiet
+@_elementwise
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent: odd polynomial below 0.625, else 1 - 2z/(1+z) with z = e**-2|x|."""
     xp = namespace(x)
@@ -194,17 +234,29 @@ def tanh(x: Array) -> Array:
     return xp.where(x != x, NAN, _copysign(xp.where(b < 0.625, small, big), x))
 
 
-@_quiet
+@_elementwise
 def erf(x: Array) -> Array:
     """Error function: odd polynomial below 1, else 1 - 2**p(|x|)."""
     xp = namespace(x)
     a = _finite(abs(x), 0.0, 4.0)
-    small = a + a * _poly(a * a, ERF_POLY)
+    small = _poly(a * a, ERF_POLY)
+    small *= a
+    small += a
     t = _poly(a, ERFC_POLY)
     n = xp.round(t)
-    f = t - n
-    big = 1.0 - (_poly(f, EXP2_POLY) * f + 1.0) * _power(cast(n, "int32"))
-    return xp.where(x != x, NAN, _copysign(xp.where(a < 1.0, small, big), x))
+    t -= n  # exact
+    big = _poly(t, EXP2_POLY)
+    big *= t
+    big += 1.0
+    big *= _power(cast(n, "int32"))
+    y = _copysign(xp.where(a < 1.0, small, 1.0 - big), x)
+    return y if _is_number(x) else xp.where(x != x, NAN, y)
+
+
+def _is_number(x: Array) -> bool:
+    """Whether no element is NaN; infinities of both signs may give False as well."""
+    total = float(x.sum())
+    return total == total
 
 
 STEPS: dict[str, int] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isa.numerics.functions import LOG2_E, exp2, reciprocal, rsqrt
+from isa.numerics.functions import LOG2_E, exp2, extent, reciprocal, rsqrt
 from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, is_torch, namespace
 
 SOFTMAX_FRACTION = 30
@@ -38,6 +38,8 @@ def row_max(x: Array) -> Array:
     top = x.amax(-1) if is_torch(x) else x.max(-1)
     if not is_torch(x) and np.isnan(x).any():
         top = np.where(np.isnan(x).any(-1), np.float32(NAN), top)
+    if not bool((top == 0).any()):
+        return _binary32(top)
     positive = ((x == 0) & ~xp.signbit(x)).any(-1)
     return _binary32(xp.where(top == 0, xp.where(positive, 0.0, -0.0), top))
 
@@ -54,8 +56,7 @@ def row_argmax(x: Array) -> Array:
 
 def row_sum(x: Array, fraction: int = 0) -> Array:
     """fp32(sum rne(x * 2**fraction)) * 2**-fraction of every row; NaN unless every |x * 2**fraction| < 2**46."""
-    v, bad = _integers(x, fraction, SUM_LIMIT)
-    largest = float(abs(v).max()) if 0 not in v.shape else 0.0
+    v, bad, largest = _integers(x, fraction, SUM_LIMIT)
     exact = largest * x.shape[-1] < FLOAT64_EXACT  # every partial sum is a binary64: the fast way
     total = v.sum(-1, dtype=namespace(x).float64) if exact else cast(v, "int64").sum(-1)
     return _finish(total, bad, -fraction)
@@ -63,13 +64,13 @@ def row_sum(x: Array, fraction: int = 0) -> Array:
 
 def row_squares(x: Array, fraction: int = 0) -> Array:
     """fp32(sum v*v) * 2**(-2*fraction), v = rne(x * 2**fraction); NaN unless every |v| <= 2**18."""
-    v, bad = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
+    v, bad, _ = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
     return _finish(_sum_of_squares(v), bad, -2 * fraction)
 
 
 def row_moments(x: Array, fraction: int = 0) -> tuple[Array, Array]:
     """``row_sum`` and fp32(n * sum v*v - (sum v)**2) * 2**(-2*fraction), exact before their one rounding."""
-    v, bad = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
+    v, bad, _ = _integers(x, fraction, MOMENT_LIMIT, inclusive=True)
     total = cast(v.sum(-1, dtype=namespace(x).float64), "int64")
     spread = x.shape[-1] * _sum_of_squares(v) - total * total
     return _finish(total, bad, -fraction), _finish(spread, bad, -2 * fraction)
@@ -81,16 +82,18 @@ def _sum_of_squares(v: Array) -> Array:
     return cast((wide * wide).sum(-1), "int64")
 
 
-def _integers(x: Array, fraction: int, limit: float, inclusive: bool = False) -> tuple[Array, Array]:
-    """rne(x * 2**fraction) as binary32 integers, and which rows hold one beyond ``limit``, NaN or an infinity."""
+def _integers(x: Array, fraction: int, limit: float, inclusive: bool = False) -> tuple[Array, Array, float]:
+    """rne(x * 2**fraction) as binary32 integers, which rows hold one beyond ``limit``, NaN or an infinity, and the largest
+    magnitude of the others; those rows are 0 where they are beyond."""
     xp = namespace(x)
     with np.errstate(all="ignore"):
         v = xp.round(x * fp32(2.0**fraction)) if fraction else xp.round(x)
+        low, high = extent(v)
+        largest = max(-low, high)
+        if largest < limit or (inclusive and largest == limit):
+            return v, xp.zeros(x.shape[:-1], dtype=xp.bool), largest
         inside = abs(v) <= limit if inclusive else abs(v) < limit
-        bad = ~inside.all(-1)
-        if bool(bad.any()):
-            v = xp.where(inside, v, 0.0)
-    return _binary32(v), bad
+        return _binary32(xp.where(inside, v, 0.0)), ~inside.all(-1), limit
 
 
 def _finish(total: Array, bad: Array, exponent: int) -> Array:

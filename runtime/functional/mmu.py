@@ -22,6 +22,8 @@ BUFFER_BYTES = 1 << 26
 """Largest scratch buffer; what needs more goes through :func:`_gather` in pieces."""
 INDEX_BYTES = 16
 """Bytes of indices per code that a piece may need."""
+EXACT_SUM = 1 << 24
+"""Every integer up to this one is a binary32."""
 EXACT_TAPS = 256
 """|x - zx| * |w - zw| <= 255^2, so sums of this many products are exact in binary32."""
 
@@ -64,6 +66,9 @@ def _matrix(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]
     """sum (a - za) (w - zw) = sum a w - zw sum a - za (sum w - K zw): small products correct a large one."""
     setup = tile, _, _ = context.state.mmu_input, context.state.mmu_window, context.state.mmu_output
     zero_a, zero_w = _zero_a(context, inst), context.state.mmu_codes.weight_zero
+    if not takes_int_mm(TORCH):
+        yield from _centred(context, inst, acc)
+        return
     weights, steps = _weights(context, inst)
     yield from steps
     pixels, columns = acc.shape[0], weights.shape[1]
@@ -93,6 +98,95 @@ def _matrix(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]
             return
         yield partial(product.sub_, sums, alpha=zero_a)
     yield partial(acc.add_ if inst.accumulate else acc.copy_, product)
+
+
+def _centred(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]:
+    """sum (a - za) (w - zw) in binary32, in chunks short enough that every partial sum is an exact integer."""
+    setup = context.state.mmu_input, context.state.mmu_window, context.state.mmu_output
+    zero_a, zero_w = _zero_a(context, inst), context.state.mmu_codes.weight_zero
+    weights, steps = _centred_weights(context, inst, zero_w)
+    yield from steps
+    pixels, columns = acc.shape[0], weights.shape[1]
+    terms = EXACT_SUM // (_span(inst.mode.activation, zero_a) * _span(inst.mode.weight, zero_w))
+    product = context.scratch("product", (pixels, inst.n), torch.float32)
+    whole = acc if not inst.accumulate else context.scratch("integers", (pixels, inst.n), torch.int32)
+    grid, steps = _tile(context, inst, setup)
+    if grid is None or pixels * columns > BUFFER_BYTES // 4:
+        inside, steps = _inside(context, inst, setup[0], *_reached(setup))
+        yield from steps
+        yield partial(_centred_pieces, inside, setup, zero_a, weights, terms, product, whole)
+    else:
+        yield from steps
+        a, steps = _centred_columns(context, grid, setup, zero_a)
+        yield from steps
+        yield from _chunked(a, weights, terms, product, whole)
+    if inst.accumulate:
+        yield partial(acc.add_, whole)
+
+
+def _span(kind: DType, zero: int) -> int:
+    """Largest |code - zero|."""
+    high = 1 << (STORED_BITS[kind] - 1)
+    return max(high + zero, high - 1 - zero)
+
+
+def _chunked(
+    a: torch.Tensor, weights: torch.Tensor, terms: int, product: torch.Tensor, out: torch.Tensor
+) -> Iterator[Step]:
+    """out = a @ weights^T, ``terms`` of the sum at a time."""
+    for start in range(0, a.shape[1], terms):
+        chunk = slice(start, start + terms)
+        yield partial(torch.mm, a[:, chunk], weights[:, chunk].t(), out=product)
+        if start == 0:
+            yield partial(out.copy_, product)
+        else:
+            yield lambda: out.add_(product.to(torch.int32))
+
+
+def _centred_pieces(
+    inside: torch.Tensor,
+    setup: Setup,
+    zero: int,
+    weights: torch.Tensor,
+    terms: int,
+    product: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """:func:`_chunked` of a window whose im2col is too large, some pixels at a time."""
+    step = max(1, BUFFER_BYTES // (INDEX_BYTES * weights.shape[1]))
+    for start in range(0, len(out), step):
+        part = slice(start, min(start + step, len(out)))
+        a = _gather(inside, setup, zero, part.start, part.stop).float().sub_(zero)
+        for run in _chunked(a, weights, terms, product[part], out[part]):
+            run()
+
+
+def _centred_weights(context: Context, inst: MmuRun, zero: int) -> tuple[torch.Tensor, list[Step]]:
+    """w - zero as binary32 [n, K], converted once per load."""
+    codes, steps = _weights(context, inst)
+    start, stop = _weight_bytes(context, inst)
+    key = ("centred", start, stop, tuple(codes.shape), context.state.mmu_weight, inst.mode, zero)
+    found, held = context.memory.derived(key, start, stop, tuple(codes.shape), torch.float32)
+    return found, [] if held else [*steps, *_less(codes, zero, found)]
+
+
+def _centred_columns(
+    context: Context, grid: torch.Tensor, setup: Setup, zero: int
+) -> tuple[torch.Tensor, list[Step]]:
+    """im2col of a - zero, binary32 [pixels, K]: converted before windows multiply it."""
+    _, window, _ = setup
+    if window.kernel_h == 1 == window.kernel_w:
+        codes, steps = _columns(context, grid, setup)
+        found = context.scratch("centred columns", tuple(codes.shape), torch.float32)
+        return found, [*steps, *_less(codes, zero, found)]
+    whole = context.scratch("centred grid", tuple(grid.shape), torch.float32)
+    found, steps = _columns(context, whole, setup)
+    return found, [*_less(grid, zero, whole), *steps]
+
+
+def _less(codes: torch.Tensor, zero: int, out: torch.Tensor) -> list[Step]:
+    """out = codes - zero, exact."""
+    return [partial(out.copy_, codes), *([partial(out.sub_, zero)] if zero else [])]
 
 
 def _general(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]:
@@ -139,8 +233,8 @@ def _sequential(a: torch.Tensor, w: torch.Tensor, setup: Setup, acc: torch.Tenso
 
 def _product(a: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> Step:
     """out[m, n] = sum_k a[m, k] * w[n, k]."""
-    # matmul_i8 takes the same product where it is exact, but checks and allocates on every call.
-    if a.shape[1] > 1 and takes_int_mm(TORCH):
+    # matmul_i8 takes the same product, but checks and allocates on every call.
+    if a.shape[1] > 1:
         return partial(TORCH._int_mm, a, w.t(), out=out)
     return lambda: out.copy_(matmul_i8(a, w))
 

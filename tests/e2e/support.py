@@ -10,15 +10,18 @@ from torch import nn
 from torch.fx import GraphModule
 
 import quartic
+from benchmarks.probes import probes as named_probes
 from benchmarks.zoo import NETWORKS
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-def quantized(model: nn.Module, shape: tuple[int, ...], seed: int = 0, recipe: str = "w8a8") -> GraphModule:
-    """``model`` quantized for inputs of ``shape`` (batch included), calibrated on two random batches."""
+def quantized(
+    model: nn.Module, shape: tuple[int, ...], seed: int = 0, recipe: str = "w8a8", scale: float = 1.0
+) -> GraphModule:
+    """``model`` quantized for inputs of ``shape`` (batch included), calibrated on two random batches of ``scale``."""
     generator = torch.Generator().manual_seed(seed)
-    batches = [(torch.randn(shape, generator=generator),) for _ in range(2)]
+    batches = [(torch.randn(shape, generator=generator) * scale,) for _ in range(2)]
     return quartic.quantize(model, batches[0], batches, recipe=recipe)
 
 
@@ -33,23 +36,9 @@ def network(
 
 
 def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
-    """Random inputs of ``shape``, then, with ``extreme``, saturating ones, zeros, ties, and what is no number."""
-    generator = torch.Generator().manual_seed(11)
-    normal = torch.randn(shape, generator=generator)
-    if not extreme:
-        return [normal]
-    special = normal.clone().flatten()
-    odd = torch.tensor([float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 3.4e38])
-    special[: len(odd)] = odd[: len(special)]
-    return [
-        normal,
-        torch.rand(shape, generator=generator) * 2 - 1,
-        torch.full(shape, 1e6),
-        torch.full(shape, -1e6),
-        torch.zeros(shape),
-        torch.where(normal > 0, 1e3, -1e3),
-        special.reshape(shape),
-    ]
+    """A random input of ``shape``, and with ``extreme`` all the others of ``benchmarks.probes``."""
+    found = list(named_probes(shape).values())
+    return found if extreme else found[:1]
 
 
 def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> None:

@@ -1,0 +1,43 @@
+"""What the tables state of a network: bytes and bounds by width, and a row of measurements."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.bench import chip_table, report, targets
+from benchmarks.bounds import layers, network_bounds
+from benchmarks.measure import measure
+from benchmarks.zoo import NETWORKS
+from benchmarks.zoo.layers import work
+from isa.instructions import Mode
+from isa.machine import Machine
+
+
+def test_bounds_count_what_the_mode_stores() -> None:
+    model, x = NETWORKS["plain"].model(), NETWORKS["plain"].images()
+    wide, narrow = (layers(model, x, mode) for mode in (Mode.W8A8, Mode.W4A4))
+    assert [2 * layer.weight_bytes for layer in narrow] == [layer.weight_bytes for layer in wide]
+    assert [2 * layer.out_bytes for layer in narrow] == [layer.out_bytes for layer in wide]
+    machine = Machine.load("edge28")
+    slow, fast = (network_bounds(model, x, machine, mode) for mode in (Mode.W16A16, Mode.W4A4))
+    assert slow.macs == fast.macs == work(model, tuple(x.shape)).macs
+    assert slow.mac_cycles > 4 * fast.mac_cycles
+    assert slow.dram_bytes > fast.dram_bytes
+
+
+def test_packed_bytes_are_codes_scales_and_biases() -> None:
+    counted = work(torch.nn.Linear(6, 5), (1, 6))
+    assert (counted.packed(8), counted.packed(4)) == (30 + 40, 15 + 40)
+
+
+@pytest.mark.parametrize("recipe", ["w4a4", "w16a16"])
+def test_a_network_is_measured_at_any_width(recipe: str) -> None:
+    row = measure("products", "edge28", 1, recipe)
+    assert row["exact"]
+    assert row["cycles"] > 0
+    assert row["seconds"] >= row["bound seconds"]
+    line = chip_table([row]).splitlines()[-1]
+    assert line.startswith(f"| products {recipe} | edge28 | 0.0 | yes |")
+    assert not targets([row])
+    assert f"| products {recipe} |" in report([row], {})
