@@ -24,6 +24,7 @@ from quantizer import pools
 from quantizer.rewrite import rewrite
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, Recipe, kind_of, recipe
 
+aten = torch.ops.aten
 ANNOTATION = "quantization_annotation"
 
 
@@ -58,6 +59,8 @@ class _Annotator:
     chain_operands: dict[Node, int] = field(default_factory=dict)
     moved: dict[Node, QuantizationSpecBase] = field(default_factory=dict)
     """How the results of moves are quantized."""
+    plain: set[Node] = field(default_factory=set)
+    """Elementwise ops whose kernel so far has no product, pool or row operation."""
     roots: dict[Node, tuple[Node, Node]] = field(default_factory=dict)
     """The edge at the head of a chain of moves, whose scale the whole chain shares."""
 
@@ -68,6 +71,8 @@ class _Annotator:
                 self._inputs(node, {x: self.recipe.activation, w: self._weight(node)})
             case Kind.PRODUCT:
                 self._inputs(node, dict.fromkeys(_float_operands(node), self.recipe.activation))
+            case Kind.POOL if self._sums_chain(node):
+                self._inputs(node, {})
             case Kind.POOL:
                 self._inputs(node, {x: self._read(x, self.recipe.elementwise) for x in _float_operands(node)})
             case Kind.NORM:
@@ -113,8 +118,15 @@ class _Annotator:
         others = [x for x in operands if x is not swallowed]
         taken = self.chain_operands.get(swallowed, 0) if swallowed else -1
         self.chain_operands[node] = taken + len(others)
+        if not _is_softmax(node) and (swallowed is None or swallowed in self.plain):
+            self.plain.add(node)
         spec = self.recipe.wide if _is_softmax(node) else self.recipe.elementwise
         self._inputs(node, {x: self._read(x, spec) for x in others if x.op != "get_attr"})
+
+    def _sums_chain(self, node: Node) -> bool:
+        """Whether a reduction of rows ends the kernel of the elementwise ops that make them: no codes between them."""
+        x = _float_operands(node)[0]
+        return x in self.plain and len(x.users) == 1 and _reduces_rows(node)
 
     def _swallowed(self, node: Node, operands: list[Node]) -> Node | None:
         fits = [
@@ -162,6 +174,17 @@ def _readers(node: Node) -> Iterator[Kind]:
             yield from _readers(user)
         if kind not in (Kind.MOVE, Kind.SPLIT, None):
             yield kind
+
+
+def _reduces_rows(node: Node) -> bool:
+    """Whether a node reduces the one axis that lies innermost in memory: the last, of images the channels."""
+    if node.target not in (aten.sum.dim_IntList, aten.amax.default, aten.amin.default):
+        return False
+    shape, dims = _shape(node.all_input_nodes[0]), node.args[1] if len(node.args) > 1 else None
+    if shape is None or not isinstance(dims, (list, tuple)) or len(dims) != 1:
+        return False
+    axis = dims[0] % len(shape)
+    return axis == 1 if len(shape) == 4 else axis == len(shape) - 1
 
 
 def _is_softmax(node: Node) -> bool:

@@ -248,6 +248,12 @@ class UpdateBlock(nn.Module):
         self.flow_head = FlowHead(hidden)
         self.mask = nn.Sequential(conv3(hidden, hidden), nn.ReLU(), nn.Conv2d(hidden, 9 * FACTOR**2, 1))
 
+    def logits(self, fine: torch.Tensor) -> torch.Tensor:
+        """[B, hidden, H, W] to [B, 16 * 9, H, W]; published weights have new pixels innermost, here taps are."""
+        inner, relu, last = self.mask
+        weight, bias = (v.unflatten(0, (9, -1)).transpose(0, 1).flatten(0, 1) for v in (last.weight, last.bias))
+        return 0.25 * functional.conv2d(relu(inner(fine)), weight, bias)
+
     def forward(
         self, states: Sequence[torch.Tensor], gates: Sequence[Sequence[torch.Tensor]], flow: torch.Tensor
     ) -> list[torch.Tensor]:
@@ -279,13 +285,14 @@ def unit_normals(x: torch.Tensor) -> torch.Tensor:
 def enlarge(flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """[B, D, H, W] to [B, D, 4H, 4W]: each new pixel a convex combination of the nine old ones around it.
 
-    ``mask`` [B, 9 * 16, H, W] holds their logits.
+    ``mask`` [B, 16 * 9, H, W] holds their logits. Taps are innermost throughout, as the machine adds them up.
     """
     b, d, h, w = flow.shape
-    weights = torch.softmax(mask.view(b, 1, 9, FACTOR, FACTOR, h, w), 2)
-    taps = functional.unfold(flow, 3, padding=1).view(b, d, 9, 1, 1, h, w)
-    found = torch.sum(weights * taps, 2)
-    return found.permute(0, 1, 4, 2, 5, 3).reshape(b, d, FACTOR * h, FACTOR * w)
+    new = FACTOR**2
+    weights = torch.softmax(mask.permute(0, 2, 3, 1).reshape(b, 1, h * w, new, 9), -1)
+    taps = functional.unfold(flow, 3, padding=1).view(b, d, 9, h * w).transpose(2, 3).unsqueeze(3)
+    found = torch.sum(weights * taps, -1).view(b, d, h, w, FACTOR, FACTOR)
+    return found.permute(0, 1, 2, 4, 3, 5).reshape(b, d, FACTOR * h, FACTOR * w)
 
 
 class RaftDpt(nn.Module):
@@ -336,5 +343,5 @@ class RaftDpt(nn.Module):
         for _ in range(self.iterations):
             states = self.update_block(states, gates, flow)
             flow = flow + self.update_block.flow_head(states[0])
-        flow = enlarge(flow, 0.25 * self.update_block.mask(states[0]))
+        flow = enlarge(flow, self.update_block.logits(states[0]))
         return bounded(flow[:, :1] * UNIT + FARTHEST), flow[:, 1:2], unit_normals(flow[:, 2:])

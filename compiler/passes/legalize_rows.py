@@ -51,8 +51,10 @@ def _legalize(op: Operation) -> None:
     order = [*(i for i in range(len(shape)) if i != axis), axis]
     inner = _permuted(op, value, order)
     rows = [shape[i] for i in order[:-1]]
-    flat = (prod(rows[:-1]), rows[-1], shape[axis]) if len(rows) > 1 else (*rows, shape[axis])
-    inner = _reshaped(op, inner, flat if rows else (1, shape[axis]))
+    # Rows of a product keep its batches, so that they join its kernel; others may be cut anywhere.
+    lead = rows[:-1] if len(rows) > 1 and _of_product(value) else ()
+    flat = (prod(lead), rows[-1], shape[axis]) if lead else (prod(rows), shape[axis])
+    inner = _reshaped(op, inner, flat)
     made = _again(op, inner)
     _insert(op, made)
     result = shape_of(op.results[0])
@@ -64,6 +66,14 @@ def _legalize(op: Operation) -> None:
     op.results[0].replace_all_uses_with(back)
     op.detach()
     op.erase()
+
+
+def _of_product(value: SSAValue) -> bool:
+    """Whether a value is made by a product and elementwise operations on its result."""
+    owner = value.owner
+    while isinstance(owner, (*kern.CHAIN, qnn.ReshapeOp)) and not isinstance(owner, qnn.DequantizeOp):
+        owner = owner.operands[0].owner
+    return isinstance(owner, qnn.MatmulOp)
 
 
 def _again(op: Operation, value: SSAValue) -> Operation:

@@ -16,6 +16,7 @@ from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
 from compiler.passes.collapse_broadcasts import UNDO_ROW_MAJOR, collapse_broadcasts
 from compiler.passes.hoist_factors import hoist_factors
+from compiler.passes.reduce_in_place import reduce_in_place
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
 
@@ -42,6 +43,7 @@ def prepare(block: Block) -> None:
     for op in list(block.ops):
         if isinstance(op, qnn.MatmulOp) and hasattr(op, "transpose_b"):
             _turn(op)
+    reduce_in_place(block)
     drop_idle_moves(block)
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.MOVES):

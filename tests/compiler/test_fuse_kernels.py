@@ -15,6 +15,7 @@ from compiler.ir.location import origins
 from compiler.passes.fuse_kernels import Options, fuse_kernels
 from isa.errors import ScheduleError, UnsupportedError
 from tests.compiler.kern_graphs import CODES, GRAPHS, add, const, conv, dq, graph, inputs, linear, q, relu, residual
+from tests.compiler.view_graphs import VIEWS
 
 IMAGE = (1, 3, 6, 6)
 
@@ -184,6 +185,10 @@ def test_dequantized_values_that_leave_are_computed():
 def test_broadcast_of_another_rank_is_reshaped_first():
     module = graph([(1, 3, 4, 5), (3, 4, 5), (5,)], lambda x, y, z: add(add(x, y), z))
     assert fuse(module) == ["reshape", "add add"]
+
+
+def test_a_sum_behind_moves_that_move_nothing_joins_its_product():
+    assert "dequantize dequantize mul reduce" in fuse(graph(*VIEWS["taps_innermost"]))
 
 
 def test_the_kernel_keeps_every_origin_with_the_anchor_first():

@@ -176,6 +176,17 @@ def convex_upsampling(x: SSAValue) -> SSAValue:
     return reshape(permute(found, 0, 1, 4, 2, 5, 3), n, 2, 2 * h, 2 * w)
 
 
+def taps_innermost(x: SSAValue) -> SSAValue:
+    """The same with taps innermost and nothing quantized between the product and its sum: one kernel."""
+    n, _, h, w = shape_of(x)
+    weights = reshape(permute(q(conv(q(x), 36, 3)), 0, 2, 3, 1), n, 1, h * w, 4, 9)
+    taps = reshape(permute(q(conv(q(x), 18, 3)), 0, 2, 3, 1), n, 1, h * w, 2, 9)
+    product = qnn.MulOp(dq(weights), dq(reshape(permute(taps, 0, 3, 2, 1, 4), n, 2, h * w, 1, 9))).output
+    rows = reshape(product, n * 2 * h * w * 4, 9)
+    found = reshape(qnn.ReduceOp(rows, "sum", 1, True).output, n, 2, h, w, 2, 2)
+    return reshape(permute(found, 0, 1, 2, 4, 3, 5), n, 2, 2 * h, 2 * w)
+
+
 VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Sequence[SSAValue]]]] = {
     "fused_heads": ([(1, 5, 8)], fused_heads),
     "fused_heads_batch": ([(2, 5, 8)], fused_heads),
@@ -195,5 +206,7 @@ VIEWS: dict[str, tuple[Sequence[tuple[int, ...]], Callable[..., SSAValue | Seque
     "channels_last_residual": ([(2, 3, 6, 5)], channels_last_residual),
     "convex_upsampling": ([(1, 3, 4, 5)], convex_upsampling),
     "convex_upsampling_batch": ([(2, 3, 4, 5)], convex_upsampling),
+    "taps_innermost": ([(1, 3, 4, 5)], taps_innermost),
+    "taps_innermost_batch": ([(2, 3, 4, 5)], taps_innermost),
     "moved_twice": ([(1, 5, 8)], moved_twice),
 }

@@ -185,3 +185,31 @@ def test_results_of_an_unknown_operator_stay_float() -> None:
     q = graph(lambda m, x: torch.sort(m.a(x), -1)[0].flatten(1))
     assert [n.name for n in q.graph.nodes][-5:] == ["conv2d", "sort", "getitem", "flatten", "output"]
     assert any(row.reason.startswith("aten.sort.default is not in the table") for row in report(q))
+
+
+def codes_in_front_of(body: object, shape: tuple[int, ...], name: str) -> bool:
+    """Whether the operand of operator ``name`` is quantized."""
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return body(x)  # type: ignore[operator]
+
+    x = torch.randn(shape)
+    q = quantize(Net().eval(), (x,), [(x,)])
+    node = next(n for n in q.graph.nodes if name in str(n.target))
+    return "dequantize" in str(node.args[0].target)
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "quantized"),
+    [
+        (lambda x: (x * x).sum(-1), (2, 5, 3), False),  # the sum ends the product's kernel
+        (lambda x: (x * x).sum(1), (2, 3, 5, 4), False),  # channels of an image lie innermost
+        (lambda x: (x * x).sum(1), (2, 5, 3), True),  # rows would have to be gathered
+        (lambda x: (x.softmax(-1) * x).sum(-1), (2, 5, 3), True),  # a kernel has one row operation
+        (lambda x: x.sum(-1), (2, 5, 3), True),
+    ],
+)
+def test_a_sum_reads_codes_unless_it_ends_an_elementwise_kernel(
+    body: object, shape: tuple[int, ...], quantized: bool
+) -> None:
+    assert codes_in_front_of(body, shape, "aten.sum") is quantized
