@@ -114,10 +114,10 @@ def measure(name: str) -> Row:
     times.append(time.process_time())
     run = quartic.timing(exe)
     times.append(time.process_time())
-    compute, dram = bounds(counted.macs, counted.params, row.side, row.precision, exe.machine)
+    compute, dram = bounds(counted.macs, counted.params, row.side, row.precision, exe.binary.machine)
     return {
         "row": name,
-        "machine": exe.machine.name,
+        "machine": exe.binary.machine.name,
         "params": counted.params,
         "macs": counted.macs,
         "compute bound seconds": compute,
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"measuring {name}", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks.table3", "--row", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        found = {**known(RESULTS / "table3.json"), name: json.loads(done.stdout.splitlines()[-1])}
         print(write(found).partition("## Provenance")[0])
 
 
