@@ -1,4 +1,4 @@
-"""Models of the ``transformers`` library, with random weights from a configuration: the chip has the reference's bits."""
+"""Models of the ``transformers`` library from a configuration, random weights: the chip gives the reference's bits."""
 
 from __future__ import annotations
 
