@@ -83,8 +83,8 @@ def _sum_of_squares(v: Array) -> Array:
 
 
 def _integers(x: Array, fraction: int, limit: float, inclusive: bool = False) -> tuple[Array, Array, float]:
-    """rne(x * 2**fraction) as binary32 integers, which rows hold one beyond ``limit``, NaN or an infinity, and the largest
-    magnitude of the others; those rows are 0 where they are beyond."""
+    """rne(x * 2**fraction) as binary32 integers, which rows hold one beyond ``limit``, NaN or an infinity, and the
+    largest magnitude of the others; those rows are 0 where they are beyond."""
     xp = namespace(x)
     with np.errstate(all="ignore"):
         v = xp.round(x * fp32(2.0**fraction)) if fraction else xp.round(x)
