@@ -220,7 +220,7 @@ def picture(images: torch.Tensor, truth: torch.Tensor, floats: torch.Tensor, fou
 def main() -> None:
     """Measure, write the three files, print the tables; exit 1 where simulator and reference differ."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=64)
+    parser.add_argument("--scenes", type=int, default=48)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--machine", default="edge28")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
