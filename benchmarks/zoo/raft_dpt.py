@@ -283,7 +283,7 @@ def unit_normals(x: torch.Tensor) -> torch.Tensor:
 
 
 def enlarge(flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[B, D, H, W] to [B, D, 4H, 4W]: each new pixel a convex combination of the nine old ones around it.
+    """[B, D, H, W] to [B, D, H * W, 16]: 4 x 4 new pixels each, convex combinations of the nine old ones around.
 
     ``mask`` [B, 16 * 9, H, W] holds their logits. Taps are innermost throughout, as the machine adds them up.
     """
@@ -291,8 +291,14 @@ def enlarge(flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     new = FACTOR**2
     weights = torch.softmax(mask.permute(0, 2, 3, 1).reshape(b, 1, h * w, new, 9), -1)
     taps = functional.unfold(flow, 3, padding=1).view(b, d, 9, h * w).transpose(2, 3).unsqueeze(3)
-    found = torch.sum(weights * taps, -1).view(b, d, h, w, FACTOR, FACTOR)
-    return found.permute(0, 1, 2, 4, 3, 5).reshape(b, d, FACTOR * h, FACTOR * w)
+    return torch.sum(weights * taps, -1)
+
+
+def placed(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """New pixels [B, D, H * W, 16] in their places: [B, D, 4H, 4W]."""
+    b, d = x.shape[:2]
+    apart = x.view(b, d, height, width, FACTOR, FACTOR).permute(0, 1, 2, 4, 3, 5)
+    return apart.reshape(b, d, FACTOR * height, FACTOR * width)
 
 
 class RaftDpt(nn.Module):
@@ -343,5 +349,7 @@ class RaftDpt(nn.Module):
         for _ in range(self.iterations):
             states = self.update_block(states, gates, flow)
             flow = flow + self.update_block.flow_head(states[0])
+        h, w = flow.shape[-2:]
         flow = enlarge(flow, self.update_block.logits(states[0]))
-        return bounded(flow[:, :1] * UNIT + FARTHEST), flow[:, 1:2], unit_normals(flow[:, 2:])
+        results = (bounded(flow[:, :1] * UNIT + FARTHEST), flow[:, 1:2], unit_normals(flow[:, 2:]))
+        return tuple(placed(x, h, w) for x in results)
