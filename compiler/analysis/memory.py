@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from compiler.analysis.cost import ACC_ROLES, ChannelSize, KernelCost, Residency, aligned, channels
 from compiler.analysis.graph import KernelGraph, Step, Storage
+from compiler.analysis.overwrite import overwrites
 from compiler.analysis.tile_search import check_schedule, choose_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
 from compiler.ir.kernel import MatrixAnchor
@@ -109,9 +110,12 @@ def _sram(
     graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
 ) -> Allocation:
     """SRAM addresses; weights start a kernel early where there is room, so that they arrive behind other work."""
-    fixed = [
-        Interval(s.index, s.first, s.last + 1, aligned(s.bytes)) for s in graph.storages if s.index in resident
-    ]
+    owner = _owners(graph, resident)
+    spans: dict[int, tuple[int, int]] = {}
+    for storage in (s for s in graph.storages if s.index in resident):
+        first, last = spans.get(owner[storage.index], (storage.first, storage.last))
+        spans[owner[storage.index]] = min(first, storage.first), max(last, storage.last)
+    fixed = [Interval(i, first, last + 1, aligned(graph.storages[i].bytes)) for i, (first, last) in spans.items()]
     early = _prefetch(graph, rings, resident, machine)
     for starts in (early, [max(i - 1, s) for i, s in enumerate(early)], list(range(len(rings)))):
         requests = [*fixed]
@@ -121,11 +125,20 @@ def _sram(
                 if r.role not in ACC_ROLES:
                     requests.append(Interval((i, r.role, r.operand), start, i + 1, r.bytes))
         try:
-            return allocate(requests, machine.sram.bytes, align=64)
+            found = allocate(requests, machine.sram.bytes, align=64)
+            return replace(found, addresses={**found, **{s: found[o] for s, o in owner.items()}})
         except AllocationError:
             if starts[-1] == len(rings) - 1 and starts == list(range(len(rings))):
                 raise
     raise AssertionError("the last try raises")
+
+
+def _owners(graph: KernelGraph, resident: frozenset[int]) -> dict[int, int]:
+    """Resident storage -> the first of those that have its bytes one after the other, by overwriting."""
+    old, owner = overwrites(graph), dict[int, int]()
+    for storage in sorted((s for s in graph.storages if s.index in resident), key=lambda s: s.first):
+        owner[storage.index] = owner.get(old.get(storage.index, -1), storage.index)
+    return owner
 
 
 def _prefetch(
@@ -153,6 +166,9 @@ def resident_bytes(graph: KernelGraph, resident: frozenset[int]) -> list[int]:
         if storage.index in resident:
             for i in range(storage.first, storage.last + 1):
                 used[i] += aligned(storage.bytes)
+    for new, old in overwrites(graph).items():
+        if {new, old} <= resident:
+            used[graph.storages[new].first] -= aligned(graph.storages[new].bytes)
     return used
 
 
@@ -167,6 +183,15 @@ class _Search:
 
     def __post_init__(self) -> None:
         self._memo: dict[object, tuple[KernelSchedule, KernelCost] | None] = {}
+        self._old = overwrites(self.graph)
+        self._new = {old: new for new, old in self._old.items()}
+
+    def _added(self, storage: Storage, step: int, resident: frozenset[int]) -> int:
+        """Bytes that ``storage`` takes during ``step`` beside ``resident`` ones: none where one hands its own over."""
+        shared = (step == storage.first and self._old.get(storage.index) in resident) or (
+            step == storage.last and self._new.get(storage.index) in resident
+        )
+        return 0 if shared else aligned(storage.bytes)
 
     def choose(self, step: Step, resident: frozenset[int], used: int) -> tuple[KernelSchedule, KernelCost] | None:
         """The best schedule of a kernel beside ``used`` bytes of resident storages."""
@@ -186,17 +211,17 @@ class _Search:
             trial = resident | {storage.index}
             span = range(storage.first, storage.last + 1)
             after = {
-                i: self.choose(self.graph.steps[i], trial, used[i] + aligned(storage.bytes)) for i in span
+                i: self.choose(self.graph.steps[i], trial, used[i] + self._added(storage, i, resident)) for i in span
             }
             if any(choice is None for choice in after.values()):
                 continue
             gain = sum(_weight(chosen[i][1]) for i in span) - sum(_weight(c[1]) for c in after.values() if c)
             if gain > 0:
-                resident = trial
                 for i, choice in after.items():
                     assert choice is not None
-                    used[i] += aligned(storage.bytes)
+                    used[i] += self._added(storage, i, resident)
                     chosen[i] = choice
+                resident = trial
         return self._schedule(resident, chosen)
 
     def _candidates(self) -> list[Storage]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import SSAValue
@@ -16,6 +17,7 @@ from compiler.interpreter.qnn import evaluate, run_qnn
 from compiler.interpreter.spec import run_spec
 from compiler.ir.layout import nhwc, storage_order
 from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.legalize_rows import LegalizeRowsPass
 from isa.errors import InputError
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs
 from tests.compiler.view_graphs import VIEWS
@@ -35,6 +37,7 @@ def bits(array: np.ndarray) -> np.ndarray:
 def lower(name: str, options: Options) -> tuple[ModuleOp, ModuleOp]:
     module = graph(*ALL[name])
     fused = module.clone()
+    LegalizeRowsPass().apply(Context(), fused)  # rows of high rank become rows of a matrix
     fuse_kernels(fused, options)
     fused.verify()
     return module, fused

@@ -11,6 +11,7 @@ import pytest
 from compiler.analysis.cost import channels
 from compiler.analysis.graph import KernelGraph, build_graph
 from compiler.analysis.memory import check, choose, kept_by, plan_memory, residency
+from compiler.analysis.overwrite import overwrites
 from compiler.backend.allocate import AllocationError
 from compiler.ir.schedule import Schedule
 from compiler.ir.tiling import Tiling
@@ -53,16 +54,24 @@ def tenants(found: KernelGraph, schedule: Schedule) -> list[tuple[range, range, 
     return result
 
 
+def handed_over(found: KernelGraph, old: object, new: object) -> bool:
+    """Whether the two storages meet only in the kernel that writes one over the other."""
+    pairs = overwrites(found)
+    return any(pairs.get(a) == b for a, b in ((old, new), (new, old)) if isinstance(a, int))
+
+
 def meet(a: range, b: range) -> bool:
     return max(a.start, b.start) < min(a.stop, b.stop)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_alive_together_lies_apart(name):
-    everything = tenants(*planned(name))
+    found, schedule = planned(name)
+    everything = tenants(found, schedule)
     assert all(place.stop <= TINY.sram.bytes for _, place, _ in everything)
     for (when, where, what), (when_too, where_too, what_too) in combinations(everything, 2):
-        assert not (meet(when, when_too) and meet(where, where_too)), f"{what} and {what_too} overlap"
+        apart = not (meet(when, when_too) and meet(where, where_too))
+        assert apart or handed_over(found, what, what_too), f"{what} and {what_too} overlap"
 
 
 @pytest.mark.parametrize("slots", [1, 2])
