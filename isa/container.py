@@ -170,6 +170,10 @@ class Binary:
 def _check_tensors(kind: str, infos: tuple[TensorInfo, ...], region_bytes: int) -> None:
     for info in infos:
         label = f"{kind} {info.name!r}"
+        _require(
+            info.dtype in ITEM_BYTES,
+            f"{label}: type {info.dtype.name} must be one of {', '.join(d.name for d in ITEM_BYTES)}",
+        )
         item = ITEM_BYTES[info.dtype]
         _require(all(n >= 1 for n in info.shape), f"{label}: shape {info.shape} has a dimension below 1")
         _require(info.offset % item == 0, f"{label}: offset {info.offset} must be a multiple of {item}")

@@ -27,7 +27,7 @@ DIGEST_BYTES = 32
 MACHINE_LIMIT = 1 << 16
 """A machine's text has some 50 short lines; more only serves to stress the TOML parser."""
 
-ITEM_BYTES: Mapping[DType, int] = {DType.I8: 1, DType.I32: 4, DType.F32: 4}
+ITEM_BYTES: Mapping[DType, int] = {DType.I8: 1, DType.I16: 2, DType.I32: 4, DType.F32: 4}
 T = TypeVar("T")
 
 

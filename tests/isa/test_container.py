@@ -263,6 +263,8 @@ def test_counts_larger_than_their_section_are_rejected():
             "output 'y': shape (2, 0) has a dimension below 1",
         ),
         ({"outputs": (TensorInfo("y", (), DType.F32, 2),)}, "output 'y': offset 2 must be a multiple of 4"),
+        ({"outputs": (TensorInfo("y", (), DType.I16, 1),)}, "output 'y': offset 1 must be a multiple of 2"),
+        ({"outputs": (TensorInfo("y", (), DType.I4, 0),)}, "output 'y': type I4 must be one of I8, I16, I32, F32"),
         ({"outputs": (TensorInfo("y", (1 << 40,), DType.I8, 0),)}, "must lie in the output region of 12 bytes"),
     ],
 )
