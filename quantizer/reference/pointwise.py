@@ -41,7 +41,7 @@ def dequantize_per_tensor(q: Value, scale: Value, zero: Value, lo: int, hi: int,
     if dtype not in OFFSETS:
         return numerics.dequantize(q, float(scale), int(zero))
     offset = _offset(dtype)
-    codes = q.values if isinstance(q, Codes) else (q.to(torch.int32) - offset).to(getattr(torch, _held(dtype)))
+    codes = q.codes if isinstance(q, Codes) else (q.to(torch.int32) - offset).to(getattr(torch, _held(dtype)))
     return Lazy(codes, float(scale), int(zero) - offset)
 
 
@@ -257,7 +257,7 @@ def clamp(x: Value, min: float | None = None, max: float | None = None) -> torch
 
 def _move(function: Callable[..., torch.Tensor]) -> Callable[..., Value]:
     def operation(x: Value, *args: Any, **kwargs: Any) -> Value:
-        if isinstance(x, Lazy):
+        if isinstance(x, (Codes, Lazy)):
             return x.moved(function(x.codes, *args, **kwargs))
         return function(as_float(x), *args, **kwargs)
 
@@ -305,7 +305,7 @@ def constant_pad_nd(x: Value, padding: Sequence[int], value: float = 0) -> Value
 
 def _split(function: Callable[..., Sequence[torch.Tensor]]) -> Callable[..., tuple[Value, ...]]:
     def operation(x: Value, *args: Any, **kwargs: Any) -> tuple[Value, ...]:
-        if isinstance(x, Lazy):
+        if isinstance(x, (Codes, Lazy)):
             return tuple(x.moved(part) for part in function(x.codes, *args, **kwargs))
         return tuple(function(as_float(x), *args, **kwargs))
 
@@ -344,8 +344,8 @@ def im2col(
 
 
 def cat(tensors: Sequence[Value], dim: int = 0) -> Value:
-    """Codes if all operands share scale and zero point, else binary32."""
+    """Codes if all operands are codes, or share scale and zero point, else binary32."""
     first = tensors[0]
-    if isinstance(first, Lazy) and all(first.same_grid(t) for t in tensors):
+    if isinstance(first, (Codes, Lazy)) and all(first.same_grid(t) for t in tensors):
         return first.moved(torch.cat([t.codes for t in tensors], dim))
     return torch.cat([as_float(t) for t in tensors], dim)

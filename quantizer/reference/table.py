@@ -33,7 +33,7 @@ def addmm(bias: Any, x: Any, weight: Any) -> torch.Tensor:
 
 
 def _decoded(q: Any, codebook: Any, zero: int, scale: float) -> Lazy:
-    return Lazy(numerics.decode(q.values if isinstance(q, Codes) else q, codebook), scale, zero)
+    return Lazy(numerics.decode(q.codes if isinstance(q, Codes) else q, codebook), scale, zero)
 
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {

@@ -16,16 +16,24 @@ OFFSETS = {torch.int8: 0, torch.uint8: 128, torch.int16: 0, torch.uint16: 32768}
 
 @dataclass(frozen=True)
 class Codes:
-    """A quantized tensor: int8 or int16 ``values`` whose graph dtype is ``values + offset``."""
+    """A quantized tensor: int8 or int16 ``codes`` that the graph knows as ``codes + offset``."""
 
-    values: torch.Tensor
+    codes: torch.Tensor
     offset: int = 0
 
     def plain(self) -> torch.Tensor:
         """The tensor as the graph knows it."""
         if not self.offset:
-            return self.values
-        return (self.values.to(torch.int32) + self.offset).to(torch.uint8 if self.offset == 128 else torch.uint16)
+            return self.codes
+        return (self.codes.to(torch.int32) + self.offset).to(torch.uint8 if self.offset == 128 else torch.uint16)
+
+    def moved(self, codes: torch.Tensor) -> Codes:
+        """``codes`` of the same dtype."""
+        return Codes(codes, self.offset)
+
+    def same_grid(self, other: object) -> bool:
+        """Whether ``other`` has the same dtype: what its codes stand for is said behind it."""
+        return isinstance(other, Codes) and (self.codes.dtype, self.offset) == (other.codes.dtype, other.offset)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,47 @@ def test_torn_bytes_move_as_8_bit_codes(move):
     assert moved(move)[1] == 8
 
 
-def test_a_torn_codebook_is_refused():
+BOOK = IntType(4, 0.1, 2, [-90, -64, -45, -30, -20, -12, -6, -1, 2, 7, 13, 21, 33, 48, 70, 100])
+THRESHOLDS = np.linspace(-2, 2, 15)
+
+
+def coded(x: SSAValue, thresholds: np.ndarray = THRESHOLDS) -> SSAValue:
+    return qnn.QuantizeOp(x, BOOK, None, thresholds).output
+
+
+def product(x: SSAValue) -> SSAValue:
+    weights = qnn.ConstantOp(np.arange(2 * x.type.get_shape()[-1]).reshape(2, -1).astype(np.int8)).output
+    return qnn.LinearOp(x, weights, qnn.ConstantOp(np.ones(2, np.float32)).output, None).output
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda x: cut(coded(x), 1, 1, 2),
+        lambda x: reshape(permute(coded(x), 0, 3, 1, 2), 6, 4, 3),
+        lambda x: concat(cut(coded(x), 1, 0, 3), coded(x)),
+    ],
+    ids=["odd channels", "transposed", "join behind an odd one"],
+)
+def test_a_torn_codebook_is_made_behind_the_move(move):
+    module = graph([SHAPE], lambda x: product(move(x)))
+    arrays = inputs(module)
+    (want,) = run_qnn(module, arrays)
+    prepare(next(iter(module.ops)).body.block)
+    module.verify()
+    assert np.array_equal(run_qnn(module, arrays)[0], want)
+    assert [v for op in module.walk() if isinstance(op, kern.MOVES) for v in op.results if is_int(v)] == []
+
+
+def test_codebooks_of_other_thresholds_cannot_join_when_torn():
+    def body(x: SSAValue) -> SSAValue:
+        return product(concat(cut(coded(x), 1, 0, 3), coded(x, THRESHOLDS * 2)))
+
+    with pytest.raises(UnsupportedError, match=r"qnn\.concat tears 4-bit codes of a codebook apart"):
+        prepare(next(iter(graph([SHAPE], body).ops)).body.block)
+
+
+def test_a_torn_codebook_that_was_always_codes_is_refused():
     codes = IntType(4, 0.3, 0, tuple(range(16)))
 
     def body(x: SSAValue) -> SSAValue:
