@@ -125,8 +125,8 @@ class _Annotator:
 
     def _sums_chain(self, node: Node) -> bool:
         """Whether a reduction of rows ends the kernel of the elementwise ops that make them: no codes between them."""
-        x = _float_operands(node)[0]
-        return x in self.plain and len(x.users) == 1 and _reduces_rows(node)
+        operands = _float_operands(node)  # none of a sum of truth values
+        return bool(operands) and operands[0] in self.plain and len(operands[0].users) == 1 and _reduces_rows(node)
 
     def _swallowed(self, node: Node, operands: list[Node]) -> Node | None:
         fits = [
