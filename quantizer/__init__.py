@@ -1,7 +1,7 @@
 """Float model to quantized FX graph, and that graph in the machine's arithmetic."""
 
 from quantizer.annotate import QuarticQuantizer
-from quantizer.flow import calibrate, convert, prepare, quantize, transfer
+from quantizer.flow import calibrate, convert, export, prepare, quantize, transfer
 from quantizer.reference import Reference, reference
 from quantizer.report import Unquantized, report
 
@@ -11,6 +11,7 @@ __all__ = [
     "Unquantized",
     "calibrate",
     "convert",
+    "export",
     "prepare",
     "quantize",
     "reference",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -21,6 +22,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from quantizer import pools
+from quantizer.checks import naming
 from quantizer.rewrite import rewrite
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, Recipe, kind_of, recipe
 
@@ -45,7 +47,8 @@ class QuarticQuantizer(Quantizer):
             return model
         annotator = _Annotator(self.recipe, {n: i for i, n in enumerate(model.graph.nodes)})
         for node in model.graph.nodes:
-            annotator.visit(node)
+            with naming(node, "deciding how to quantize it"):
+                annotator.visit(node)
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -183,7 +186,7 @@ def _reduces_rows(node: Node) -> bool:
     shape, dims = _shape(node.all_input_nodes[0]), node.args[1] if len(node.args) > 1 else None
     if shape is None or not isinstance(dims, (list, tuple)) or len(dims) != 1:
         return False
-    axis = dims[0] % len(shape)
+    axis = cast(int, dims[0]) % len(shape)
     return axis == 1 if len(shape) == 4 else axis == len(shape) - 1
 
 

@@ -19,11 +19,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
+from isa.errors import QuantizationError
+from quantizer.checks import unforeseen
+from quantizer.location import describe
+
 aten = torch.ops.aten
 Tensor = torch.Tensor
 Definition = Callable[..., Any]
 
-STRIDED = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+STRIDED: dict[object, OpOverload] = dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default)
 """What the traced strides allowed, and those of quantized operands need not."""
 
 DEEPEST = 8
@@ -81,7 +85,8 @@ def inline(
 ) -> list[Node] | None:
     """The nodes that took the place of ``node``; None where the definition does not apply.
 
-    ``whole`` keeps the composite operators that it calls (linear, matmul, ...); all its operators must be ``allowed``.
+    ``whole`` keeps the composite operators that it calls (linear, matmul, ...), and a definition of ours must not fail:
+    raises QuantizationError if it does. All operators of a definition must be ``allowed``.
     """
     operands = node.all_input_nodes
     if any(not isinstance(n.meta.get("val"), Tensor) for n in operands):
@@ -100,8 +105,10 @@ def inline(
     try:
         with torch.no_grad():
             traced = make_fx(call, tracing_mode="fake", pre_dispatch=whole)(*samples)
-    except Exception:  # a definition that these arguments break: the operator stays and is refused by name
-        return None
+    except Exception as error:
+        if whole:  # ours
+            raise QuantizationError(f"{describe(node)}: {unforeseen('its definition', error)}") from error
+        return None  # PyTorch's, which these arguments break: the operator stays and is refused by name
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
     return _spliced(model, node, traced) if applies else None
 
@@ -119,14 +126,15 @@ def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:
                 env[each] = _attribute(model, node, getattr(traced, str(each.target)))
             else:
                 env[each] = copy = model.graph.node_copy(each, env.__getitem__)
-                copy.target = STRIDED.get(copy.target, copy.target)
+                copy.target = STRIDED.get(copy.target, copy.target)  # type: ignore[arg-type]
                 copy.meta = {**node.meta, "val": each.meta.get("val")}
                 added.append(copy)
     if isinstance(result, Node):
         node.replace_all_uses_with(result)
     else:
+        assert isinstance(result, (list, tuple)), "an operator gives a tensor or several"
         for user in [u for u in node.users if u.target is operator.getitem]:
-            user.replace_all_uses_with(result[user.args[1]])
+            user.replace_all_uses_with(result[user.args[1]])  # type: ignore[index]
             model.graph.erase_node(user)
     model.graph.erase_node(node)
     return added
@@ -351,6 +359,7 @@ def _upsample(mode: str) -> Definition:
         options: dict[str, Any] = {"align_corners": corners} if mode == "bilinear" else {}
         if size is not None:
             return functional.interpolate(x.unsqueeze(2), (1, size[0]), None, mode, **options).squeeze(2)
+        assert scales is not None
         return functional.interpolate(x.unsqueeze(2), None, (1.0, scales[0]), mode, **options).squeeze(2)
 
     return definition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,14 @@ from torch import nn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
-from isa.errors import QuantizationError
+from isa.errors import QuantizationError, QuarticError
 from quantizer.annotate import QuarticQuantizer
+from quantizer.checks import Named, check_graph, check_model, first_line, unforeseen
 from quantizer.functionalize import functional
 from quantizer.observers import AverageMinMaxObserver
+from quantizer.rewrite import rewrite
 
 RECIPE = "quartic_recipe"
 """Key of a graph's metadata that holds the recipe's name: without codes, only ``f32`` says that none were meant."""
@@ -31,18 +34,14 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str = "w8a8") -> Gr
     """
     quantizer = QuarticQuantizer(recipe)
     graph = capture(model, example_inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchao warns of its own deprecations
-        prepared = prepare_pt2e(graph, quantizer)
+    prepared = _quietly(prepare_pt2e, graph, quantizer)
     prepared.meta[RECIPE] = recipe
     return prepared
 
 
 def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
     """``model`` as an aten graph by torch.export; raises QuantizationError with advice where that fails."""
-    if any(module.training for module in model.modules()) and not isinstance(model, GraphModule):
-        name = next(name or "(root)" for name, module in model.named_modules() if module.training)
-        raise QuantizationError(f"module {name} is in training mode: call model.eval() before quantizing")
+    check_model(model)
     inputs = as_tuple(example_inputs)
     for i, value in enumerate(inputs):
         if value.dtype != torch.float32:
@@ -54,12 +53,23 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {_shapes(inputs)}: "
-            f"{_first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
+            f"{first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
             "or torch.cond, or quantize the part of the model that has none"
         ) from error
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise QuantizationError("the model is quantized already: compile it, or quantize the float model")
+    check_graph(graph)
     return graph
+
+
+def export(model: nn.Module, example_inputs: Batch) -> GraphModule:
+    """``model`` as a float graph in operators that the machine has, for another quantizer to annotate.
+
+    Raises QuantizationError as ``prepare`` does.
+    """
+    graph = capture(model, example_inputs)
+    _fuse_conv_bn_(graph)  # before batch norms become products and sums: prepare_pt2e would find none
+    return rewrite(graph)
 
 
 def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
@@ -68,17 +78,29 @@ def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
     A batch is a tensor or a sequence of tensors, one per input; a batch larger than the example inputs is split
     into pieces of their size. Raises QuantizationError for no batches or shapes that do not fit.
     """
+    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):
+        raise QuantizationError(f"the calibration set is a {type(batches).__name__}: give a list of batches, as [x]")
     expected = [node.meta["val"].shape for node in prepared.graph.nodes if node.op == "placeholder"]
     count = 0
     with torch.no_grad():
         for count, batch in enumerate(batches, 1):
             for piece in _pieces(as_tuple(batch), expected, count):
-                prepared(*piece)
+                _observe(prepared, piece)
             for observer in _observers(prepared):
                 observer.close_batch()
     if count == 0:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
     return prepared
+
+
+def _observe(prepared: GraphModule, inputs: tuple[torch.Tensor, ...]) -> None:
+    try:
+        prepared(*inputs)
+    except Exception:
+        named = Named(prepared)
+        named.extra_traceback = False  # torch would append its own to the message
+        named.run(*inputs)  # raises the same, with a name
+        raise
 
 
 def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
@@ -111,9 +133,7 @@ def convert(prepared: GraphModule) -> GraphModule:
         if observer.batches == 0 and observer.pending is None:
             raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     recipe = prepared.meta.get(RECIPE, "")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        converted = convert_pt2e(prepared)
+    converted = _quietly(convert_pt2e, prepared)
     converted.meta[RECIPE] = recipe
     converted.meta.setdefault("custom", {})[RECIPE] = recipe  # the part of it that torch.export.save keeps
     return converted
@@ -126,8 +146,22 @@ def quantize(
     return convert(calibrate(prepare(model, example_inputs, recipe), calibration_batches))
 
 
+def _quietly(step: Callable[..., GraphModule], *args: object) -> GraphModule:
+    """A step of torchao, which warns of its own deprecations. Raises QuantizationError for whatever it raises."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return step(*args)
+    except QuarticError:
+        raise
+    except Exception as error:
+        raise QuantizationError(unforeseen(f"{step.__name__} of torchao", error)) from error
+
+
 def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
     """A batch as the tuple of the model's inputs; raises QuantizationError for anything but tensors."""
+    if not isinstance(batch, torch.Tensor | Iterable):
+        raise QuantizationError(f"inputs are a {type(batch).__name__}: give a torch.Tensor, or a tuple of them")
     values: tuple[Any, ...] = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
     for i, value in enumerate(values):
         if not isinstance(value, torch.Tensor):
@@ -159,9 +193,6 @@ def _pieces(
 def _shapes(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
     return [tuple(x.shape) for x in inputs]
 
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def is_float(program: torch.export.ExportedProgram) -> bool:

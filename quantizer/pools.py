@@ -22,8 +22,8 @@ def definitions(recipe: Recipe) -> Mapping[object, Callable[..., Any]]:
 
 def _max_pool2d(
     x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
+    kernel: list[int],
+    stride: list[int] | tuple[()] = (),
     padding: Any = 0,
     dilation: Any = 1,
     ceil: bool = False,
@@ -56,8 +56,8 @@ def _inside(start: int, tap: int, taps: int, step: int, size: int) -> int:
 
 def _avg_pool2d(
     x: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (),
+    kernel: list[int],
+    stride: list[int] | tuple[()] = (),
     padding: Any = 0,
     ceil: bool = False,
     count_include_pad: bool = True,

@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
+from quantizer.checks import naming
 from quantizer.decompose import Definition, decompose, inline, pick
 from quantizer.reference.table import FUNCTIONS
 
@@ -27,7 +28,7 @@ def rewrite(model: GraphModule, definitions: Mapping[object, Definition] | None 
         rule = RULES.get(node.target) if node.op == "call_function" else None
         if rule is None:
             continue
-        with model.graph.inserting_before(node):
+        with naming(node, "rewriting it"), model.graph.inserting_before(node):
             replacement = rule(model, node)
         if replacement is not None:
             node.replace_all_uses_with(replacement)
@@ -46,9 +47,9 @@ def fold_constants(model: GraphModule) -> None:
         elif node.target in FILLED and not _shapeless(node):
             known[node] = _filled(node)
         elif _is_constant(node, known):
-            known[node] = node.target(  # type: ignore[operator]
-                *_values(node.args, known), **dict(zip(node.kwargs, _values(node.kwargs.values(), known), strict=True))
-            )
+            kwargs = dict(zip(node.kwargs, _values(node.kwargs.values(), known), strict=True))
+            with naming(node, "computing it from constants"):
+                known[node] = node.target(*_values(node.args, known), **kwargs)  # type: ignore[operator]
     for node, value in known.items():
         read = any(user not in known for user in node.users)
         if node.op == "call_function" and read and isinstance(value, torch.Tensor):
@@ -201,18 +202,19 @@ def _moving_weight(model: GraphModule, node: Node) -> Node | None:
 def _index(model: GraphModule, node: Node) -> Node | None:
     """A tensor indexed by constants, of which each has an axis of the result to itself: joins of slices."""
     indices = node.args[1]
-    found = [(axis, _constant(model, i)) for axis, i in enumerate(indices) if i is not None]  # type: ignore[arg-type]
-    axes = [axis for axis, _ in found]
-    if not axes or axes != list(range(axes[0], axes[-1] + 1)):
+    constants = {axis: _constant(model, i) for axis, i in enumerate(indices) if i is not None}  # type: ignore[arg-type]
+    found = {axis: i for axis, i in constants.items() if i is not None and i.dtype != torch.bool}
+    axes = list(found)
+    if not axes or len(found) < len(constants) or axes != list(range(axes[0], axes[-1] + 1)):
         return None
-    if any(i is None or i.dtype == torch.bool or i.dim() > len(found) for _, i in found):
+    if any(i.dim() > len(found) for i in found.values()):
         return None
-    for k, (_, i) in enumerate(found):
+    for k, i in enumerate(found.values()):
         shape = (1,) * (len(found) - i.dim()) + tuple(i.shape)
         if any(n != 1 for axis, n in enumerate(shape) if axis != k):
             return None
 
-    chosen = [(axis, i.flatten().tolist()) for axis, i in found if i is not None]
+    chosen = [(axis, i.flatten().tolist()) for axis, i in found.items()]
 
     def definition(x: torch.Tensor, *_: object) -> torch.Tensor:
         for axis, places in chosen:

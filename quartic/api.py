@@ -1,4 +1,4 @@
-"""The five verbs. Each imports its part when called, so that ``import quartic`` stays fast."""
+"""The verbs. Each imports its part when called, so that ``import quartic`` stays fast."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from isa.errors import InputError
 from quartic.executable import Executable
 from quartic.version import __version__
 
@@ -36,6 +37,18 @@ def quantize(
     from quantizer import quantize
 
     return quantize(model, example_inputs, calibration_batches, recipe=recipe)
+
+
+def export(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> GraphModule:
+    """Float ``model`` as a float graph in operators that the machine has, for quantizers other than Quartic's.
+
+    Composite operators are said in others: attention becomes two products and a softmax, so that each can be annotated.
+    ``prepare_pt2e`` takes the graph; what ``convert_pt2e`` makes of it compiles. ``example_inputs`` fixes the shapes,
+    batch included. Raises QuantizationError.
+    """
+    from quantizer import export
+
+    return export(model, example_inputs)
 
 
 def reference(q: GraphModule) -> nn.Module:
@@ -103,11 +116,17 @@ def simulate(exe: Executable, *inputs: torch.Tensor) -> Run:
     """
     from runtime.session import run
 
-    return run(exe.binary, inputs)
+    return run(_executable(exe).binary, inputs)
 
 
 def timing(exe: Executable) -> Run:
     """Time and energy of ``exe`` without data: what ``simulate`` gives but for the outputs, much sooner."""
     from runtime.session import run_timing
 
-    return run_timing(exe.binary)
+    return run_timing(_executable(exe).binary)
+
+
+def _executable(exe: object) -> Executable:
+    if not isinstance(exe, Executable):
+        raise InputError(f"what runs is a quartic.Executable, not {type(exe).__name__}; compile or load one first")
+    return exe

@@ -104,11 +104,19 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Sequence[torch.Tensor])
         if not isinstance(tensor, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"input {info.name!r} is a {type(tensor).__name__}: must be a torch.Tensor")
         if tuple(tensor.shape) != info.shape:
-            raise InputError(f"input {info.name!r} has shape {tuple(tensor.shape)}: must be {info.shape}")
+            found = f"input {info.name!r} has shape {tuple(tensor.shape)}"
+            raise InputError(f"{found}: must be {info.shape}{_batch(tensor, info)}")
         if tensor.dtype != TORCH_TYPES[info.dtype]:
             raise InputError(
                 f"input {info.name!r} is {tensor.dtype}: must be {TORCH_TYPES[info.dtype]}; convert it with .to()"
             )
+
+
+def _batch(tensor: torch.Tensor, info: TensorInfo) -> str:
+    """What to do where only the batch differs."""
+    if not info.shape or tuple(tensor.shape[1:]) != info.shape[1:]:
+        return ""
+    return f"; give {info.shape[0]} at a time, or quantize with example inputs of that batch"
 
 
 def compute(binary: Binary, inputs: Sequence[torch.Tensor], *, clear: bool = True) -> tuple[torch.Tensor, ...]:

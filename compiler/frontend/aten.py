@@ -120,12 +120,15 @@ def negative(g: Graph, x: Value) -> Value:
 
 def power(g: Graph, x: Value, exponent: float) -> Value:
     """x ** 2, 0.5, -0.5 and -1."""
+    advice = "of a positive base, write torch.exp(exponent * torch.log(base))"
+    if not isinstance(exponent, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Refusal("pow has the exponents 2, 0.5, -0.5 and -1, got a tensor", advice)
     value = g.float(x)
     if exponent == 2:
         return Float(g.add(qnn.MulOp(value, value)))
     kinds: dict[float, Any] = {0.5: qnn.SqrtOp, -0.5: qnn.RsqrtOp, -1: qnn.ReciprocalOp}
     if exponent not in kinds:
-        raise Refusal(f"pow has exponents 2, 0.5, -0.5 and -1, got {exponent}", "write it with exp and log")
+        raise Refusal(f"pow has exponents 2, 0.5, -0.5 and -1, got {exponent}", advice)
     return Float(g.add(kinds[exponent](value)))
 
 
@@ -292,6 +295,8 @@ OPERATORS: dict[str, Builder] = {
     "aten.erf.default": unary(qnn.ErfOp),
     "aten.floor.default": unary(qnn.FloorOp),
     "aten.pow.Tensor_Scalar": power,
+    "aten.pow.Tensor_Tensor": power,
+    "aten.pow.Scalar": power,
     "aten.div.Tensor": binary(qnn.DivOp),
     "aten.div.Scalar": binary(qnn.DivOp),
     "aten.max.other": binary(qnn.MaximumOp),

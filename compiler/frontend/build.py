@@ -36,6 +36,18 @@ from compiler.ir.signature import NAME
 from isa.errors import UnsupportedError
 
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
+UNSUPPORTED = (
+    "the operator is not supported",
+    "replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model",
+)
+WITHOUT_BUILDER = {
+    "aten.scaled_dot_product_attention.default": (
+        "attention was left whole, so neither its products nor its probabilities are quantized",
+        "use quartic.quantize, or give the other quantizer a graph that says attention as products and a softmax: "
+        "graph = quartic.export(model, inputs), then prepare_pt2e(graph, quantizer)",
+    )
+}
+"""Rule and advice for operators that only the quantizer can bring into a form that compiles."""
 
 
 class Graph:
@@ -203,7 +215,8 @@ def build_module(records: Sequence[Record], binary32: bool = False) -> ModuleOp:
         elif isinstance(record, Output):
             outputs = record
     if graph.refused:
-        raise UnsupportedError(_report(graph.refused))
+        cause = next((r.__cause__ for _, r in graph.refused if r.__cause__ is not None), None)
+        raise UnsupportedError(_report(graph.refused)) from cause
     return _finish(graph, names, outputs)
 
 
@@ -238,10 +251,7 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
     graph.at(call.location)
     try:
         if builder is None:
-            raise Refusal(
-                "the operator is not supported",
-                "replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model",
-            )
+            raise Refusal(*WITHOUT_BUILDER.get(call.target, UNSUPPORTED))
         args = tuple(graph.resolve(value) for value in call.args)
         kwargs = {key: graph.resolve(value) for key, value in call.kwargs.items()}
         value = builder(graph, *args, **kwargs)
@@ -252,6 +262,9 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
     except (ValueError, VerifyException) as error:
         graph.refused.append((call, Refusal(str(error), "change the layer so that it keeps this rule")))
         return
+    except Exception as error:
+        graph.refused.append((call, _unforeseen(error)))
+        return
     graph.values[call.name] = value
     if call.target.split(".")[1].endswith("_") and call.args and isinstance(call.args[0], Ref):
         # In place: later users of the operand, and of what else names the same tensor, see the result.
@@ -259,6 +272,16 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
         graph.shared[call.name] = names
         names.append(call.name)
         graph.values |= dict.fromkeys(names, value)
+
+
+def _unforeseen(error: Exception) -> Refusal:
+    """An exception that no rule explains; it stays the cause of what the user is told."""
+    refusal = Refusal(
+        f"the frontend failed on it with {type(error).__name__}: {str(error).partition(chr(10))[0]}",
+        "write it with other operators or leave it out of the model, and report this: it is a defect of Quartic",
+    )
+    refusal.__cause__ = error
+    return refusal
 
 
 def _check_shape(call: Call, value: Any) -> None:

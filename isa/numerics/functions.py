@@ -62,7 +62,8 @@ def _elementwise(function: Callable[[Array], Array]) -> Callable[[Array], Array]
 def _blocks(function: Callable[[Array], Array], x: Array) -> Array:
     if x.size <= BLOCK:
         return function(x)
-    flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
+    flat = x.reshape(-1)
+    out: Array = np.empty(x.size, x.dtype)
     for start in range(0, x.size, BLOCK):
         out[start : start + BLOCK] = function(flat[start : start + BLOCK])
     return out.reshape(x.shape)

@@ -188,11 +188,19 @@ _gelus = {"none": _table(numerics.gelu), "tanh": _table(numerics.gelu_tanh)}
 
 def power(x: Value, exponent: float) -> torch.Tensor:
     """x ** 2, x ** 0.5, x ** -0.5 and x ** -1. Raises UnsupportedError for others."""
+    if not isinstance(exponent, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UnsupportedError(
+            "pow with a tensor as exponent: the machine has the numbers 2, 0.5, -0.5 and -1; of a positive base, write "
+            "torch.exp(exponent * torch.log(base))"
+        )
     value = as_float(x)
     if exponent == 2:
         return value * value
     if exponent not in _powers:
-        raise UnsupportedError(f"pow with exponent {exponent}: the machine has 2, 0.5, -0.5 and -1")
+        raise UnsupportedError(
+            f"pow with exponent {exponent}: the machine has 2, 0.5, -0.5 and -1; of a positive base, write "
+            f"torch.exp({exponent} * torch.log(base))"
+        )
     return _powers[exponent](value)
 
 

@@ -12,12 +12,20 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from isa.errors import InputError, UnsupportedError
+from quantizer.checks import unforeseen
 from quantizer.location import describe
 from quantizer.reference.table import FUNCTIONS
 from quantizer.reference.values import Codes, Lazy, as_float
 from quantizer.spec import Kind, kind_of
 
 Resolver = Callable[[list[Any]], Any]
+HINTS: dict[object, str] = {
+    torch.ops.aten.scaled_dot_product_attention.default: (
+        "attention was left whole, so neither its products nor its probabilities are quantized: use quartic.quantize, "
+        "or give the other quantizer graph = quartic.export(model, inputs), then prepare_pt2e(graph, quantizer)"
+    )
+}
+"""What to say of operators that the machine lacks, where there is more to say."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,11 @@ def reference(q: GraphModule) -> Reference:
 
     Raises UnsupportedError with every node that the machine cannot compute.
     """
+    if not isinstance(q, GraphModule):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"reference takes a quantized torch.fx.GraphModule, not {type(q).__name__}; quantize first, or call "
+            ".module() of an exported program"
+        )
     problems = list(_problems(q))
     if problems:
         lines = "\n".join(f"  {describe(node)}: {rule}" for node, rule in problems)
@@ -69,7 +82,7 @@ class Reference(nn.Module):
                 self._initial[self._slots[node]] = _attribute(q, str(node.target))
                 constant.add(node)
             elif node.op == "call_function" and constant.issuperset(operands):
-                self._initial[self._slots[node]] = self._call(node)(self._initial)
+                self._initial[self._slots[node]] = _computed(self._call(node), self._initial, describe(node))
                 constant.add(node)
             elif node.op == "call_function":
                 calls[node] = self._call(node)
@@ -127,10 +140,7 @@ class Reference(nn.Module):
         for node, x in zip(self.inputs, inputs, strict=True):
             env[self._slots[node]] = x
         for step in self._steps:
-            try:
-                env[step.slot] = step.call(env)
-            except UnsupportedError as error:
-                raise UnsupportedError(f"{step.where}: {error}") from None
+            env[step.slot] = _computed(step.call, env, step.where)
             yield step.slot, env[step.slot]
             for slot in step.dead:
                 env[slot] = None
@@ -149,6 +159,16 @@ class Reference(nn.Module):
                 raise InputError(
                     f"input {node.name} has shape {tuple(x.shape)}, the graph was exported for {tuple(shape)}"
                 )
+
+
+def _computed(call: Resolver, env: list[Any], where: str) -> Any:
+    """The result of one call. Raises UnsupportedError that says where, whatever the call raises."""
+    try:
+        return call(env)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where}: {error}") from None
+    except Exception as error:
+        raise UnsupportedError(f"{where}: {unforeseen('computing it', error)}") from error
 
 
 def _in_place(node: Node) -> bool:
@@ -177,12 +197,15 @@ def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
     """Every node that breaks a rule, with the rule; matrix products in binary32 belong to graphs without any codes."""
     quantized = has_codes(q)
     for node in q.graph.nodes:
+        shape = getattr(node.meta.get("val"), "shape", ())
+        if node.op == "placeholder" and any(type(n) is not int for n in shape):
+            yield node, f"shape {tuple(shape)} is dynamic: export the model without dynamic_shapes"
         if node.op == "call_module" and node.users:
             yield node, "calls of submodules are not supported: export the model with torch.export"
         if node.op != "call_function":
             continue
         if node.target not in FUNCTIONS:
-            yield node, "the machine has no such operator"
+            yield node, HINTS.get(node.target, "the machine has no such operator")
             continue
         for operand in _integer_operands(node) if quantized else ():
             if not is_quantized(operand):
