@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.zoo.checkpoint import checked, load
 from benchmarks.zoo.vit import WIDTHS, Dino
 
 FEATURES = {"nano": 16, "s": 64, "b": 128, "l": 256}
@@ -129,10 +130,8 @@ class DepthAnything(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, name: str = "s", version: int = 2) -> DepthAnything:
-        """The network with the weights of a published checkpoint; raises RuntimeError naming keys that do not fit."""
-        model = cls(name, version)
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return model.eval()
+        """The network with the weights of a published checkpoint; raises InputError naming keys that do not fit."""
+        return load(cls(checked(name, LAYERS[checked(version, LAYERS, "version")]), version), path)
 
 
 def depth_anything(name: str = "s", version: int = 2) -> DepthAnything:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.zoo.checkpoint import checked, load
 from benchmarks.zoo.raft_dpt import DECODERS, DecoderWidth, RaftDpt
 from benchmarks.zoo.vit import WIDTHS, Dino, Width
 
@@ -40,23 +41,20 @@ class Metric3D(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, name: str = "s") -> Metric3D:
-        """The network with the weights of a published checkpoint; raises RuntimeError naming keys that do not fit."""
-        model = cls(WIDTHS[name], DECODERS[name])
-        model.load_published(path)
-        return model.eval()
+        """The network with the weights of a published checkpoint; raises InputError naming keys that do not fit."""
+        return cls(WIDTHS[checked(name, DECODERS)], DECODERS[name]).load_published(path)
 
-    def load_published(self, path: str | Path) -> None:
-        """Load a checkpoint, whose blocks lie in one chunk; its mask token only serves training and may be absent."""
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        found = found.get("model_state_dict", found)
-        names = {key: key.removeprefix("module.").removeprefix("depth_model.") for key in found}
-        weights = {_unchunked(name): found[key] for key, name in names.items()}
-        weights.setdefault("encoder.mask_token", self.encoder.mask_token)
-        self.load_state_dict(weights)
+    def load_published(self, path: str | Path) -> Metric3D:
+        """Itself, in eval mode, with the weights of a checkpoint, whose blocks lie in one chunk.
+
+        The mask token only serves training and may be absent. Raises InputError.
+        """
+        return load(self, path, _published, {"encoder.mask_token": self.encoder.mask_token})
 
 
-def _unchunked(name: str) -> str:
-    """A parameter's name without the number of the chunk before that of the block."""
+def _published(name: str) -> str:
+    """A parameter's name without its wrappers and the number of the chunk before that of the block."""
+    name = name.removeprefix("module.").removeprefix("depth_model.")
     return re.sub(r"^encoder\.blocks\.0\.(\d+\.)", r"encoder.blocks.\1", name)
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.zoo.checkpoint import checked, load
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,13 @@ class ViT(nn.Module):
             x = block(x)
         return self.head(self.norm(x)[:, 0])
 
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, name: str = "s", size: int = 224, patch: int = 16, classes: int = 1000
+    ) -> ViT:
+        """The network with the weights of a published checkpoint; raises InputError naming keys that do not fit."""
+        return load(cls(WIDTHS[checked(name, WIDTHS)], size, patch, classes), path)
+
 
 class Dino(nn.Module):
     """DINOv2: patches of 14, embeddings of 37 x 37 positions interpolated, register tokens behind the class token."""
@@ -164,6 +174,11 @@ class Dino(nn.Module):
             if i in layers:
                 found.append(self.norm(x))
         return found
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, name: str = "s", registers: int = 0) -> Dino:
+        """The encoder with the weights of a published checkpoint; raises InputError naming keys that do not fit."""
+        return load(cls(WIDTHS[checked(name, WIDTHS)], registers), path)
 
 
 def vit_s(size: int = 224) -> ViT:
