@@ -121,11 +121,17 @@ class Drawing:
         return Value(self.call(torch.ops.quartic.dequantize_codebook.default, codes, BOOK, 0, step), None, 4)
 
     def weight(self, bits: int, *shape: int) -> fx.Node:
+        """Drawn codes per channel, half of the time with zero points."""
+        return self.asymmetric(bits, *shape) if self.random.random() < 0.5 else self.per_channel(bits, None, *shape)
+
+    def asymmetric(self, bits: int, *shape: int) -> fx.Node:
+        """Drawn codes with a scale and a zero point per channel."""
+        half = 1 << (bits - 1)
+        return self.per_channel(bits, torch.randint(-half, half, shape[:1], generator=self.generator), *shape)
+
+    def per_channel(self, bits: int, zeros: torch.Tensor | None, *shape: int) -> fx.Node:
         low, high, dtype = RANGES[self.random.choice([w for w in RANGES if BITS[w] == bits])]
-        middle = (low + high + 1) // 2
-        zeros = torch.full(shape[:1], middle)
-        if self.random.random() < 0.5:
-            zeros = torch.randint(low, high + 1, shape[:1], generator=self.generator)
+        zeros = (low + high + 1) // 2 + (torch.zeros(shape[0], dtype=torch.int64) if zeros is None else zeros)
         codes = torch.randint(low, high + 1, shape, generator=self.generator).to(dtype)
         scales = (torch.rand(shape[0], generator=self.generator).double() + 0.1) / (high - low)
         named = [self.attribute(t) for t in (codes, scales, zeros)]
@@ -272,6 +278,26 @@ STEPS = (
     "concat", "concat", "pool", "pool", "permute", "reshape", "slice", "pad", "resize", "rows", "function",
     "branches", "again",
 )  # fmt: skip
+
+
+class Built(Drawing):
+    """A graph that a test writes down: ``x`` of ``shape``, and the parts of a drawing."""
+
+    def __init__(self, shape: tuple[int, ...] = (2, 6, 5, 8)) -> None:
+        super().__init__(0)
+        self.root, self.graph = nn.Module(), fx.Graph()
+        self.shape = shape
+        self.x = Value(self.placed(self.graph.placeholder("x"), self.rand(*self.shape)))
+
+    def linear_of(self, x: Value, bits: int, outputs: int = 8) -> Value:
+        return Value(self.call(aten.linear.default, x.node, self.weight(bits, outputs, x.shape[-1])))
+
+    def matmul_of(self, a: Value, b: Value) -> Value:
+        return Value(self.call(aten.matmul.default, a.node, self.call(aten.transpose.int, b.node, 2, 3)))
+
+    def returning(self, *nodes: fx.Node) -> fx.GraphModule:
+        self.graph.output(nodes)
+        return fx.GraphModule(self.root, self.graph)
 
 
 def mixed(seed: int) -> tuple[fx.GraphModule, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from torch import fx
 import quartic
 from isa.errors import UnsupportedError
 from isa.instructions import Mode
-from tests.e2e.mixed_graphs import RANGES, Drawing, Q, Value, aten, mixed, widths_met
+from tests.e2e.mixed_graphs import RANGES, Built, Q, Value, aten, mixed, widths_met
 from tests.e2e.support import probes
 
 MACHINES = ("tiny", "edge28")
@@ -54,26 +54,6 @@ def test_the_fast_graphs_hold_every_meeting() -> None:
         assert met[name], name
     for name in ("avg_pool2d", "adaptive_avg_pool2d", "mean", "max_pool2d"):
         assert met[name], name
-
-
-class Built(Drawing):
-    """A graph that a test writes down: ``x`` of [2, 6, 5, 8], and the parts of a drawing."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.root, self.graph = torch.nn.Module(), fx.Graph()
-        self.shape = (2, 6, 5, 8)
-        self.x = Value(self.placed(self.graph.placeholder("x"), self.rand(*self.shape)))
-
-    def linear_of(self, x: Value, bits: int, outputs: int = 8) -> Value:
-        return Value(self.call(aten.linear.default, x.node, self.weight(bits, outputs, x.shape[-1])))
-
-    def matmul_of(self, a: Value, b: Value) -> Value:
-        return Value(self.call(aten.matmul.default, a.node, self.call(aten.transpose.int, b.node, 2, 3)))
-
-    def returning(self, *nodes: fx.Node) -> fx.GraphModule:
-        self.graph.output(nodes)
-        return fx.GraphModule(self.root, self.graph)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
