@@ -135,11 +135,17 @@ class DepthAnything(nn.Module):
 
 
 def depth_anything(name: str = "s", version: int = 2) -> DepthAnything:
-    """Depth Anything with random weights, in eval mode; the decoder keeps variances, so that depths are not all 0."""
+    """Depth Anything with random weights, in eval mode.
+
+    The decoder keeps variances and ends in positive weights, so that depths vary.
+    """
     model = DepthAnything(name, version)
     for layer in model.depth_head.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, 0.05)
+    last = model.depth_head.scratch.output_conv2[2]  # reads what a ReLU gave
+    assert isinstance(last, nn.Conv2d)
+    last.weight.data.abs_()
     return model.eval()

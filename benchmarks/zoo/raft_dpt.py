@@ -250,9 +250,10 @@ class UpdateBlock(nn.Module):
 
     def logits(self, fine: torch.Tensor) -> torch.Tensor:
         """[B, hidden, H, W] to [B, 16 * 9, H, W]; published weights have new pixels innermost, here taps are."""
-        inner, relu, last = self.mask
+        *inner, last = self.mask
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
         weight, bias = (v.unflatten(0, (9, -1)).transpose(0, 1).flatten(0, 1) for v in (last.weight, last.bias))
-        return 0.25 * functional.conv2d(relu(inner(fine)), weight, bias)
+        return 0.25 * functional.conv2d(nn.Sequential(*inner)(fine), weight, bias)
 
     def forward(
         self, states: Sequence[torch.Tensor], gates: Sequence[Sequence[torch.Tensor]], flow: torch.Tensor
