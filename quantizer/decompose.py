@@ -95,12 +95,12 @@ def inline(
 
     def call(*values: Tensor) -> Any:
         nonlocal applies
-        given = dict(zip(operands, values, strict=True))
-        args, kwargs = tree_map(lambda a: given.get(a, a) if isinstance(a, Node) else a, (node.args, node.kwargs))
-        result = definition(*args, **kwargs)
+        result = _call(definition, node, values)
         applies = result is not NotImplemented
         return result if applies else values
 
+    if whole and _declines(definition, node):
+        return None
     samples = [torch.empty(tuple(n.meta["val"].shape), dtype=n.meta["val"].dtype) for n in operands]
     try:
         with torch.no_grad():
@@ -111,6 +111,24 @@ def inline(
         return None  # PyTorch's, which these arguments break: the operator stays and is refused by name
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
     return _spliced(model, node, traced) if applies else None
+
+
+def _call(definition: Definition, node: Node, values: Iterable[Tensor]) -> Any:
+    """What a definition gives for the arguments of ``node``, with ``values`` for its operands."""
+    given = dict(zip(node.all_input_nodes, values, strict=True))
+    args, kwargs = tree_map(lambda a: given.get(a, a) if isinstance(a, Node) else a, (node.args, node.kwargs))
+    return definition(*args, **kwargs)
+
+
+def _declines(definition: Definition, node: Node) -> bool:
+    """Whether a definition leaves the call to the machine: asked with tensors without data, for tracing takes long."""
+    values = (n.meta["val"] for n in node.all_input_nodes)
+    try:
+        return _call(definition, node, [torch.empty(v.shape, dtype=v.dtype, device="meta") for v in values]) is (
+            NotImplemented
+        )
+    except Exception:  # constants of its own have data and may not mix; tracing tells
+        return False
 
 
 def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:

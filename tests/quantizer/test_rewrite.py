@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from quantizer import decompose
 from quantizer.flow import capture
 from quantizer.rewrite import rewrite
 
@@ -50,3 +51,17 @@ def test_a_rewrite_keeps_the_meaning(function: Callable[..., torch.Tensor], name
     assert all(n.meta["val"].shape == X.shape for n in calls)
     with torch.no_grad():
         assert (graph(X) - model(X)).abs().max() < 1e-6
+
+
+def test_a_call_that_the_machine_has_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing takes milliseconds, and of most calls the definition only says that it does not apply."""
+    traced: list[object] = []
+    original = decompose.make_fx
+    monkeypatch.setattr(decompose, "make_fx", lambda f, **options: traced.append(f) or original(f, **options))
+    own = rewrite(capture(Model(lambda norm, x: (x + x) * (x - 1) ** 2).eval(), (X,)))
+    assert not traced
+    other = rewrite(capture(Model(lambda norm, x: torch.add(x, x, alpha=3) + 1).eval(), (X,)))
+    assert len(traced) == 1
+    with torch.no_grad():
+        assert torch.equal(own(X), (X + X) * (X - 1) ** 2)
+        assert torch.equal(other(X), X + X * 3 + 1)
