@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from isa.access import Memory
 from isa.errors import AccessError
 from isa.instructions import DType, MmuCodes, MmuInput, MmuOutput, MmuRun, MmuTable, MmuWeight, MmuWindow, Mode
+from isa.numerics.integer import int_mm_is_exact
 from tests.runtime.machine import context, put, run
 from tests.runtime.plain import NUMPY, bytes_of, patches, pixels, row
 from tests.thinning import examples
@@ -132,9 +133,23 @@ def check(found, case: dict) -> None:
     assert torch.equal(after.view(bits), torch.from_numpy(want).view(bits))
 
 
+ENGINES = [
+    pytest.param(False, id="binary32"),
+    pytest.param(True, id="int8", marks=pytest.mark.skipif(not int_mm_is_exact(torch), reason="not exact here")),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request):
+    """Both engines for 8-bit products, whichever is the faster one here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.functional.mmu.takes_int_mm", lambda _torch: request.param)
+        yield request.param
+
+
 @settings(max_examples=examples(150))
 @given(products(), st.integers(0, 2**31))
-def test_integer_modes_are_sums_of_integers(case, seed):
+def test_integer_modes_are_sums_of_integers(engine, case, seed):
     check(context(seed), case)
 
 
@@ -153,6 +168,22 @@ def test_binary32_sums_run_over_channels_then_taps(case, seed):
         size = found.memory.bytes[space].numel() // 4
         put(found, space, 0, torch.randn(size, generator=generator) * 100)
     check(found, case)
+
+
+@pytest.mark.parametrize("accumulate", [0, 1])
+def test_long_sums_of_8_bit_codes_stay_exact(engine, accumulate):
+    """Odd sums far beyond 2^24, which one binary32 product over all terms would round."""
+    found, k, zero = context(), 2001, 127
+    acts = torch.full((k,), -128, dtype=torch.int8)
+    weights = torch.full((k,), -127, dtype=torch.int8)
+    acts[::7], weights[::5] = -127, 126
+    put(found, Memory.SRAM, 0, acts)
+    put(found, Memory.SRAM, WEIGHT, weights)
+    put(found, Memory.ACC, 0, torch.tensor([12345], dtype=torch.int32))
+    codes, go = MmuCodes(act_zero=zero), MmuRun(act=0, weight=WEIGHT, n=1, accumulate=accumulate)
+    run(found, MmuInput(channels=k), MmuWeight(row_stride=k), codes, go)
+    want = ((acts.long() - zero) * weights.long()).sum().item() + 12345 * accumulate
+    assert found.memory.bytes[Memory.ACC][:4].clone().view(torch.int32).item() == want
 
 
 @pytest.mark.parametrize("mode", [Mode.W8A16, Mode.W16A16])
