@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from quantizer.decompose import pick
+from quantizer.definitions import pick
 from quantizer.spec import Recipe
 
 aten = torch.ops.aten

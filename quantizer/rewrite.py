@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from quantizer.checks import naming
-from quantizer.decompose import Definition, decompose, inline, pick
+from quantizer.decompose import decompose, inline
+from quantizer.definitions import Definition, pick
 from quantizer.reference.table import FUNCTIONS
 
 aten = torch.ops.aten

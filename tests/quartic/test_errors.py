@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 import quartic
 from compiler.frontend.aten import OPERATORS
-from quantizer import decompose, rewrite
+from quantizer import definitions, rewrite
 from quantizer.reference.table import FUNCTIONS
 from quantizer.spec import OPERATORS as ANNOTATED
 from quantizer.spec import Kind
@@ -301,7 +301,7 @@ def failure(action: Callable[[], object]) -> str:
 
 
 def test_a_definition_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(decompose.DEFINITIONS, aten.log2.default, broken)
+    monkeypatch.setitem(definitions.DEFINITIONS, aten.log2.default, broken)
     message = failure(lambda: quantized(net(torch.log2)))
     assert re.match(rf"log2 \(aten\.log2\) in \(root\), {HERE}: its definition failed", message)
     assert message.endswith(KEY_ERROR)
