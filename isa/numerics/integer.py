@@ -17,7 +17,7 @@ EXACT_FLOAT32_TERMS = 1024
 
 def matmul_i8(a: Array, w: Array) -> Array:
     """sum_k a[m, k] * w[n, k]: int8 [M, K] and int8 [N, K] to int32 [M, N], exact (modulo 2^32)."""
-    return _torch_matmul(a, w) if is_torch(a) else _numpy_matmul(a, w)
+    return _torch_matmul(a, w) if is_torch(a) else _float_matmul(a, w, "float32")
 
 
 def matmul_zero(a: Array, zero_a: int, w: Array, zero_w: int = 0) -> Array:
@@ -38,10 +38,6 @@ def matmul_zero(a: Array, zero_a: int, w: Array, zero_w: int = 0) -> Array:
 def row_sums(x: Array) -> Array:
     """Sums over the last axis of an int8 array, as int32."""
     return x.sum(-1, dtype=namespace(x).int32)
-
-
-def _numpy_matmul(a: Array, w: Array) -> Array:
-    return _float_matmul(a, w, "float32")
 
 
 def _torch_matmul(a: Array, w: Array) -> Array:

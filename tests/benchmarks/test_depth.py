@@ -78,8 +78,15 @@ def test_rays_end_on_the_near_faces_of_a_box(low: tuple[float, ...], size: tuple
     t, normal = scenes._box(np.zeros(3), rays, corner, corner + np.array(size))
     hit = np.isfinite(t)
     points = rays[hit] * t[hit][:, None]
-    assert np.allclose((np.abs(points - middle) / half).max(-1, initial=0, where=True), 1)
+    assert np.allclose((np.abs(points - middle) / half).max(-1), 1)
     assert np.allclose(((points - middle) * normal[hit]).sum(-1), (half * np.abs(normal[hit])).sum(-1))
+    # A ray at the middle hits, whatever the image's own rays do.
+    towards = np.array([[middle / np.linalg.norm(middle)]])
+    distance, face = scenes._box(np.zeros(3), towards, corner, corner + np.array(size))
+    inside = np.abs(towards * distance[..., None] - middle) <= half + 1e-9
+    assert 0 < distance[0, 0] < np.linalg.norm(middle)
+    assert inside.all()
+    assert (face * towards).sum() < 0
     assert ((normal[hit] * rays[hit]).sum(-1) < 0).all()
 
 

@@ -13,8 +13,12 @@ CHANNELS = "quantized_decomposed.dequantize_per_channel.default"
 NARROW, BYTE = (0.1, 0, -8, 7, "int8"), (0.1, 0, -128, 127, "int8")
 
 
-def calls(*rows, weight_range=(-7, 7)):
-    """A graph over x [1, 2, 6, 6] with codes ``q`` of 8 bits, ``n`` of 4, and a weight ``w`` [4, 2, 3, 3]."""
+def calls(*rows, weight_range=(-7, 7), weight_shape=(4, 2, 3, 3)):
+    """A graph over x [1, 2, 6, 6] with codes ``q`` of 8 bits, ``n`` of 4, and a weight ``w`` [4, 2, 3, 3].
+
+    ``weight_shape`` is what PyTorch says of ``w``, None where it says nothing.
+    """
+    weight = (Ref("wq"), Ref("ws"), Ref("wz"), 0, *weight_range, "int8")
     records = [
         Input("x", (1, 2, 6, 6), "float32", Origin("x")),
         Parameter("wq", np.ones((4, 2, 3, 3), np.int8)),
@@ -24,7 +28,7 @@ def calls(*rows, weight_range=(-7, 7)):
         Call("q", DQ, (Ref("q0"), *BYTE), {}, (1, 2, 6, 6), "float32"),
         Call("n0", Q, (Ref("x"), *NARROW), {}, (1, 2, 6, 6), "int8"),
         Call("n", DQ, (Ref("n0"), *NARROW), {}, (1, 2, 6, 6), "float32"),
-        Call("w", CHANNELS, (Ref("wq"), Ref("ws"), Ref("wz"), 0, *weight_range, "int8"), {}, (4, 2, 3, 3), "float32"),
+        Call("w", CHANNELS, weight, {}, weight_shape, "float32" if weight_shape else None),
     ]
     for i, (name, target, args, shape) in enumerate(rows):
         records.append(Call(name, target, args, {}, shape, "float32", Origin(name, f"net.{name}", "net.py", i)))
@@ -43,17 +47,7 @@ def test_products_are_counted_by_their_widths():
 
 
 def test_products_are_counted_where_pytorch_says_no_shape_of_the_weight():
-    records = [
-        Input("x", (1, 2, 6, 6), "float32", Origin("x")),
-        Parameter("wq", np.ones((4, 2, 3, 3), np.int8)),
-        Parameter("ws", np.ones(4)),
-        Parameter("wz", np.zeros(4, np.int64)),
-        Call("q0", Q, (Ref("x"), *BYTE), {}, (1, 2, 6, 6), "int8"),
-        Call("q", DQ, (Ref("q0"), *BYTE), {}, (1, 2, 6, 6), "float32"),
-        Call("w", CHANNELS, (Ref("wq"), Ref("ws"), Ref("wz"), 0, -7, 7, "int8"), {}, None, None),
-        Call("c", "aten.conv2d.default", (Ref("q"), Ref("w")), {}, (1, 4, 4, 4), "float32", Origin("c")),
-    ]
-    assert cover([*records, Output((Ref("c"),))]).total == Share(1, 1152)
+    assert calls(conv("c", "q"), weight_shape=None).total == Share(1, 1152)
 
 
 def test_float_products_are_refused_unless_the_recipe_means_them():
