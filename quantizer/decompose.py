@@ -2,6 +2,7 @@
 
 A definition is ordinary PyTorch. It is traced for the shapes of the call, and its operators take the place of the
 node; those that the machine lacks are replaced in turn. An operator that nothing defines stays, to be refused by name.
+What a definition computes of constants alone stays as it is, for ``rewrite`` to fold.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def inline(
     whole: bool = True,
     allowed: Callable[[object], bool] = lambda _: True,
 ) -> list[Node] | None:
-    """The nodes that took the place of ``node``; None where the definition does not apply.
+    """The nodes that took the place of ``node`` and read its operands; None where the definition does not apply.
 
     ``whole`` keeps the composite operators that it calls (linear, matmul, ...), and a definition of ours must not fail:
     raises QuantizationError if it does. All operators of a definition must be ``allowed``.
@@ -131,11 +132,12 @@ def _declines(definition: Definition, node: Node) -> bool:
 
 def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:
     inner, env, result = iter(node.all_input_nodes), dict[Node, Node](), None
-    added: list[Node] = []
+    added, moving = list[Node](), set[Node]()
     with model.graph.inserting_before(node):
         for each in traced.graph.nodes:
             if each.op == "placeholder":
                 env[each] = next(inner)
+                moving.add(each)
             elif each.op == "output":
                 result = tree_map(lambda a: env[a] if isinstance(a, Node) else a, each.args[0])
             elif each.op == "get_attr":
@@ -144,7 +146,9 @@ def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:
                 env[each] = copy = model.graph.node_copy(each, env.__getitem__)
                 copy.target = STRIDED.get(copy.target, copy.target)  # type: ignore[arg-type]
                 copy.meta = {**node.meta, "val": each.meta.get("val")}
-                added.append(copy)
+                if any(n in moving for n in each.all_input_nodes):
+                    moving.add(each)
+                    added.append(copy)
     if isinstance(result, Node):
         node.replace_all_uses_with(result)
     else:

@@ -65,3 +65,17 @@ def test_a_call_that_the_machine_has_is_not_traced(monkeypatch: pytest.MonkeyPat
     with torch.no_grad():
         assert torch.equal(own(X), (X + X) * (X - 1) ** 2)
         assert torch.equal(other(X), X + X * 3 + 1)
+
+
+def test_what_a_definition_makes_of_constants_is_folded_and_not_defined_in_turn() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def by_a_table(x: torch.Tensor) -> torch.Tensor:
+        asked.append(tuple(x.shape))
+        return torch.maximum(x, torch.ones(7).sub(1).relu().sum())
+
+    model = Model(lambda norm, x: x.relu()).eval()
+    graph = rewrite(capture(model, (X,)), {torch.ops.aten.relu.default: by_a_table})
+    assert set(asked) == {X.shape}
+    assert [str(n.target) for n in graph.graph.nodes if n.op == "call_function"] == ["aten.maximum.default"]
+    assert torch.equal(graph(X), X.relu())
