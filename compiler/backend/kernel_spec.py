@@ -19,13 +19,13 @@ from compiler.backend.anchors import (
     Stage,
     anchor_stage,
     constant_of,
-    copy_anchor,
-    movement_shape,
     stored,
     trailing_stage,
 )
+from compiler.backend.moves import copy_anchor, movement_shape
+from compiler.backend.registers import ProgramError
 from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
-from compiler.backend.vectorize import Leaves, ProgramError, vectorize
+from compiler.backend.vectorize import Leaves, vectorize
 from compiler.backend.widths import dtype_of
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of

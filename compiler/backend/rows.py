@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from xdsl.ir import Operation, SSAValue
 
-from compiler.backend.vectorize import Builder, Leaves, ProgramError, Seed, finish
+from compiler.backend.registers import ProgramError
+from compiler.backend.vectorize import Builder, Leaves, Seed, finish
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.kernel import RowStage, Stream, VectorProgram

@@ -6,7 +6,7 @@ see the sign of a zero, so a clamp that it repeats, or an addition of zero befor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import cast
@@ -16,25 +16,21 @@ from numpy.typing import NDArray
 from xdsl.ir import Operation, SSAValue
 
 from compiler.analysis.magnitude import Magnitudes
+from compiler.backend.registers import ProgramError, Step, allocate, live
 from compiler.backend.widths import dtype_of
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
-from compiler.ir.kernel import Stream, VectorOp, VectorProgram
+from compiler.ir.kernel import Stream, VectorProgram
 from compiler.ir.layout import channel_axis
 from isa import numerics
-from isa.access import BINARY_FUNCS
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Func, Operand
 from isa.numerics.codes import CODEBOOK_LOW
 
-STREAMS, REGISTERS, SLOTS, PARAMETERS = 4, 16, 60, 15
+STREAMS, SLOTS, PARAMETERS = 4, 60, 15
 """Limits of one program; ``vcu.op`` and ``vcu.run`` encode these fields."""
 
 F32Array = NDArray[np.float32]
-
-
-class ProgramError(UnsupportedError):
-    """A chain that one vector program cannot hold; fusion stops before it."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,6 @@ class Leaves:
     constant: Callable[[SSAValue], NDArray[np.generic] | None]
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One operation on virtual registers: ``b`` is a register, immediate or parameter number by ``kind``."""
-
-    func: Func
-    a: int
-    kind: Operand = Operand.REGISTER
-    b: int = 0
-    immediate: float = 0.0
-    kept: int | None = None
-    """What SELECT leaves where ``a`` is 0: it must be in the register that the step writes."""
-
-
 @dataclass
 class Builder:
     """Virtual registers are numbers: streams first (negative: -1 is A), then the index of the step."""
@@ -79,7 +62,7 @@ class Builder:
     shape: tuple[int, ...]
     leaves: Leaves
     streams: list[Stream] = field(default_factory=list[Stream])
-    steps: list[_Step] = field(default_factory=list[_Step])
+    steps: list[Step] = field(default_factory=list[Step])
     params: dict[bytes, int] = field(default_factory=dict[bytes, int])
     arrays: list[F32Array] = field(default_factory=list[F32Array])
     values: dict[SSAValue, int] = field(default_factory=dict[SSAValue, int])
@@ -92,7 +75,7 @@ class Builder:
         return -1 - self.streams.index(stream)
 
     def emit(self, func: Func, a: int, kind: Operand = Operand.REGISTER, b: int = 0, imm: float = 0.0) -> int:
-        self.steps.append(_Step(func, a, kind, b, imm))
+        self.steps.append(Step(func, a, kind, b, imm))
         return len(self.steps) - 1
 
     def imm(self, func: Func, a: int, value: float) -> int:
@@ -137,7 +120,7 @@ class Builder:
         """The program whose result is the binary32 in virtual register ``last``."""
         if last < -1:  # a stream that is not A
             last = self.emit(Func.COPY, last)
-        ops = _allocate(_live(self.steps, last), len(self.streams))
+        ops = allocate(live(self.steps, last), len(self.streams))
         return VectorProgram(tuple(self.streams), ops, DType.F32, params=tuple(self.arrays))
 
     def register(self, value: SSAValue) -> int:
@@ -360,7 +343,7 @@ def _finish(builder: Builder, result: SSAValue, final: qnn.QuantizeOp | None) ->
             inverse = 1.0
     if last < -1:  # the result is a stream that is not A
         last = builder.emit(Func.COPY, last)
-    ops = _allocate(_live(builder.steps, last), len(builder.streams))
+    ops = allocate(live(builder.steps, last), len(builder.streams))
     if len(ops) > SLOTS:
         raise ProgramError(f"a vector program has at most {SLOTS} slots, this chain needs {len(ops)}")
     return VectorProgram(
@@ -383,43 +366,3 @@ def _drop_repeated_clamps(builder: Builder, last: int, final: qnn.QuantizeOp) ->
             break
         last = step.a
     return last
-
-
-def _live(steps: Sequence[_Step], last: int) -> list[tuple[int, _Step]]:
-    needed = {last}
-    for i in range(len(steps) - 1, -1, -1):
-        if i in needed:
-            needed.update(_sources(steps[i]))
-    return [(i, step) for i, step in enumerate(steps) if i in needed and i <= last]
-
-
-def _reads_b(func: Func) -> bool:
-    return func in BINARY_FUNCS
-
-
-def _sources(step: _Step) -> Iterable[int]:
-    yield step.a
-    if step.kind is Operand.REGISTER and _reads_b(step.func):
-        yield step.b
-    if step.kept is not None:
-        yield step.kept
-
-
-def _allocate(steps: Sequence[tuple[int, _Step]], streams: int) -> tuple[VectorOp, ...]:
-    """Registers by linear scan; a result takes the register of an operand that ends there, ``a`` first."""
-    last_use = {source: at for at, (_, step) in enumerate(steps) for source in _sources(step)}
-    where = {-1 - i: i for i in range(streams)}
-    free = set(range(streams, REGISTERS)) | {where[v] for v in where if v not in last_use}
-    ops: list[VectorOp] = []
-    for at, (name, step) in enumerate(steps):
-        a = where[step.a]
-        b = where[step.b] if step.kind is Operand.REGISTER and _reads_b(step.func) else step.b
-        ended = [where[s] for s in dict.fromkeys(_sources(step)) if last_use[s] == at]
-        free |= set(ended)
-        if not free:
-            raise ProgramError(f"a vector program has {REGISTERS} registers, this chain needs more")
-        dst = where[step.kept] if step.kept is not None else ended[0] if ended else min(free)
-        free.discard(dst)
-        where[name] = dst
-        ops.append(VectorOp(step.func, dst, a, step.kind, b, step.immediate))
-    return tuple(ops)

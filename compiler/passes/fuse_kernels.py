@@ -15,8 +15,9 @@ from xdsl.passes import ModulePass
 
 from compiler.backend.anchors import anchor_seed, constant_of, folded_shape
 from compiler.backend.kernel_spec import stream_shape
+from compiler.backend.registers import ProgramError
 from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
-from compiler.backend.vectorize import SLOTS, Leaves, ProgramError, Seed, vectorize
+from compiler.backend.vectorize import SLOTS, Leaves, Seed, vectorize
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.ir import location

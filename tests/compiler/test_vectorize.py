@@ -9,7 +9,8 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Block, SSAValue
 
 from compiler.analysis.magnitude import Magnitudes
-from compiler.backend.vectorize import Leaves, ProgramError, Seed, vectorize
+from compiler.backend.registers import ProgramError
+from compiler.backend.vectorize import Leaves, Seed, vectorize
 from compiler.dialects import qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import float_tensor, is_int
