@@ -13,8 +13,8 @@ import torch
 
 SLOWEST = 0.01
 """Weight of a new batch once 100 batches were seen."""
-PIECE = 1 << 20
-"""Elements that are binned at once: bounds the memory."""
+PIECE = 1 << 16
+"""Elements that are binned at once: bounds the memory, and stays in the cache."""
 FINEST = -40
 """Exponent of the narrowest bins: 2^-16 of the smallest scale."""
 

@@ -1,0 +1,325 @@
+"""Range estimators: which part of the numbers a tensor's codes span (arXiv 1806.08342, section 2.5 and 3.1).
+
+They are data, as a recipe writes them, and functions. ``of_rows`` takes the values themselves, [C, n] of the channels
+of a weight (one for all in per-tensor granularity), and gives ends [C]; it is exact. ``start`` makes what an observer
+of activations keeps, ``of_statistic`` reads the range off it. Ends are binary32 and need not hold 0: the quantizer does.
+
+torchao's observers of minima and maxima compute what ``MinMax`` and ``Average(debias=False)`` do, but take any value
+and every piece of a batch for one. Its ``HistogramObserver`` searches with the 256 codes of int8 whatever the width,
+stops at the first candidate that is worse, and interpolates counts when the range grows: ours serves instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+
+from isa.errors import DescriptionError
+from quantizer import quantizers
+from quantizer.quantizers import Grid
+from quantizer.statistics import SLOWEST, Averages, Extremes, Histogram, Statistic, rank
+
+Ends = tuple[torch.Tensor, torch.Tensor]
+ROUNDS = 4
+"""How often the search goes over both ends of an affine range."""
+FEWEST = 1 << 8
+MOST = 1 << 16
+
+
+class Estimator(Protocol):
+    """What every range estimator can do; a frozen dataclass whose fields are its parameters."""
+
+    by: ClassVar[str]
+    """Its name in a recipe."""
+    of_batches: ClassVar[bool]
+    """Whether it says nothing of constants."""
+    per_channel: ClassVar[bool]
+    """Whether a channel's few values are enough for it."""
+
+    def start(self) -> Statistic:
+        """What an observer keeps for it."""
+        ...
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """The range [low, high], two scalars, of what ``start`` made and an observer filled."""
+        ...
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """The ranges of channels: [C, n] to two [C]."""
+        ...
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise DescriptionError(message)
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """All values: the least and the largest that were seen."""
+
+    by: ClassVar[str] = "minmax"
+    of_batches: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = True
+
+    def start(self) -> Extremes:
+        """Two numbers."""
+        return Extremes()
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """The extremes."""
+        assert isinstance(seen, Extremes)
+        return seen.low, seen.high
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """The extremes of each row."""
+        low, high = torch.aminmax(rows, dim=1)
+        return low, high
+
+
+@dataclass(frozen=True)
+class Average:
+    """Moving average of the batches' minima and maxima: the whitepaper's estimator for activations.
+
+    A new batch weighs ``constant``; with ``debias`` no less than those before it, as long as they are few.
+    """
+
+    constant: float = SLOWEST
+    debias: bool = True
+    by: ClassVar[str] = "average"
+    of_batches: ClassVar[bool] = True
+    per_channel: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _require(0 < self.constant <= 1, f"constant = {self.constant}: must be above 0 and at most 1")
+
+    def start(self) -> Averages:
+        """Two numbers and a count."""
+        return Averages(self.constant, self.debias)
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """The averages."""
+        assert isinstance(seen, Averages)
+        return seen.low, seen.high
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """The extremes of each row: the average of equal batches."""
+        return MinMax().of_rows(rows, grid)
+
+
+@dataclass(frozen=True)
+class _Binned:
+    """Base of those that read a histogram: 2 * ``bins`` counts, 8 bytes each, per observed tensor."""
+
+    bins: int = 2048
+
+    def __post_init__(self) -> None:
+        fits = FEWEST <= self.bins <= MOST and self.bins & (self.bins - 1) == 0
+        _require(fits, f"bins = {self.bins}: must be a power of 2 in {FEWEST} .. {MOST}")
+
+    def start(self) -> Histogram:
+        """A histogram."""
+        return Histogram(self.bins)
+
+
+@dataclass(frozen=True)
+class Percentile(_Binned):
+    """``percent`` of the values lie at or below the upper end, and as many at or above the lower end.
+
+    In symmetric codes it is of the magnitudes, and both ends are the same distance from 0. Exact for weights; off a
+    histogram an end lies at most one bin outside of the exact one, that is 2 / bins of the largest magnitude.
+    """
+
+    percent: float = 99.99
+    by: ClassVar[str] = "percentile"
+    of_batches: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(50 < self.percent <= 100, f"percent = {self.percent}: must be above 50 and at most 100")
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """Ends of bins."""
+        assert isinstance(seen, Histogram)
+        share = self.percent / 100
+        high = (seen.folded() if grid.symmetric else seen).at_least(share)
+        low = -high if grid.symmetric else seen.at_most(share)
+        return torch.tensor(low), torch.tensor(high)
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """Values of the rows."""
+        rows = rows.abs() if grid.symmetric else rows
+        place = rank(self.percent / 100, rows.shape[1])
+        high = rows.kthvalue(place, dim=1).values
+        low = -high if grid.symmetric else rows.kthvalue(rows.shape[1] + 1 - place, dim=1).values
+        return low, high
+
+
+@dataclass(frozen=True)
+class MeanError(_Binned):
+    """The range whose quantization error is least: the mean of |x - x'|^``power``, searched in ``steps`` candidates.
+
+    Candidates are the extremes, shrunk by k / steps; in affine codes first both ends together, then one after the other
+    until nothing gets better: never worse than min/max, but a local minimum. (QDrop's grid search takes power 2.4.)
+    Exact for weights. Off a histogram the values of a bin count as spread evenly over it, so where a bin is wider than
+    a step, the rounding error in it is that of even spread, s^2/12 at power 2.
+    """
+
+    power: float = 2.0
+    steps: int = 100
+    by: ClassVar[str] = "mse"
+    of_batches: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 < self.power <= 8, f"power = {self.power}: must be above 0 and at most 8")
+        _require(1 < self.steps <= 1000, f"steps = {self.steps}: must be in 2 .. 1000")
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """By the even spread of the bins."""
+        assert isinstance(seen, Histogram)
+        rows, total = seen.rows(), seen.total
+
+        def loss(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+            scale, zero = grid.parameters(low, high)
+            return (spread_error(rows, scale.item(), int(zero), grid, self.power) / total).reshape(1)
+
+        low, high = self._search(seen.extremes.low.reshape(1), seen.extremes.high.reshape(1), grid, loss)
+        return low[0], high[0]
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """By the values; takes a few times the memory of ``rows``."""
+
+        def loss(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+            scale, zero = (v[:, None] for v in grid.parameters(low, high))
+            error = (quantizers.simulate(rows, scale, zero, grid) - rows).abs_()
+            error = error.square_() if self.power == 2 else error.pow_(self.power)
+            return error.sum(1, dtype=torch.float64)
+
+        return self._search(*MinMax().of_rows(rows, grid), grid, loss)
+
+    def _search(self, low: torch.Tensor, high: torch.Tensor, grid: Grid, loss: Callable[..., torch.Tensor]) -> Ends:
+        """The best candidates for ranges [C] within [low, high]; ``loss`` of two ends [C] gives [C]."""
+        extremes = low.clamp(max=0), high.clamp(min=0)
+        best, least = extremes, loss(*extremes)
+
+        def sweep(*moved: bool) -> bool:
+            nonlocal best, least
+            kept, before = best, least
+            for k in range(self.steps, 0, -1):
+                low, high = (e * (k / self.steps) if m else b for e, m, b in zip(extremes, moved, kept, strict=True))
+                value = loss(low, high)
+                better = value < least
+                least = torch.where(better, value, least)
+                best = torch.where(better, low, best[0]), torch.where(better, high, best[1])
+            return bool((least < before).any())
+
+        sweep(True, True)
+        if grid.symmetric or any(not end.any() for end in extremes):  # one end alone
+            return best
+        for _ in range(ROUNDS):
+            if not any([sweep(False, True), sweep(True, False)]):
+                break
+        return best
+
+
+@dataclass(frozen=True)
+class Entropy(_Binned):
+    """The range that loses least information: Kullback-Leibler divergence, as TensorRT calibrates (Migacz, GTC 2017).
+
+    Candidates clip magnitudes above a threshold, ``steps`` of them from one bin per code up to the largest magnitude.
+    P are the bins inside, with what is clipped added to the outermost; Q gives every bin that holds anything an equal
+    part of its code's count. Zeros, which are exact in any range, do not count. With more codes than bins, as at 16
+    bits, nothing is clipped. Too few values, as a channel's, make no distribution.
+    """
+
+    steps: int = 100
+    by: ClassVar[str] = "entropy"
+    of_batches: ClassVar[bool] = False
+    per_channel: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(1 < self.steps <= 1000, f"steps = {self.steps}: must be in 2 .. 1000")
+
+    def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
+        """The best threshold, a bin's end."""
+        assert isinstance(seen, Histogram)
+        low, high = seen.extremes.low.clamp(max=0), seen.extremes.high.clamp(min=0)
+        rows = seen.rows()
+        widest = torch.maximum(-low, high).item()
+        sides = 1 + bool(low < 0 < high)
+        first, last = -(-grid.levels // sides), int(-(-widest // seen.width))
+        best, least = (low, high), divergence(rows, low, high, grid)
+        for place in torch.linspace(last, first, self.steps).long().tolist() if first < last else ():
+            clipped = low.clamp(min=-place * seen.width), high.clamp(max=place * seen.width)
+            value = divergence(rows, *clipped, grid)
+            if value < least:
+                best, least = clipped, value
+        return best
+
+    def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        """By the histogram of each row."""
+        ends: list[Ends] = []
+        for row in rows:
+            seen = self.start()
+            seen.add(row)
+            ends.append(self.of_statistic(seen, grid))
+        low, high = zip(*ends, strict=True)
+        return torch.stack(low), torch.stack(high)
+
+
+ESTIMATORS: dict[str, type[Estimator]] = {e.by: e for e in (MinMax, Average, Percentile, MeanError, Entropy)}
+"""By the name in a recipe."""
+
+Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def spread_error(rows: Rows, scale: float, zero: int, grid: Grid, power: float) -> torch.Tensor:
+    """Sum of |x - x'|^power over histogram ``rows``, whose values are spread evenly between a row's ends; binary64.
+
+    No row straddles 0. Of one sign, the integral of the error from 0 to t is that of the whole half steps below t, of
+    the rest, and of what lies beyond the outermost code.
+    """
+    lower, upper, counts = rows
+    negative = lower < 0
+    near, far = torch.where(negative, -upper, lower), torch.where(negative, -lower, upper)
+    edge = torch.where(negative, (zero - grid.least) * scale, (grid.most - zero) * scale)
+    width = far - near
+    middle = (near + far) / 2
+    point = (middle - torch.minimum((middle / scale).round() * scale, edge)).abs() ** power
+    area = _integral(far, edge, scale, power) - _integral(near, edge, scale, power)
+    mean = torch.where(width > 0, area / width.clamp(min=torch.finfo(torch.float64).tiny), point)
+    return (counts * mean).sum()
+
+
+def _integral(t: torch.Tensor, edge: torch.Tensor, scale: float, power: float) -> torch.Tensor:
+    """Of |error|^power over 0 .. t, where codes are multiples of ``scale`` up to ``edge``."""
+    inside, beyond = torch.minimum(t, edge), (t - edge).clamp(min=0)
+    steps = (inside / scale).round()
+    rest = inside - steps * scale
+    whole = 2 * steps * (scale / 2) ** (power + 1)
+    return (whole + rest.sign() * rest.abs() ** (power + 1) + beyond ** (power + 1)) / (power + 1)
+
+
+def divergence(rows: Rows, low: torch.Tensor, high: torch.Tensor, grid: Grid) -> float:
+    """Kullback-Leibler divergence of histogram ``rows`` from what codes over [low, high] leave of them."""
+    lower, upper, counts = rows
+    middle = (lower + upper) / 2
+    inside = (middle >= low) & (middle <= high)
+    mass = counts[inside].double()
+    if not len(mass):
+        return torch.inf
+    wanted = mass.clone()
+    wanted[0] += counts[middle < low].sum()
+    wanted[-1] += counts[middle > high].sum()
+    scale, zero = grid.parameters(low, high)
+    codes = quantizers.quantize(middle[inside].float(), scale, zero, grid).long() - grid.least
+    shared = torch.bincount(codes, mass, grid.levels) / torch.bincount(codes, minlength=grid.levels)
+    p, q = wanted / wanted.sum(), shared[codes] / mass.sum()
+    return (p * (p / q).log()).sum().item()
