@@ -20,7 +20,7 @@ class ContainerError(QuarticError, ValueError):
 
 
 class DescriptionError(QuarticError, ValueError):
-    """A machine or energy description that breaks its schema; names the file and key."""
+    """A machine, energy table or recipe that breaks its schema; names the file and key."""
 
 
 class UnsupportedError(QuarticError):

@@ -2,7 +2,7 @@
 
 They are data, as a recipe writes them, and functions. ``of_rows`` takes the values themselves, [C, n] of the channels
 of a weight (one for all in per-tensor granularity), and gives ends [C]; it is exact. ``start`` makes what an observer
-of activations keeps, ``of_statistic`` reads the range off it. Ends are binary32 and need not hold 0: the quantizer does.
+of activations keeps, ``of_statistic`` reads the range off it. Ends are binary32, and 0 may lie outside of them.
 
 torchao's observers of minima and maxima compute what ``MinMax`` and ``Average(debias=False)`` do, but take any value
 and every piece of a batch for one. Its ``HistogramObserver`` searches with the 256 codes of int8 whatever the width,

@@ -1,0 +1,202 @@
+"""Recipes: presets, files that build on each other, what wins, and every mistake by file, table and key."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from isa.errors import DescriptionError, QuantizationError
+from quantizer.ranges import Average, Entropy, MeanError, MinMax, Percentile
+from quantizer.recipe import Change, Format, Override, Recipe
+from quantizer.recipe_file import read
+
+WEIGHT = Format(8, True, "channel", MinMax())
+ACTIVATION = Format(8, False, "tensor", Average())
+WIDTHS = {
+    "w8a8": (8, 8, 8, 16),
+    "w4a8": (4, 8, 8, 16),
+    "w4a4": (4, 4, 8, 16),
+    "w8a16": (8, 16, 16, 16),
+    "w16a16": (16, 16, 16, 16),
+    "f32": (32, 32, 32, 32),
+    "w8a32": (8, 32, 32, 32),
+    "w4a32": (4, 32, 32, 32),
+}
+
+
+def load(folder: Path, text: str, name: str = "mine.toml") -> Recipe:
+    (folder / name).write_text(text)
+    return Recipe.load(folder / name)
+
+
+def test_presets_are_these() -> None:
+    assert set(Recipe.presets()) == set(WIDTHS)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_preset_says_widths_and_nothing_else(name: str) -> None:
+    recipe = Recipe.load(name)
+    weight, activation, elementwise, wide = WIDTHS[name]
+    roles = recipe.roles()
+    assert (recipe.name, recipe.title, recipe.overrides) == (name, name, ())
+    assert roles.weight == dataclasses.replace(WEIGHT, bits=weight)
+    assert roles.activation == dataclasses.replace(ACTIVATION, bits=activation)
+    assert roles.elementwise == dataclasses.replace(ACTIVATION, bits=elementwise)
+    assert roles.wide == dataclasses.replace(ACTIVATION, bits=wide)
+
+
+def test_what_compiles_is_quantized_on_both_sides_or_on_none() -> None:
+    assert {name for name in WIDTHS if not Recipe.load(name).compiles} == {"w8a32", "w4a32"}
+    assert {name for name in WIDTHS if Recipe.load(name).is_float} == {"f32"}
+    assert not Recipe.load("f32").with_overrides(Override("a", weight=Change(8))).is_float
+
+
+def test_a_file_says_what_differs_from_its_base(tmp_path: Path) -> None:
+    recipe = load(
+        tmp_path,
+        """
+        base = "w4a8"
+        description = "mine"
+        [weight]
+        symmetric = false
+        per = "tensor"
+        range = { by = "mse", power = 2.4 }
+        [activation]
+        range = { by = "percentile", percent = 99 }
+        [[override]]
+        modules = "head.*"
+        why = "regression"
+        weight = { bits = 8 }
+        """,
+    )
+    assert (recipe.name, recipe.description) == ("mine", "mine")
+    roles = recipe.roles()
+    assert roles.weight == Format(4, False, "tensor", MeanError(power=2.4))
+    assert roles.activation == Format(8, False, "tensor", Percentile(percent=99.0))
+    assert roles.wide == Format(16, False, "tensor", Percentile(percent=99.0))
+    assert recipe.overrides == (Override("head.*", why="regression", weight=Change(bits=8)),)
+
+
+def test_a_base_may_be_a_file_beside_and_its_overrides_come_first(tmp_path: Path) -> None:
+    load(tmp_path, 'base = "w4a4"\n[[override]]\nlayer = "first"\nweight = { bits = 8 }\n', "below.toml")
+    recipe = load(tmp_path, 'base = "below.toml"\n[[override]]\nlayer = "last"\nweight = { bits = 16 }\n')
+    assert [o.layer for o in recipe.overrides] == ["first", "last"]
+    assert recipe.roles().activation.bits == 4
+
+
+def test_the_last_override_wins_field_by_field() -> None:
+    recipe = Recipe.load("w4a4")
+    first = Override("*", weight=Change(bits=8, range=MeanError()), activation=Change(bits=8))
+    last = Override("head", weight=Change(bits=16), wide=Change(range=MinMax()))
+    roles = recipe.roles([first, last])
+    assert roles.weight == Format(16, True, "channel", MeanError())
+    assert (roles.activation.bits, roles.elementwise.bits, roles.wide.bits) == (8, 8, 16)
+    assert (roles.activation.range, roles.wide.range) == (Average(), MinMax())
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_written_presets_read_back_equal(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert read(recipe.to_toml(), "again") == recipe
+
+
+def test_every_field_reads_back_equal() -> None:
+    recipe = dataclasses.replace(
+        Recipe.load("w4a4"),
+        name='"quoted" \x7f Ω',
+        description="line\nbreak",
+        weight=Format(4, False, "tensor", Entropy(bins=512, steps=7)),
+        wide=Change(32, True, "tensor", Percentile(bins=256, percent=99.5)),
+        overrides=(
+            Override("a.*", why="because", weight=Change(per="channel", range=MeanError(power=1.5, steps=9))),
+            Override(layer="last", activation=Change(16, True), elementwise=Change(range=Average(0.1, False))),
+        ),
+    )
+    assert read(recipe.to_toml(), "again") == recipe
+
+
+def test_a_changed_preset_is_said_to_be_changed(tmp_path: Path) -> None:
+    assert Recipe.load("w8a8").with_overrides(Override("a", weight=Change(4))).title == "w8a8, changed"
+    assert load(tmp_path, 'base = "w4a8"', "w8a8.toml").title == "w8a8, changed"
+    assert load(tmp_path, 'base = "w4a8"').title == "mine"
+
+
+FILES = [
+    ("bass = 'w8a8'", "top level unknown key 'bass'; did you mean 'base'?"),
+    ("base = 'w8a8'\n[weights]\nbits = 4", "top level unknown key 'weights'; did you mean 'weight'?"),
+    ("base = 'w8a8'\n[weight]\nbit = 4", "[weight] unknown key 'bit'; did you mean 'bits'?"),
+    ("base = 'w8a8'\n[weight]\nbits = 5", "[weight] bits = 5: must be one of 4, 8, 16, 32 (binary32)"),
+    ("base = 'w8a8'\n[weight]\nbits = true", "[weight] bits = True: must be int, not bool"),
+    ("base = 'w8a8'\n[weight]\nbits = 4.0", "[weight] bits = 4.0: must be int, not float"),
+    ("base = 'w8a8'\n[weight]\nper = 'row'", "[weight] per = 'row': must be 'channel' or 'tensor'"),
+    ("base = 'w8a8'\nweight = 4", "[weight] = 4: must be a table, as { bits = 8 }"),
+    (
+        "base = 'w8a8'\n[weight]\nrange = 'mse'",
+        "[weight] range: must be a table with an estimator, as { by = \"minmax\" }; known are minmax, average, ",
+    ),
+    (
+        "base = 'w8a8'\n[activation]\nrange = { by = 'percentil' }",
+        "[activation] range by = 'percentil': no such estimator; known are minmax, average, percentile, mse, entropy; "
+        "did you mean 'percentile'?",
+    ),
+    (
+        "base = 'w8a8'\n[activation]\nrange = { by = 'mse', percent = 99 }",
+        "[activation] range unknown key 'percent'; did you mean 'power'?",
+    ),
+    (
+        "base = 'w8a8'\n[activation]\nrange = { by = 'percentile', percent = 0.99 }",
+        "[activation] range percent = 0.99: must be above 50 and at most 100",
+    ),
+    ("base = 'w8a8'\n[activation]\nrange = { by = 'mse', steps = 9.5 }", "range steps = 9.5: must be int, not float"),
+    ("[weight]\nbits = 8", "[weight] missing key 'symmetric'; give it, or a base that has it, as 'w8a8'"),
+    ("base = 'w9a9'", "base: unknown recipe 'w9a9': known recipes are f32, "),
+    ("base = 'gone.toml'", "gone.toml': No such file or directory; presets: f32, "),
+    ("base = 'mine.toml'", "bases of bases: the chain of base = 'mine.toml' does not end"),
+    ("base = 8", "base = 8: must be str, not int"),
+    ("base = 'w8a8'\noverride = 3", "override: must be tables, each under [[override]]"),
+    ("base = 'w8a8'\n[[override]]\nmodule = 'a'", "[[override]] 1 unknown key 'module'; did you mean 'modules'?"),
+    ("base = 'w8a8'\n[[override]]\nweight = { bits = 4 }", "an override names either modules, by a pattern, or "),
+    ("base = 'w8a8'\n[[override]]\nmodules = 'a'", "override]] 1 modules 'a': changes nothing; say how, as weight = {"),
+    (
+        "base = 'w8a8'\n[[override]]\nlayer = 'second'\nweight = { bits = 4 }",
+        "[[override]] 1 layer = 'second': must be one of 'first', 'last', 'embedding'",
+    ),
+    (
+        "base = 'w8a8'\n[weight]\nrange = { by = 'entropy' }",
+        "weight: the range by 'entropy' needs more values than a channel has: say per = 'tensor', or take another",
+    ),
+    (
+        "base = 'w8a8'\n[weight]\nrange = { by = 'average' }",
+        "weight: the range by 'average' is of batches, and weights are constant: say 'minmax'",
+    ),
+    (
+        "base = 'w8a8'\n[activation]\nper = 'channel'",
+        "activation: per = 'channel' is for weights: scales per input channel do not factor out of a sum of products",
+    ),
+    (
+        "base = 'w8a8'\n[[override]]\nmodules = 'a'\nactivation = { per = 'channel' }",
+        "override of modules 'a': activation: per = 'channel' is for weights",
+    ),
+    ("base = ", "not TOML: "),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILES)
+def test_a_mistake_in_a_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError) as error:
+        load(tmp_path, text)
+    assert str(error.value).startswith(f"{tmp_path / 'mine.toml'}: ")
+    assert message in str(error.value)
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    known = "f32, w16a16, w4a32, w4a4, w4a8, w8a16, w8a32, w8a8"
+    with pytest.raises(QuantizationError, match=f"unknown recipe 'w3a5': known recipes are {known}"):
+        Recipe.load("w3a5")
+
+
+def test_a_file_that_is_missing_lists_the_presets() -> None:
+    with pytest.raises(DescriptionError, match=r"recipe 'gone.toml': No such file or directory; presets: f32, w16a16"):
+        Recipe.load("gone.toml")
