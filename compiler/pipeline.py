@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import ModuleOp
 from compiler.analysis.cost import acc_pixel_bytes
 from compiler.analysis.memory import MemoryPlan
 from compiler.backend.emit import emit
+from compiler.defects import naming
 from compiler.ir.schedule import Schedule
 from compiler.ir.signature import input_names, main_function, output_names
 from compiler.passes.canonicalize_qnn import CanonicalizeQnnPass
@@ -72,6 +73,12 @@ class Stopwatch:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    @contextmanager
+    def step(self, stage: str, name: str) -> Generator[None]:
+        """As ``stage``, and an exception that the block did not foresee says that it was in pass ``name``."""
+        with self.stage(stage), naming(name):
+            yield
+
     def passed(self, name: str, module: ModuleOp) -> None:
         """Show the module to the observer after pass ``name``."""
         if self.after is not None:
@@ -82,7 +89,8 @@ class Stopwatch:
 def compile_graph(graph: Any, machine: Machine, options: Options | None = None) -> Compiled:
     """Compile a quantized ``torch.fx.GraphModule`` or ``ExportedProgram``.
 
-    Raises UnsupportedError naming every operator that cannot be compiled, and ScheduleError.
+    Raises UnsupportedError naming every operator that cannot be compiled, or the pass and the operation at which the
+    compiler itself failed, and ScheduleError.
     """
     from compiler.frontend.export import import_graph  # torch is imported only when there is a graph
 
@@ -99,23 +107,23 @@ def compile_module(
     watch = watch or Stopwatch()
     validator = _validator(module, watch) if options.validate else None
     for step in LEGALIZE:
-        with watch.stage("legalize"):
+        with watch.step("legalize", step.name):
             step.apply(Context(), module)
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
-    with watch.stage("fuse"):
+    with watch.step("fuse", "fuse-kernels"):
         limits = (_pool_taps(machine), _row_elements(machine))
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
-    with watch.stage("fuse"):
+    with watch.step("fuse", "materialize-copies"):
         materialize_copies(module)
     watch.passed("materialize-copies", module)
-    with watch.stage("tile"):
+    with watch.step("tile", "tile-kernels"):
         schedule = tile_kernels(module, machine, options.schedule, 2 if options.double_buffer else 1)
     watch.passed("tile-kernels", module)
-    with watch.stage("plan"):
+    with watch.step("plan", "plan-memory"):
         layout, plan = plan_module(module, machine)
-    with watch.stage("emit"):
+    with watch.step("emit", "emit"):
         main = main_function(module)
         names = (input_names(main), output_names(main))
         binary = emit(module, layout, plan, machine, names, {})

@@ -12,6 +12,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from compiler.defects import ADVICE
 from compiler.dialects import qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import float_tensor, int_type, is_int, shape_of
@@ -278,7 +279,7 @@ def _unforeseen(error: Exception) -> Refusal:
     """An exception that no rule explains; it stays the cause of what the user is told."""
     refusal = Refusal(
         f"the frontend failed on it with {type(error).__name__}: {str(error).partition(chr(10))[0]}",
-        "write it with other operators or leave it out of the model, and report this: it is a defect of Quartic",
+        ADVICE,
     )
     refusal.__cause__ = error
     return refusal
