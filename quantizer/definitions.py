@@ -39,9 +39,11 @@ def _product_and_sum(product: Definition) -> Definition:
 
 
 def _power(x: Tensor, exponent: float) -> Any:
-    """Whole powers, by squares; 2, 0.5, -0.5 and -1 are the machine's own."""
-    if exponent in (2, 0.5, -0.5, -1) or exponent != int(exponent) or not 0 < abs(exponent) <= 64:
+    """Whole powers by squares, others by exp and log, NaN below zero; 2, 0.5, -0.5 and -1 are the machine's own."""
+    if exponent in (2, 0.5, -0.5, -1) or not 0 < abs(exponent) <= 64:
         return NotImplemented
+    if exponent != int(exponent):
+        return torch.exp(torch.log(x) * exponent)
     if exponent < 0:
         return torch.reciprocal(x**-exponent if exponent != -1 else x)
     half = x ** (exponent // 2) if exponent > 3 else x

@@ -23,6 +23,7 @@ def rewrite(model: GraphModule, definitions: Mapping[object, Definition] | None 
     ``definitions`` say what ``decompose`` replaces besides its own.
     """
     fold_constants(model)
+    _number_exponents(model)
     decompose(model, lambda target: target in FUNCTIONS or target in RULES, definitions)
     fold_constants(model)
     for node in list(model.graph.nodes):
@@ -57,6 +58,18 @@ def fold_constants(model: GraphModule) -> None:
             with model.graph.inserting_before(node):
                 node.replace_all_uses_with(_buffer(model, node, "folded", value), lambda user: user not in known)
     model.graph.eliminate_dead_code()
+
+
+def _number_exponents(model: GraphModule) -> None:
+    """Powers by a constant of one value, such as the parameter of a generalized mean: by that number."""
+    for node in model.graph.nodes:
+        if node.target is not aten.pow.Tensor_Tensor:
+            continue
+        x, exponent = node.args
+        value = _constant(model, exponent)
+        same = x.meta["val"].shape == node.meta["val"].shape  # else the exponent's shape is the result's
+        if value is not None and same and value.numel() and bool((value == value.flatten()[0]).all()):
+            node.target, node.args = aten.pow.Tensor_Scalar, (x, value.flatten()[0].item())
 
 
 FILLED = frozenset(

@@ -34,6 +34,9 @@ def numbers(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
+THREE = torch.tensor([3.0])
+
+
 def heads(x: torch.Tensor, count: int = 2) -> torch.Tensor:
     """[2, 6, 8] as [2, count, 6, 8 / count]."""
     return x.reshape(2, -1, count, 8 // count).transpose(1, 2)
@@ -164,4 +167,5 @@ IMAGES: dict[str, Callable[[], Body]] = {
     "cut by padding": lambda: lambda x: functional.pad(x, (-1, 2, 0, -1)),
     "windows": lambda: lambda x: functional.max_pool2d(functional.avg_pool2d(x, 3, 2, 1, True, False), 2, 1, 1),
     "maximum": lambda: lambda x: functional.adaptive_max_pool2d(x, (2, 1)),
+    "generalized mean": lambda: With(lambda x, p: x.clamp(min=0.01).pow(p).mean((2, 3), True).pow(1 / p) + x, THREE),
 }

@@ -239,8 +239,9 @@ POSITIVE = "of a positive base, write torch.exp("
     ("function", "operator", "rule"),
     [
         (lambda x: x**x, "pow.Tensor_Tensor", "pow with a tensor as exponent: the machine has the numbers 2, 0.5, "),
+        (lambda x: x ** torch.arange(8.0), "pow.Tensor_Tensor", "pow with a tensor as exponent: the machine has the "),
         (lambda x: 3.0 ** (x * x) - (-3.0) ** x, "pow.Scalar", "pow with a tensor as exponent: the machine has "),
-        (lambda x: x**1.7, "pow.Tensor_Scalar", "pow with exponent 1.7: the machine has 2, 0.5, -0.5 and -1; "),
+        (lambda x: x**65, "pow.Tensor_Scalar", "pow with exponent 65: the machine has 2, 0.5, -0.5 and -1; "),
     ],
 )
 def test_exponents_that_the_machine_lacks(function: Callable[..., Any], operator: str, rule: str) -> None:
