@@ -100,7 +100,7 @@ def _validate_binary(binary: Binary, validator: Validator) -> None:
     from runtime.session import run
 
     for probe in validator.probes:
-        outputs = run(binary, [torch.from_numpy(array) for array in probe.inputs], timing=False).outputs
+        outputs = run(binary, [torch.from_numpy(array) for array in probe.inputs]).outputs
         validator.compare("the binary on the simulator", probe, [o.numpy() for o in outputs])
 
 

@@ -1,10 +1,11 @@
-"""Run a binary: function, then time, then energy, under the checks."""
+"""Run a binary: function under the checks, and time and energy where they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,25 @@ from runtime.trace import write_trace
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a binary gave: no outputs if only time was asked for, no profile if it was not."""
+    """What one run of a binary gave; no outputs if only time was asked for."""
 
     outputs: tuple[torch.Tensor, ...]
-    timed: Profile | None
+    binary: Binary
 
-    @property
+    @cached_property
     def profile(self) -> Profile:
-        """Cycles and energy by instruction, kernel, node and module. Raises InputError if the run was not timed."""
-        if self.timed is None:
-            raise InputError("this run was made with timing=False: it has no cycles and no energy")
-        return self.timed
+        """Cycles and energy by instruction, kernel, node and module: simulated when first asked for.
+
+        Raises SimulationError for runs far larger than any memory, and for deadlocks that no check has found.
+        """
+        model = EnergyModel.of(self.binary.machine)
+        try:
+            timeline = simulate_time(self.binary.code, self.binary.machine)
+        except OverflowError:
+            raise SimulationError(TOO_LARGE) from None
+        if any(max(cost.cycles, *cost.counts) > LARGEST_COUNT for cost in timeline.prices.costs):
+            raise SimulationError(TOO_LARGE)
+        return make_profile(self.binary, timeline, account_energy(timeline, model), model.table)
 
     @property
     def cycles(self) -> int:
@@ -59,10 +68,10 @@ class Run:
 
     def trace(self, path: str | Path) -> None:
         """Write the time line for https://ui.perfetto.dev, whole or not at all."""
-        write_trace(self.profile.binary, self.profile.timeline, path)
+        write_trace(self.binary, self.profile.timeline, path)
 
 
-def run(binary: Binary, inputs: Sequence[torch.Tensor], *, checks: bool = True, timing: bool = True) -> Run:
+def run(binary: Binary, inputs: Sequence[torch.Tensor], *, checks: bool = True) -> Run:
     """Simulate ``binary`` on ``inputs``, tensors of the shapes and types of ``binary.inputs``, in that order.
 
     ``checks`` also proves the program free of races, deadlocks and uninitialised reads, once per binary; accesses
@@ -72,27 +81,14 @@ def run(binary: Binary, inputs: Sequence[torch.Tensor], *, checks: bool = True, 
     check_inputs(binary.inputs, inputs)
     if checks:
         check_binary(binary)
-    outputs = compute(binary, inputs, clear=not checks)
-    return Run(outputs, profile(binary) if timing else None)
+    return Run(compute(binary, inputs, clear=not checks), binary)
 
 
 def run_timing(binary: Binary, *, checks: bool = False) -> Run:
     """Time and energy of ``binary`` alone, which depend on no data. Raises SimulationError."""
     if checks:
         check_binary(binary)
-    return Run((), profile(binary))
-
-
-def profile(binary: Binary) -> Profile:
-    """The profile of a run of ``binary``. Raises SimulationError for runs far larger than any memory."""
-    model = EnergyModel.of(binary.machine)
-    try:
-        timeline = simulate_time(binary.code, binary.machine)
-    except OverflowError:
-        raise SimulationError(TOO_LARGE) from None
-    if any(max(cost.cycles, *cost.counts) > LARGEST_COUNT for cost in timeline.prices.costs):
-        raise SimulationError(TOO_LARGE)
-    return make_profile(binary, timeline, account_energy(timeline, model), model.table)
+    return Run((), binary)
 
 
 def check_inputs(expected: Sequence[TensorInfo], inputs: Sequence[torch.Tensor]) -> None:

@@ -39,7 +39,7 @@ def check(name: str, options: Options, machine: Machine = TINY) -> None:
             assert_same(stage, run_tile(module, values), expected)
 
     binary = compile_module(module, machine, options, Stopwatch(after)).binary
-    outputs = run(binary, [torch.from_numpy(v) for v in values], timing=False).outputs
+    outputs = run(binary, [torch.from_numpy(v) for v in values]).outputs
     assert_same("binary", [o.numpy() for o in outputs], expected)
 
 

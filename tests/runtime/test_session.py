@@ -25,7 +25,9 @@ from isa.instructions import (
 )
 from isa.machine import Machine
 from isa.program import encode
+from runtime import session
 from runtime.session import run, run_timing
+from runtime.timing import simulate_time
 
 LAYER = Location("copy_kernel", "copy", "net.copy", "net.py:7", 0)
 END = Location("", "overhead:halt", "", "")
@@ -66,10 +68,13 @@ def test_timing_alone_has_the_cycles_of_a_run():
     assert run_timing(binary()).outputs == ()
 
 
-def test_a_run_without_timing_says_so_when_asked_for_cycles():
-    found = run(binary(), [X], timing=False)
-    with pytest.raises(InputError, match="timing=False"):
-        _ = found.cycles
+def test_time_is_simulated_once_and_only_if_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(session, "simulate_time", lambda *a: asked.append(a) or simulate_time(*a))
+    found = run(binary(), [X])
+    assert asked == []
+    assert found.cycles == found.profile.cycles
+    assert len(asked) == 1
 
 
 def test_a_later_run_does_not_change_earlier_outputs():
@@ -106,7 +111,7 @@ def test_a_race_names_instructions_and_their_source():
     for _ in range(2):  # the remembered verdict is raised again
         with pytest.raises(RaceError, match=r"instruction 2 \(vcu.run\) of copy, net.copy, net.py:7 reads SRAM"):
             run(program, [X])
-    assert torch.equal(run(program, [X], checks=False, timing=False).outputs[0], X)
+    assert torch.equal(run(program, [X], checks=False).outputs[0], X)
 
 
 def test_a_deadlock_is_found_before_anything_runs():
@@ -142,7 +147,7 @@ def test_a_kept_zero_is_the_same_in_every_run():
     setup = VcuConvert(id=7, zero=5), VcuStream(id=7, stride2=1), VcuShape(n2=1)
     runs = [VcuRun(streams=0, dst=i, signal_a=int(i == 7)) for i in range(8)]
     program = binary(*setup, *runs, StoreCopy(region=Region.OUTPUT, bytes=8, wait_a=1))
-    assert [run(program, [X], timing=False).outputs[0].unique().tolist() for _ in range(3)] == [[5]] * 3
+    assert [run(program, [X]).outputs[0].unique().tolist() for _ in range(3)] == [[5]] * 3
 
 
 @pytest.mark.parametrize(
@@ -155,7 +160,7 @@ def test_a_kept_zero_is_the_same_in_every_run():
 )
 def test_a_run_larger_than_any_memory_is_an_error_of_time_too(huge):
     with pytest.raises(SimulationError, match="no run within the memories"):
-        run_timing(binary(*huge))
+        _ = run_timing(binary(*huge)).profile
     with pytest.raises(SimulationError, match=r"ends at|no instruction before it wrote"):
         run_timing(binary(*huge), checks=True)
 
