@@ -7,9 +7,9 @@ operator in the table is quantized on its edge; results that only leave the grap
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -23,29 +23,36 @@ from torchao.quantization.pt2e.quantizer import (
 
 from quantizer import pools
 from quantizer.checks import naming
+from quantizer.plan import plan
+from quantizer.recipe import Recipe, Roles
 from quantizer.rewrite import rewrite
-from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, Recipe, kind_of, recipe
+from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_spec, kind_of, weight_spec
 
 aten = torch.ops.aten
 ANNOTATION = "quantization_annotation"
 
 
 class QuarticQuantizer(Quantizer):
-    """torchao quantizer for the Quartic NPU; ``recipe`` names a row of ``quantizer.spec.RECIPES``."""
+    """torchao quantizer for the Quartic NPU, by a recipe: a preset's name, a TOML file, or the value."""
 
-    def __init__(self, recipe_name: str = "w8a8") -> None:
+    def __init__(self, recipe: str | Path | Recipe = "w8a8") -> None:
         super().__init__()
-        self.recipe = recipe(recipe_name)
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
         """Rewrite operators that the machine has under other names; see ``quantizer.rewrite``."""
         return rewrite(model, pools.definitions(self.recipe))
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        """Annotate every node of ``model`` in place; see the module's docstring for the rule."""
-        if self.recipe.activation is None:
+        """Annotate every node of ``model`` in place; see the module's docstring for the rule.
+
+        Raises QuantizationError for an override that matches nothing.
+        """
+        formats = plan(self.recipe, model)
+        formats.mark()
+        if self.recipe.is_float:
             return model
-        annotator = _Annotator(self.recipe, {n: i for i, n in enumerate(model.graph.nodes)})
+        annotator = _Annotator(formats.roles, {n: i for i, n in enumerate(model.graph.nodes)})
         for node in model.graph.nodes:
             with naming(node, "deciding how to quantize it"):
                 annotator.visit(node)
@@ -55,12 +62,16 @@ class QuarticQuantizer(Quantizer):
         """Nothing to do: the table only holds what the machine can do."""
 
 
+Spec = QuantizationSpecBase | None
+"""None leaves a tensor in binary32."""
+
+
 @dataclass
 class _Annotator:
-    recipe: Recipe
+    roles: Mapping[Node, Roles]
     order: dict[Node, int]
     chain_operands: dict[Node, int] = field(default_factory=dict)
-    moved: dict[Node, QuantizationSpecBase] = field(default_factory=dict)
+    moved: dict[Node, Spec] = field(default_factory=dict)
     """How the results of moves are quantized."""
     plain: set[Node] = field(default_factory=set)
     """Elementwise ops whose kernel so far has no product, pool or row operation."""
@@ -71,16 +82,17 @@ class _Annotator:
         match kind_of(node):
             case Kind.WEIGHTED:
                 x, w = node.all_input_nodes[:2]
-                self._inputs(node, {x: self.recipe.activation, w: self._weight(node)})
+                self._inputs(node, {x: self._spec(node, "activation"), w: self._weight(node)})
             case Kind.PRODUCT:
-                self._inputs(node, dict.fromkeys(_float_operands(node), self.recipe.activation))
+                self._inputs(node, dict.fromkeys(_float_operands(node), self._spec(node, "activation")))
             case Kind.POOL if self._sums_chain(node):
                 self._inputs(node, {})
             case Kind.POOL:
-                self._inputs(node, {x: self._read(x, self.recipe.elementwise) for x in _float_operands(node)})
+                spec = self._spec(node, "elementwise")
+                self._inputs(node, {x: self._read(x, spec) for x in _float_operands(node)})
             case Kind.NORM:
                 x = _float_operands(node)[0]
-                self._inputs(node, {x: self._read(x, self.recipe.wide)})
+                self._inputs(node, {x: self._read(x, self._spec(node, "wide"))})
             case Kind.ELEMENTWISE:
                 self._elementwise(node)
             case Kind.MOVE | Kind.SPLIT if not _only_leaves(node):
@@ -90,30 +102,27 @@ class _Annotator:
             case _:
                 pass
 
-    def _weight(self, node: Node) -> QuantizationSpecBase | None:
-        """Transposed convolutions have their output channels in dimension 1."""
-        spec = self.recipe.weight
-        transposed = "conv_transpose" in str(node.target)
-        return spec if spec is None or not transposed else dataclasses.replace(spec, ch_axis=1)
+    def _spec(self, node: Node, role: str) -> Spec:
+        """The quantizer of what ``node`` reads in ``role``."""
+        return activation_spec(getattr(self.roles[node], role))
 
-    def _inputs(
-        self,
-        node: Node,
-        specs: Mapping[Node, QuantizationSpecBase | None],
-        output: QuantizationSpecBase | None = None,
-    ) -> None:
+    def _weight(self, node: Node) -> Spec:
+        """Transposed convolutions have their output channels in dimension 1."""
+        return weight_spec(self.roles[node].weight, int("conv_transpose" in str(node.target)))
+
+    def _inputs(self, node: Node, specs: Mapping[Node, Spec], output: Spec = None) -> None:
         node.meta[ANNOTATION] = QuantizationAnnotation(
             input_qspec_map={x: spec for x, spec in specs.items() if spec is not None},
             output_qspec=output,
             _annotated=True,
         )
 
-    def _read(self, x: Node, spec: QuantizationSpecBase | None) -> QuantizationSpecBase | None:
+    def _read(self, x: Node, spec: Spec) -> Spec:
         """How an operand is read from memory: as the move that made it left it, wide where a norm reads it too."""
         if x in self.moved:
             return self.moved[x]
-        feeds_norm = any(kind_of(user) is Kind.NORM for user in x.users)
-        return self.recipe.wide if feeds_norm else spec
+        norm = next((user for user in x.users if kind_of(user) is Kind.NORM), None)
+        return spec if norm is None else self._spec(norm, "wide")
 
     def _elementwise(self, node: Node) -> None:
         operands = _float_operands(node)
@@ -123,7 +132,7 @@ class _Annotator:
         self.chain_operands[node] = taken + len(others)
         if not _is_softmax(node) and (swallowed is None or swallowed in self.plain):
             self.plain.add(node)
-        spec = self.recipe.wide if _is_softmax(node) else self.recipe.elementwise
+        spec = self._spec(node, "wide" if _is_softmax(node) else "elementwise")
         self._inputs(node, {x: self._read(x, spec) for x in others if x.op != "get_attr"})
 
     def _sums_chain(self, node: Node) -> bool:
@@ -147,8 +156,10 @@ class _Annotator:
         first, *rest = _float_operands(node) or list(node.all_input_nodes)
         if not isinstance(_value(first), torch.Tensor) and kind_of(first) is not Kind.SPLIT:
             return  # a result of an operator outside the table, which will be refused by name
-        spec = self.moved.get(first) or self._wanted(node)
+        spec = self.moved[first] if first in self.moved else self._wanted(node)
         self.moved[node] = spec
+        if spec is None:
+            return
         known = self.roots.get(first)
         self.roots[node] = root = (first, node) if known is None else known
         same = SharedQuantizationSpec(root)
@@ -157,26 +168,26 @@ class _Annotator:
             inputs = {first: spec if known is None else same, **inputs}
         self._inputs(node, inputs, same if isinstance(_value(node), torch.Tensor) else None)
 
-    def _wanted(self, node: Node) -> QuantizationSpecBase:
-        kinds = {kind_of(node), *_readers(node)}
-        recipe = self.recipe
-        spec = recipe.elementwise
-        if kinds & {Kind.WEIGHTED, Kind.PRODUCT} and Kind.MAX_POOL not in kinds:  # windows read whole bytes
-            spec = recipe.activation
-        elif Kind.NORM in kinds:
-            spec = recipe.wide
-        assert spec is not None, "a recipe without activations annotates nothing"
-        return spec
+    def _wanted(self, node: Node) -> Spec:
+        """As the readers behind want it; where these differ, in the widest of their formats."""
+        readers = [node, *_readers(node)]
+        kinds = {reader: kind_of(reader) for reader in readers}
+        pooled = Kind.MAX_POOL in kinds.values()  # windows read whole bytes
+        products = [] if pooled else [r for r in readers if kinds[r] in (Kind.WEIGHTED, Kind.PRODUCT)]
+        norms = [reader for reader in readers if kinds[reader] is Kind.NORM]
+        role = "activation" if products else "wide" if norms else "elementwise"
+        formats = [getattr(self.roles[reader], role) for reader in products or norms or readers]
+        return activation_spec(max(formats, key=lambda each: each.bits))
 
 
-def _readers(node: Node) -> Iterator[Kind]:
-    """Kinds of the operators that read a value, behind moves and maxima, and of these maxima."""
+def _readers(node: Node) -> Iterator[Node]:
+    """The operators that read a value, behind moves and maxima, and these maxima."""
     for user in node.users:
         kind = kind_of(user)
         if kind in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL):
             yield from _readers(user)
         if kind not in (Kind.MOVE, Kind.SPLIT, None):
-            yield kind
+            yield user
 
 
 def _reduces_rows(node: Node) -> bool:

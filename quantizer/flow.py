@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.fx import GraphModule
-from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
@@ -18,24 +18,26 @@ from isa.errors import QuantizationError, QuarticError
 from quantizer.annotate import QuarticQuantizer
 from quantizer.checks import Named, check_graph, check_model, first_line, unforeseen
 from quantizer.functionalize import functional
-from quantizer.observers import AverageMinMaxObserver
+from quantizer.observers import Observer
+from quantizer.recipe import Recipe
 from quantizer.rewrite import rewrite
 
 RECIPE = "quartic_recipe"
-"""Key of a graph's metadata that holds the recipe's name: without codes, only ``f32`` says that none were meant."""
+"""Key of a graph's metadata that holds the recipe's title: without codes, only ``f32`` says that none were meant."""
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
 
-def prepare(model: nn.Module, example_inputs: Batch, recipe: str = "w8a8") -> GraphModule:
-    """Export ``model`` for inputs of these shapes, fold batch norms and insert observers.
+def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe = "w8a8") -> GraphModule:
+    """Export ``model`` for inputs of these shapes, fold batch norms and insert the observers of ``recipe``.
 
-    Raises QuantizationError for a model in training mode, one that torch.export cannot capture, or an unknown recipe.
+    Raises QuantizationError for a model in training mode, one that torch.export cannot capture, an unknown recipe or
+    one of whose overrides matches nothing; DescriptionError for a recipe's file that breaks the schema.
     """
     quantizer = QuarticQuantizer(recipe)
     graph = capture(model, example_inputs)
     prepared = _quietly(prepare_pt2e, graph, quantizer)
-    prepared.meta[RECIPE] = recipe
+    prepared.meta[RECIPE] = "f32" if quantizer.recipe.is_float else quantizer.recipe.title
     return prepared
 
 
@@ -109,18 +111,14 @@ def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
     For models whose ranges do not depend on the size, where a calibration at full size costs too much. Raises
     QuantizationError where the two graphs do not observe the same tensors.
     """
-    pairs = [[m for m in g.modules() if isinstance(m, UniformQuantizationObserverBase)] for g in (calibrated, prepared)]
-    if len(pairs[0]) != len(pairs[1]) or any(type(a) is not type(b) for a, b in zip(*pairs, strict=True)):
+    sources, targets = _observers(calibrated), _observers(prepared)
+    if len(sources) != len(targets) or not all(map(Observer.like, sources, targets)):
         raise QuantizationError(
-            f"ranges of {len(pairs[0])} tensors do not fit a graph that observes {len(pairs[1])}: prepare one model "
+            f"ranges of {len(sources)} tensors do not fit a graph that observes {len(targets)}: prepare one model "
             "with the same recipe for both sizes"
         )
-    for source, target in zip(*pairs, strict=True):
-        if isinstance(source, AverageMinMaxObserver) and isinstance(target, AverageMinMaxObserver):
-            source.close_batch()
-            target.batches, target.pending = source.batches, None
-        target.min_val.resize_(source.min_val.shape).copy_(source.min_val)
-        target.max_val.resize_(source.max_val.shape).copy_(source.max_val)
+    for source, target in zip(sources, targets, strict=True):
+        target.adopt(source)
     return prepared
 
 
@@ -129,9 +127,8 @@ def convert(prepared: GraphModule) -> GraphModule:
 
     Raises QuantizationError if an observer has seen no data.
     """
-    for observer in _observers(prepared):
-        if observer.batches == 0 and observer.pending is None:
-            raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
+    if not all(observer.seen for observer in _observers(prepared)):
+        raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     recipe = prepared.meta.get(RECIPE, "")
     converted = _quietly(convert_pt2e, prepared)
     converted.meta[RECIPE] = recipe
@@ -140,7 +137,10 @@ def convert(prepared: GraphModule) -> GraphModule:
 
 
 def quantize(
-    model: nn.Module, example_inputs: Batch, calibration_batches: Iterable[Batch], recipe: str = "w8a8"
+    model: nn.Module,
+    example_inputs: Batch,
+    calibration_batches: Iterable[Batch],
+    recipe: str | Path | Recipe = "w8a8",
 ) -> GraphModule:
     """prepare, calibrate and convert ``model``: an FX graph with q/dq ops; deterministic for equal inputs."""
     return convert(calibrate(prepare(model, example_inputs, recipe), calibration_batches))
@@ -169,8 +169,8 @@ def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
     return values
 
 
-def _observers(prepared: GraphModule) -> list[AverageMinMaxObserver]:
-    return [module for module in prepared.modules() if isinstance(module, AverageMinMaxObserver)]
+def _observers(prepared: GraphModule) -> list[Observer]:
+    return [module for module in prepared.modules() if isinstance(module, Observer)]
 
 
 def _pieces(

@@ -1,63 +1,124 @@
-"""Range estimators: min/max for weights, moving average of min/max for activations (arXiv 1806.08342, section 3.1)."""
+"""What torchao inserts into a prepared graph: observers that hand what passes to a range estimator of the recipe."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
-from torchao.quantization.pt2e.observer import MinMaxObserver, PerChannelMinMaxObserver
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
+from torchao.quantization.pt2e.utils import is_per_channel
 
 from isa.errors import QuantizationError
+from quantizer.quantizers import Grid
+from quantizer.ranges import Estimator
+from quantizer.statistics import Statistic
 
-SLOWEST = 0.01
-"""Weight of a new batch once 100 batches were seen; before that all batches weigh the same."""
+SYMMETRIC = (torch.per_tensor_symmetric, torch.per_channel_symmetric)
 
 
-class AverageMinMaxObserver(MinMaxObserver):
-    """Average of the batches' minima and maxima, exponential after 1/SLOWEST batches.
+class Observer(UniformQuantizationObserverBase):
+    """Base: passes tensors on unchanged and gives scale and zero point for the range that ``estimator`` finds."""
 
-    The plain moving average starts at the first batch with weight 0.01 for each further one, so a short
-    calibration would only ever see its first batch. Calls of ``forward`` until ``close_batch`` are one batch,
-    however it was cut to fit the exported shapes.
-    """
+    def __init__(self, estimator: Estimator, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.estimator = estimator
+        self.grid = Grid(self.quant_min, self.quant_max, self.qscheme in SYMMETRIC)
 
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)  # type: ignore[arg-type]
-        self.batches = 0
-        self.pending: tuple[torch.Tensor, torch.Tensor] | None = None
+    @property
+    def seen(self) -> bool:
+        """Whether it has seen anything."""
+        raise NotImplementedError
 
-    def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
-        """Observe ``x_orig`` (any shape) and return it unchanged; raises QuantizationError for NaN or infinities."""
-        if x_orig.numel() == 0:
-            return x_orig
-        low, high = torch.aminmax(x_orig.detach())
+    def close_batch(self) -> None:
+        """What passed since the last call is one batch, however it was cut to fit the exported shapes."""
+
+    def adopt(self, source: Observer) -> None:
+        """Take over what ``source`` has seen."""
+        raise NotImplementedError
+
+    def like(self, other: object) -> bool:
+        """Whether ``other`` observes for the same codes and by the same estimator."""
+        return type(other) is type(self) and (other.grid, other.estimator) == (self.grid, self.estimator)
+
+
+class ActivationObserver(Observer):
+    """Observes the batches' values of one tensor; its memory does not grow with them."""
+
+    def __init__(self, estimator: Estimator, **kwargs: Any) -> None:
+        super().__init__(estimator, **kwargs)
+        self.statistic: Statistic = estimator.start()
+
+    @property
+    def seen(self) -> bool:
+        """Whether it has seen anything."""
+        return self.statistic.seen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Observe ``x`` (any shape) and return it unchanged; raises QuantizationError for NaN or infinities."""
+        if x.numel() == 0:
+            return x
+        low, high = torch.aminmax(x.detach())
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise QuantizationError(
-                f"a calibration batch made an activation of shape {tuple(x_orig.shape)} that spans [{low}, {high}]: "
+                f"a calibration batch made an activation of shape {tuple(x.shape)} that spans [{low}, {high}]: "
                 "ranges must be finite; check the batch and the model for overflow or NaN"
             )
-        if self.pending is not None:
-            low, high = torch.minimum(low, self.pending[0]), torch.maximum(high, self.pending[1])
-        self.pending = low, high
-        return x_orig
+        self.statistic.add(x.detach())
+        return x
 
     def close_batch(self) -> None:
         """Let what ``forward`` saw since the last call count as one batch."""
-        if self.pending is None:
-            return
-        low, high = self.pending
-        self.pending = None
-        self.batches += 1
-        if self.batches == 1:
-            self.min_val.copy_(low)
-            self.max_val.copy_(high)
-            return
-        weight = max(1.0 / self.batches, SLOWEST)
-        self.min_val += weight * (low - self.min_val)
-        self.max_val += weight * (high - self.max_val)
+        self.statistic.close()
 
-    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale (at least ``eps``) and zero point of the range, widened to hold 0."""
+    def adopt(self, source: Observer) -> None:
+        """Take over what ``source`` has seen, as of its last batch."""
+        assert isinstance(source, ActivationObserver)
+        source.close_batch()
+        self.statistic = copy.deepcopy(source.statistic)
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Scale and zero point, [1] each, of the range that was seen, stretched to hold 0."""
         self.close_batch()
-        return super().calculate_qparams()
+        low, high = self.estimator.of_statistic(self.statistic, self.grid)
+        return self.grid.parameters(low.reshape(1), high.reshape(1))
 
 
-WeightObserver = PerChannelMinMaxObserver
+class WeightObserver(Observer):
+    """Keeps the constant itself, which is one in every batch, for one range of the whole of it."""
+
+    ch_axis: int | None = None
+
+    def __init__(self, estimator: Estimator, **kwargs: Any) -> None:
+        super().__init__(estimator, **kwargs)
+        self.value: torch.Tensor | None = None
+
+    @property
+    def seen(self) -> bool:
+        """Whether it has seen the weight."""
+        return self.value is not None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Keep ``x`` (not a copy) and return it."""
+        self.value = x.detach()
+        return x
+
+    def adopt(self, source: Observer) -> None:
+        """The weights of one model are the same at any input size."""
+        assert isinstance(source, WeightObserver)
+        self.value = source.value
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Scale and zero point, [1] each, or one per channel."""
+        assert self.value is not None, "convert asks for what was observed"
+        rows = self.value.reshape(1, -1) if self.ch_axis is None else self.value.transpose(0, self.ch_axis).flatten(1)
+        return self.grid.parameters(*self.estimator.of_rows(rows, self.grid))
+
+
+class PerChannelWeightObserver(WeightObserver):
+    """A range for each index of dimension ``ch_axis``. (torchao gives the axis to observers of this name.)"""
+
+    def __init__(self, estimator: Estimator, ch_axis: int, **kwargs: Any) -> None:
+        super().__init__(estimator, **kwargs)
+        assert is_per_channel(self.qscheme)
+        self.ch_axis = ch_axis

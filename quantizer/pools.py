@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from quantizer.definitions import pick
-from quantizer.spec import Recipe
+from quantizer.recipe import Recipe
 
 aten = torch.ops.aten
 Tensor = torch.Tensor
@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 
 def definitions(recipe: Recipe) -> Mapping[object, Callable[..., Any]]:
     """The pools that ``recipe`` needs in other operators."""
-    return _POOLS if recipe.activation is None else {}
+    return _POOLS if recipe.is_float else {}
 
 
 def _max_pool2d(

@@ -11,6 +11,7 @@ stops at the first candidate that is worse, and interpolates counts when the ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -18,9 +19,8 @@ from typing import ClassVar, Protocol
 import torch
 
 from isa.errors import DescriptionError
-from quantizer import quantizers
-from quantizer.quantizers import Grid
-from quantizer.statistics import SLOWEST, Averages, Extremes, Histogram, Statistic, rank
+from quantizer.quantizers import Grid, inverse
+from quantizer.statistics import PIECE, SLOWEST, Averages, Extremes, Histogram, Statistic, rank
 
 Ends = tuple[torch.Tensor, torch.Tensor]
 ROUNDS = 4
@@ -183,41 +183,52 @@ class MeanError(_Binned):
     def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
         """By the even spread of the bins."""
         assert isinstance(seen, Histogram)
-        rows, total = seen.rows(), seen.total
+        rows = seen.rows()
 
         def loss(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
             scale, zero = grid.parameters(low, high)
-            return (spread_error(rows, scale.item(), int(zero), grid, self.power) / total).reshape(1)
+            return spread_error(rows, scale.double(), zero.double(), grid, self.power)
 
         low, high = self._search(seen.extremes.low.reshape(1), seen.extremes.high.reshape(1), grid, loss)
         return low[0], high[0]
 
     def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
-        """By the values; takes a few times the memory of ``rows``."""
+        """By the values."""
+        blocks = rows.split(max(1, PIECE // rows.shape[1]))
+        low, high = zip(*(self._of_block(block, grid) for block in blocks), strict=True)
+        return torch.cat(low), torch.cat(high)
+
+    def _of_block(self, rows: torch.Tensor, grid: Grid) -> Ends:
+        def one(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+            steps = (rows * inverse(scale)[:, None]).round_()
+            for end, bound in ((grid.least, torch.maximum), (grid.most, torch.minimum)):  # clamp_ is five times slower
+                bound(steps, (end - zero).float()[:, None], out=steps)
+            error = steps.mul_(scale[:, None]).sub_(rows)
+            error = error.square_() if self.power == 2 else error.abs_().pow_(self.power)
+            return error.sum(1, dtype=torch.float64)
 
         def loss(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-            scale, zero = (v[:, None] for v in grid.parameters(low, high))
-            error = (quantizers.simulate(rows, scale, zero, grid) - rows).abs_()
-            error = error.square_() if self.power == 2 else error.pow_(self.power)
-            return error.sum(1, dtype=torch.float64)
+            return torch.stack([one(*each) for each in zip(*grid.parameters(low, high), strict=True)])
 
         return self._search(*MinMax().of_rows(rows, grid), grid, loss)
 
     def _search(self, low: torch.Tensor, high: torch.Tensor, grid: Grid, loss: Callable[..., torch.Tensor]) -> Ends:
-        """The best candidates for ranges [C] within [low, high]; ``loss`` of two ends [C] gives [C]."""
+        """The best candidates for ranges [C] within [low, high]; ``loss`` of two ends [K, C] gives [K, C]."""
         extremes = low.clamp(max=0), high.clamp(min=0)
-        best, least = extremes, loss(*extremes)
+        shares = torch.arange(self.steps, 0, -1)[:, None] / self.steps
+        best, least = extremes, loss(*(end[None] for end in extremes))[0]
 
         def sweep(*moved: bool) -> bool:
             nonlocal best, least
-            kept, before = best, least
-            for k in range(self.steps, 0, -1):
-                low, high = (e * (k / self.steps) if m else b for e, m, b in zip(extremes, moved, kept, strict=True))
-                value = loss(low, high)
-                better = value < least
-                least = torch.where(better, value, least)
-                best = torch.where(better, low, best[0]), torch.where(better, high, best[1])
-            return bool((least < before).any())
+            ends = zip(extremes, moved, best, strict=True)
+            tried = [end * shares if moves else kept.expand(self.steps, -1) for end, moves, kept in ends]
+            losses = loss(*tried)
+            first = torch.from_numpy(losses.numpy().argmin(0))[None]  # of equal ones the widest
+            value = losses.gather(0, first)[0]
+            better = value < least
+            low, high = (torch.where(better, t.gather(0, first)[0], b) for t, b in zip(tried, best, strict=True))
+            best, least = (low, high), torch.where(better, value, least)
+            return bool(better.any())
 
         sweep(True, True)
         if grid.symmetric or any(not end.any() for end in extremes):  # one end alone
@@ -255,13 +266,13 @@ class Entropy(_Binned):
         widest = torch.maximum(-low, high).item()
         sides = 1 + bool(low < 0 < high)
         first, last = -(-grid.levels // sides), int(-(-widest // seen.width))
-        best, least = (low, high), divergence(rows, low, high, grid)
-        for place in torch.linspace(last, first, self.steps).long().tolist() if first < last else ():
-            clipped = low.clamp(min=-place * seen.width), high.clamp(max=place * seen.width)
-            value = divergence(rows, *clipped, grid)
-            if value < least:
-                best, least = clipped, value
-        return best
+        places = torch.linspace(last, first, self.steps).long() if first < last else torch.tensor([last])
+        lows, highs = (-places * seen.width).clamp(min=low), (places * seen.width).clamp(max=high)
+        scales, zeros = grid.parameters(lows, highs)
+        candidates = zip(lows.tolist(), highs.tolist(), inverse(scales), zeros, strict=True)
+        losses = [divergence(rows, *candidate, grid) for candidate in candidates]
+        best = losses.index(min(losses))  # of equal ones the widest
+        return lows[best], highs[best]
 
     def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
         """By the histogram of each row."""
@@ -280,13 +291,16 @@ ESTIMATORS: dict[str, type[Estimator]] = {e.by: e for e in (MinMax, Average, Per
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def spread_error(rows: Rows, scale: float, zero: int, grid: Grid, power: float) -> torch.Tensor:
-    """Sum of |x - x'|^power over histogram ``rows``, whose values are spread evenly between a row's ends; binary64.
+def spread_error(
+    rows: Rows, scale: torch.Tensor, zero: torch.Tensor, grid: Grid, power: float
+) -> torch.Tensor:
+    """Sum of |x - x'|^power over histogram ``rows``, whose values are spread evenly between a row's ends.
 
-    No row straddles 0. Of one sign, the integral of the error from 0 to t is that of the whole half steps below t, of
-    the rest, and of what lies beyond the outermost code.
+    ``scale`` and ``zero`` of any shape, binary64 as the result. No row straddles 0. Of one sign, the integral of the
+    error from 0 to t is that of the whole half steps below t, of the rest, and of what lies beyond the outermost code.
     """
     lower, upper, counts = rows
+    scale, zero = scale[..., None], zero[..., None]
     negative = lower < 0
     near, far = torch.where(negative, -upper, lower), torch.where(negative, -lower, upper)
     edge = torch.where(negative, (zero - grid.least) * scale, (grid.most - zero) * scale)
@@ -295,31 +309,31 @@ def spread_error(rows: Rows, scale: float, zero: int, grid: Grid, power: float) 
     point = (middle - torch.minimum((middle / scale).round() * scale, edge)).abs() ** power
     area = _integral(far, edge, scale, power) - _integral(near, edge, scale, power)
     mean = torch.where(width > 0, area / width.clamp(min=torch.finfo(torch.float64).tiny), point)
-    return (counts * mean).sum()
+    return (counts * mean).sum(-1)
 
 
-def _integral(t: torch.Tensor, edge: torch.Tensor, scale: float, power: float) -> torch.Tensor:
+def _integral(t: torch.Tensor, edge: torch.Tensor, scale: torch.Tensor, power: float) -> torch.Tensor:
     """Of |error|^power over 0 .. t, where codes are multiples of ``scale`` up to ``edge``."""
-    inside, beyond = torch.minimum(t, edge), (t - edge).clamp(min=0)
-    steps = (inside / scale).round()
+    inside, beyond = torch.minimum(t, edge), (t - edge).clamp_(min=0)
+    steps = (inside / scale).round_()
     rest = inside - steps * scale
     whole = 2 * steps * (scale / 2) ** (power + 1)
     return (whole + rest.sign() * rest.abs() ** (power + 1) + beyond ** (power + 1)) / (power + 1)
 
 
-def divergence(rows: Rows, low: torch.Tensor, high: torch.Tensor, grid: Grid) -> float:
+def divergence(rows: Rows, low: float, high: float, per_scale: torch.Tensor, zero: torch.Tensor, grid: Grid) -> float:
     """Kullback-Leibler divergence of histogram ``rows`` from what codes over [low, high] leave of them."""
     lower, upper, counts = rows
     middle = (lower + upper) / 2
-    inside = (middle >= low) & (middle <= high)
-    mass = counts[inside].double()
+    first, last = torch.searchsorted(middle, torch.tensor([low, high], dtype=middle.dtype)).tolist()
+    mass = counts[first:last].double()
     if not len(mass):
-        return torch.inf
+        return math.inf
     wanted = mass.clone()
-    wanted[0] += counts[middle < low].sum()
-    wanted[-1] += counts[middle > high].sum()
-    scale, zero = grid.parameters(low, high)
-    codes = quantizers.quantize(middle[inside].float(), scale, zero, grid).long() - grid.least
-    shared = torch.bincount(codes, mass, grid.levels) / torch.bincount(codes, minlength=grid.levels)
+    wanted[0] += counts[:first].sum()
+    wanted[-1] += counts[last:].sum()
+    codes = torch.round(middle[first:last] * per_scale).clamp_(grid.least - zero, grid.most - zero).long()
+    codes -= codes[0].item()
+    shared = torch.bincount(codes, mass) / torch.bincount(codes)
     p, q = wanted / wanted.sum(), shared[codes] / mass.sum()
     return (p * (p / q).log()).sum().item()

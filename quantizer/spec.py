@@ -1,83 +1,53 @@
-"""How the machine wants its numbers: the recipe's quantization specs and the table of aten operators."""
+"""How the machine wants its numbers: a recipe's formats as quantization specs, and the table of aten operators."""
 
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 import torch
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from isa.errors import QuantizationError
-from quantizer.observers import AverageMinMaxObserver, WeightObserver
+from quantizer.observers import ActivationObserver, PerChannelWeightObserver, WeightObserver
+from quantizer.quantizers import Grid, affine, symmetric
+from quantizer.recipe import TENSOR, Format
 
 aten = torch.ops.aten
 
-ACTIVATION_EPS = WEIGHT_EPS = 2.0**-24
-"""Smallest scale: keeps the scales of dead channels and constant tensors, and the products of two, normal binary32."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Quantizers by the role of a tensor; None leaves everything in binary32."""
-
-    name: str
-    weight: QuantizationSpec | None
-    activation: QuantizationSpec | None
-    """Operands of convolutions and products."""
-    elementwise: QuantizationSpec | None
-    """Operands that elementwise operators, pools and interpolation read from memory."""
-    wide: QuantizationSpec | None
-    """Inputs of norms, and the residual tensors that feed one."""
-
-
-def activation_spec(bits: int) -> QuantizationSpec:
-    """Affine per-tensor codes of ``bits`` bits over the average of the batches' ranges."""
-    return QuantizationSpec(
-        dtype=torch.int8 if bits <= 8 else torch.int16,
-        quant_min=-(1 << (bits - 1)),
-        quant_max=(1 << (bits - 1)) - 1,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=AverageMinMaxObserver.with_args(eps=ACTIVATION_EPS),
+@cache  # tensors share a quantizer by having the same object
+def activation_spec(how: Format) -> QuantizationSpec | None:
+    """The quantizer of activations in this format; None for binary32."""
+    if how.is_float:
+        return None
+    grid = symmetric(how.bits) if how.symmetric else affine(how.bits)
+    return _spec(
+        grid,
+        torch.per_tensor_symmetric if how.symmetric else torch.per_tensor_affine,
+        ActivationObserver.with_args(estimator=how.range),
     )
 
 
-def weight_spec(bits: int, axis: int = 0) -> QuantizationSpec:
-    """Symmetric codes of ``bits`` bits in the narrow range, a scale per output channel, which is dimension ``axis``."""
-    return QuantizationSpec(
-        dtype=torch.int8 if bits <= 8 else torch.int16,
-        quant_min=1 - (1 << (bits - 1)),
-        quant_max=(1 << (bits - 1)) - 1,
-        qscheme=torch.per_channel_symmetric,
-        ch_axis=axis,
-        observer_or_fake_quant_ctr=WeightObserver.with_args(eps=WEIGHT_EPS),
-    )
+@cache
+def weight_spec(how: Format, axis: int = 0) -> QuantizationSpec | None:
+    """The quantizer of weights whose output channels are dimension ``axis``; None for binary32.
+
+    Symmetric codes are in the narrow range.
+    """
+    if how.is_float:
+        return None
+    grid = symmetric(how.bits, narrow=True) if how.symmetric else affine(how.bits)
+    if how.per == TENSOR:
+        scheme = torch.per_tensor_symmetric if how.symmetric else torch.per_tensor_affine
+        return _spec(grid, scheme, WeightObserver.with_args(estimator=how.range))
+    scheme = torch.per_channel_symmetric if how.symmetric else torch.per_channel_affine
+    return _spec(grid, scheme, PerChannelWeightObserver.with_args(estimator=how.range), axis)
 
 
-def _recipe(weights: int, activations: int) -> Recipe:
-    by_bits = {bits: activation_spec(bits) for bits in (4, 8, 16)}  # tensors share a quantizer by being the same object
-    return Recipe(
-        f"w{weights}a{activations}",
-        weight_spec(weights),
-        by_bits[activations],
-        by_bits[max(activations, 8)],
-        by_bits[16],
-    )
-
-
-RECIPES: dict[str, Recipe] = {
-    **{r.name: r for r in (_recipe(8, 8), _recipe(4, 8), _recipe(4, 4), _recipe(8, 16), _recipe(16, 16))},
-    "f32": Recipe("f32", None, None, None, None),
-}
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe called ``name``; raises QuantizationError with the known names otherwise."""
-    if name not in RECIPES:
-        raise QuantizationError(f"unknown recipe {name!r}: known recipes are {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]
+def _spec(grid: Grid, scheme: torch.qscheme, observer: Any, axis: int | None = None) -> QuantizationSpec:
+    return QuantizationSpec(grid.dtype, observer, grid.least, grid.most, scheme, axis)
 
 
 class Kind(Enum):

@@ -110,9 +110,7 @@ def conv_transpose2d(
         ]
         y = torch.cat(parts, 1)
         return y if bias is None else y + as_float(bias).view(-1, 1, 1)
-    if is_float(x) or not isinstance(weight, Weight):
-        raise UnsupportedError("conv_transpose2d works on codes and a weight quantized per output channel, axis 1")
-    x = as_lazy(x, "conv_transpose2d")
+    x, weight = as_lazy(x, "conv_transpose2d"), as_weight(weight, "conv_transpose2d", 1)
     centred = weight.codes.double() - weight.zeros.double().view(1, -1, 1, 1)
     acc = functional.conv_transpose2d(
         x.codes.double() - x.zero, centred, None, stride, padding, output_padding, groups, dilation  # type: ignore[arg-type]

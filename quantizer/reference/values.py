@@ -134,10 +134,10 @@ def as_lazy(x: object, op: str) -> Lazy:
     return x
 
 
-def as_weight(w: object, op: str) -> Weight:
-    """``w`` as a weight per output channel; per-tensor scales are repeated."""
+def as_weight(w: object, op: str, axis: int = 0) -> Weight:
+    """``w`` as a weight per output channel, its dimension ``axis``; per-tensor scales are repeated."""
     if isinstance(w, Weight):
         return w
     lazy = as_lazy(w, f"the weight of {op}")
-    n = lazy.codes.shape[0]
+    n = lazy.codes.shape[axis]
     return Weight(lazy.codes, torch.full((n,), lazy.scale, dtype=torch.float64), torch.full((n,), lazy.zero))

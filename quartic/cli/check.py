@@ -77,11 +77,13 @@ def _model(path: Path, machine: str, recipes: list[str]) -> dict[str, Any]:
 
 
 def _recipes(asked: list[str]) -> list[str]:
-    from quantizer.spec import RECIPES, recipe
+    from quantizer.recipe import Recipe
 
     if ALL in asked:
-        return list(RECIPES)
-    return [recipe(name).name for name in dict.fromkeys(asked)] or ["w8a8"]
+        return [name for name in Recipe.presets() if Recipe.load(name).compiles]
+    for name in asked:
+        Recipe.load(name)  # a mistyped name is said at once
+    return list(dict.fromkeys(asked)) or ["w8a8"]
 
 
 def _quantized(path: Path, program: ExportedProgram, recipe: str) -> GraphModule:

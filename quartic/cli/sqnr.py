@@ -31,11 +31,11 @@ def command(
     """
     import quartic
     from isa.errors import InputError
-    from quantizer.spec import recipe as known
+    from quantizer.recipe import Recipe
     from quantizer.sqnr import sqnr
     from quartic.models import load_arrays, load_model
 
-    known(recipe)  # a mistyped name is said at once
+    Recipe.load(recipe)  # a mistyped name is said at once
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)

@@ -11,8 +11,9 @@ from torch import nn
 from isa import numerics
 from isa.errors import QuantizationError
 from quantizer import calibrate, convert, prepare, quantize, transfer
-from quantizer.observers import AverageMinMaxObserver
-from quantizer.spec import RECIPES
+from quantizer.observers import ActivationObserver
+from quantizer.recipe import Recipe
+from quantizer.spec import activation_spec
 from tests.thinning import examples
 
 FINITE = st.floats(-1e4, 1e4, width=32)
@@ -23,8 +24,8 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)).eval()
 
 
-def observer() -> AverageMinMaxObserver:
-    spec = RECIPES["w8a8"].activation
+def observer() -> ActivationObserver:
+    spec = activation_spec(Recipe.load("w8a8").activation)
     return spec.observer_or_fake_quant_ctr.with_args(
         dtype=spec.dtype, quant_min=-128, quant_max=127, qscheme=spec.qscheme
     )()
@@ -87,8 +88,8 @@ def test_batches_weigh_the_same_at_first() -> None:
 def test_a_batch_cut_to_the_exported_shape_counts_once(pieces: int) -> None:
     x = torch.randn(pieces, 3, 3, 3, generator=torch.Generator().manual_seed(pieces))
     prepared = calibrate(prepare(model(), (IMAGE,)), [x])
-    watch = next(m for m in prepared.modules() if isinstance(m, AverageMinMaxObserver))
-    assert (watch.batches, watch.min_val, watch.max_val) == (1, x.min(), x.max())
+    seen = next(m for m in prepared.modules() if isinstance(m, ActivationObserver)).statistic
+    assert (seen.batches, seen.low, seen.high) == (1, x.min(), x.max())
 
 
 def test_dead_weights_quantize_to_zero() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isa.errors import DescriptionError
-from quantizer.quantizers import Grid, affine, simulate, symmetric
+from quantizer.quantizers import Grid, affine, inverse, simulate, symmetric
 from quantizer.ranges import (
     ESTIMATORS,
     Average,
@@ -166,20 +166,29 @@ def test_the_spread_of_a_bin_is_integrated_exactly(values: list[float], grid: Gr
         places = (lower + (upper - lower) * (torch.arange(2000) + 0.5) / 2000).double()
         steps = (places / scale.double()).round().clamp(grid.least - zero, grid.most - zero)
         want += count.item() * (places - steps * scale.double()).abs().pow(power).mean().item()
-    found = spread_error(rows, scale.item(), int(zero), grid, power).item()
+    found = spread_error(rows, scale.double(), zero.double(), grid, power).item()
     assert found == pytest.approx(want, rel=2e-3, abs=1e-12)
 
 
+def lost(counts: list[int], high: float, grid: Grid) -> float:
+    """Divergence of bins of width 1 from 0 on, of what codes over [0, high] leave of them."""
+    ends = torch.arange(len(counts) + 1).double()
+    scale, zero = grid.parameters(torch.tensor(0.0), torch.tensor(high))
+    return divergence((ends[:-1], ends[1:], torch.tensor(counts)), 0.0, high, inverse(scale), zero, grid)
+
+
 def test_divergence_is_zero_where_every_bin_has_a_code() -> None:
-    rows = (torch.arange(8).double(), torch.arange(1, 9).double(), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6]))
-    assert divergence(rows, torch.tensor(0.0), torch.tensor(8.0), affine(8)) == pytest.approx(0, abs=1e-12)
+    assert lost([3, 1, 4, 1, 5, 9, 2, 6], 8.0, affine(8)) == pytest.approx(0, abs=1e-12)
 
 
 def test_divergence_of_two_bins_that_share_a_code() -> None:
     """P = (1/4, 3/4), Q = (1/2, 1/2)."""
-    rows = (torch.tensor([0.0, 1.0]).double(), torch.tensor([1.0, 2.0]).double(), torch.tensor([1, 3]))
-    found = divergence(rows, torch.tensor(0.0), torch.tensor(20.0), Grid(0, 1, False))
-    assert found == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+    assert lost([1, 3], 20.0, Grid(0, 1, False)) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+
+
+def test_what_is_clipped_counts_in_the_outermost_bin() -> None:
+    """P = (1/4, 3/4), Q = (1/2, 1/2)."""
+    assert lost([1, 1, 2], 2.0, affine(8)) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
 
 
 @pytest.mark.parametrize("grid", [affine(8), affine(4), symmetric(8)], ids=str)

@@ -89,7 +89,7 @@ def test_a_float_model_is_asked_about_at_w8a8(folder: Path, capsys: pytest.Captu
 
 def test_all_recipes_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = checks(capsys, str(folder / "small.pt2"), "--recipe", "all")
-    assert [each["recipe"] for each in found] == ["w8a8", "w4a8", "w4a4", "w8a16", "w16a16", "f32"]
+    assert [each["recipe"] for each in found] == ["f32", "w16a16", "w4a4", "w4a8", "w8a16", "w8a8"]
     for each in found:
         assert sum(row["macs"] for row in each["widths"].values()) == each["total"]["macs"] == MACS
         assert each["recipe"] in each["widths"]
