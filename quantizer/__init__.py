@@ -2,12 +2,19 @@
 
 from quantizer.annotate import QuarticQuantizer
 from quantizer.flow import calibrate, convert, export, prepare, quantize, transfer
+from quantizer.recipe import Change, Format, Override, Recipe
 from quantizer.reference import Reference, reference
-from quantizer.report import Unquantized, report
+from quantizer.report import Layer, Report, Unquantized, report
 
 __all__ = [
+    "Change",
+    "Format",
+    "Layer",
+    "Override",
     "QuarticQuantizer",
+    "Recipe",
     "Reference",
+    "Report",
     "Unquantized",
     "calibrate",
     "convert",

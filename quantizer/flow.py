@@ -19,11 +19,10 @@ from quantizer.annotate import QuarticQuantizer
 from quantizer.checks import Named, check_graph, check_model, first_line, unforeseen
 from quantizer.functionalize import functional
 from quantizer.observers import Observer
+from quantizer.plan import APPLIED, told
 from quantizer.recipe import Recipe
+from quantizer.report import RECIPE
 from quantizer.rewrite import rewrite
-
-RECIPE = "quartic_recipe"
-"""Key of a graph's metadata that holds the recipe's title: without codes, only ``f32`` says that none were meant."""
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
@@ -38,6 +37,7 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
     graph = capture(model, example_inputs)
     prepared = _quietly(prepare_pt2e, graph, quantizer)
     prepared.meta[RECIPE] = "f32" if quantizer.recipe.is_float else quantizer.recipe.title
+    prepared.meta[APPLIED] = [told(override) for override in quantizer.recipe.overrides]
     return prepared
 
 
@@ -129,10 +129,10 @@ def convert(prepared: GraphModule) -> GraphModule:
     """
     if not all(observer.seen for observer in _observers(prepared)):
         raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
-    recipe = prepared.meta.get(RECIPE, "")
+    said = {RECIPE: prepared.meta.get(RECIPE, ""), APPLIED: prepared.meta.get(APPLIED, [])}
     converted = _quietly(convert_pt2e, prepared)
-    converted.meta[RECIPE] = recipe
-    converted.meta.setdefault("custom", {})[RECIPE] = recipe  # the part of it that torch.export.save keeps
+    converted.meta.update(said)
+    converted.meta["custom"] = {**converted.meta.get("custom", {}), **said}  # the part that torch.export.save keeps
     return converted
 
 

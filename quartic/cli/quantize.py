@@ -50,6 +50,6 @@ def command(
         "batch": batch,
         "batches": len(batches),
         # A user learns here, not from a slow chip, what is not 8 bits wide.
-        "float": [f"{row.node} ({row.module or '(root)'}, {row.source}): {row.reason}" for row in report(q)],
+        "float": [f"{r.node} ({r.module or '(root)'}, {r.source}): {r.reason}" for r in report(q).unquantized],
     }
     show(figures, as_json)

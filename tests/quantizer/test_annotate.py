@@ -159,13 +159,14 @@ def test_weights_are_symmetric_narrow_int8_per_output_channel() -> None:
 
 
 def test_outputs_stay_float_and_the_report_says_so() -> None:
-    (row,) = report(graph(lambda m, x: m.a(x).flatten(1)))
+    (row,) = report(graph(lambda m, x: m.a(x).flatten(1))).unquantized
     assert (row.node, row.reason) == ("flatten", "leaves the graph: an output is stored as binary32")
     assert row.source.startswith("test_annotate.py:")
 
 
 def test_the_report_names_operators_outside_the_table_and_what_they_starve() -> None:
-    rows = {r.node: r.reason for r in report(graph(lambda m, x: functional.avg_pool2d(torch.cumsum(m.a(x), 1), 2)))}
+    q = graph(lambda m, x: functional.avg_pool2d(torch.cumsum(m.a(x), 1), 2))
+    rows = {r.node: r.reason for r in report(q).unquantized}
     assert rows["cumsum"] == "aten.cumsum.default is not in the table of operators: its operands and result are float"
 
 
@@ -184,7 +185,7 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
 def test_results_of_an_unknown_operator_stay_float() -> None:
     q = graph(lambda m, x: torch.sort(m.a(x), -1)[0].flatten(1))
     assert [n.name for n in q.graph.nodes][-5:] == ["conv2d", "sort", "getitem", "flatten", "output"]
-    assert any(row.reason.startswith("aten.sort.default is not in the table") for row in report(q))
+    assert any(row.reason.startswith("aten.sort.default is not in the table") for row in report(q).unquantized)
 
 
 def codes_in_front_of(body: object, shape: tuple[int, ...], name: str) -> bool:

@@ -92,6 +92,30 @@ def test_a_batch_cut_to_the_exported_shape_counts_once(pieces: int) -> None:
     assert (seen.batches, seen.low, seen.high) == (1, x.min(), x.max())
 
 
+NORMED = {
+    "conv2d": (lambda: nn.Conv2d(3, 4, 3, padding=1), (2, 3, 6, 6)),
+    "grouped": (lambda: nn.Conv2d(4, 4, 3, groups=4, bias=False), (2, 4, 6, 6)),
+    "conv_transpose2d": (lambda: nn.ConvTranspose2d(3, 4, 2, 2), (2, 3, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_a_folded_batch_norm_computes_what_the_model_does(name: str) -> None:
+    """W' = gamma W / sigma, b' = beta - gamma (mu - b) / sigma, in binary32: not the same bits."""
+    make, shape = NORMED[name]
+    torch.manual_seed(0)
+    unfolded, x = nn.Sequential(make(), nn.BatchNorm2d(4), nn.ReLU()).eval(), torch.randn(shape)
+    norm = unfolded[1]
+    for value in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(value)
+    nn.init.uniform_(norm.running_var, 0.1, 10)
+    folded = quantize(unfolded, (x,), [x], "f32")
+    assert not [n for n in folded.graph.nodes if "batch_norm" in str(n.target)]
+    with torch.no_grad():
+        want = unfolded(x)
+    assert (folded(x) - want).abs().max() <= 1e-5 * want.abs().max()
+
+
 def test_dead_weights_quantize_to_zero() -> None:
     dead = model()
     nn.init.zeros_(dead[4].weight)
