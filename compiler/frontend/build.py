@@ -49,6 +49,11 @@ WITHOUT_BUILDER = {
     )
 }
 """Rule and advice for operators that only the quantizer can bring into a form that compiles."""
+LEFT = "quantize the operand: the quantizer left it in float"
+WEIGHTS_ALONE = (
+    "weights alone are quantized, which is for evaluation in PyTorch: no machine multiplies codes by binary32; "
+    "quantize activations too"
+)
 
 
 class Graph:
@@ -62,6 +67,8 @@ class Graph:
         self.refused: list[tuple[Call, Refusal]] = []
         self.in_binary32 = False
         """Whether the graph holds no codes at all, so that products are of binary32."""
+        self.weights_alone = False
+        """Whether constants are all that is quantized."""
         self._place = Origin("")
         self._floats: dict[SSAValue, SSAValue] = {}
         self._constants: dict[tuple[int, Any], tuple[NDArray[Any], SSAValue]] = {}
@@ -118,10 +125,8 @@ class Graph:
         if isinstance(value, Weight) and value.axis is None:
             kind = IntType(value.width, float(value.scale[0]), int(value.zero[0]))
             return self.constant(np.ascontiguousarray(value.codes), kind)
-        raise Refusal(
-            f"needs a quantized operand, got {describe(value)}",
-            "quantize the operand: the quantizer left it in float",
-        )
+        advice = WEIGHTS_ALONE if self.weights_alone else LEFT
+        raise Refusal(f"needs a quantized operand, got {describe(value)}", advice)
 
     def uniform(self, value: Any) -> SSAValue:
         """The codes behind ``value``, for what computes with them: a codebook must not decode them."""
@@ -228,7 +233,11 @@ def walk(graph: Graph, records: Sequence[Record]) -> Iterator[Record]:
     """
     from compiler.frontend.aten import OPERATORS
 
-    graph.in_binary32 &= not any(isinstance(r, Call) and "quantize_" in r.target for r in records)
+    targets = [record.target for record in records if isinstance(record, Call)]
+    graph.in_binary32 &= not any("quantize_" in target for target in targets)
+    floats = all(record.dtype == "float32" for record in records if isinstance(record, Input))
+    coded = any(".dequantize_" in target for target in targets)
+    graph.weights_alone = coded and floats and not any(".quantize_" in target for target in targets)
     for record in records:
         match record:
             case Input():

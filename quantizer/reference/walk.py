@@ -193,9 +193,18 @@ def has_codes(q: GraphModule) -> bool:
     return any("quantize_" in str(node.target) for node in q.graph.nodes if node.op == "call_function")
 
 
+WEIGHTS_ALONE = (
+    "works on codes, but weights alone are quantized, which is for evaluation in PyTorch: no machine multiplies codes "
+    "by binary32; quantize activations too, or run the graph itself"
+)
+
+
 def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
     """Every node that breaks a rule, with the rule; matrix products in binary32 belong to graphs without any codes."""
     quantized = has_codes(q)
+    inputs = [node.meta.get("val") for node in q.graph.nodes if node.op == "placeholder"]
+    alone = not any(".quantize_" in str(node.target) for node in q.graph.nodes)
+    alone = alone and all(getattr(value, "dtype", None) == torch.float32 for value in inputs)
     for node in q.graph.nodes:
         shape = getattr(node.meta.get("val"), "shape", ())
         if node.op == "placeholder" and any(type(n) is not int for n in shape):
@@ -209,7 +218,8 @@ def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
             continue
         for operand in _integer_operands(node) if quantized else ():
             if not is_quantized(operand):
-                yield node, f"works on codes, but operand {operand.name} is float: quantize it"
+                rule = f"works on codes, but operand {operand.name} is float: quantize it"
+                yield node, WEIGHTS_ALONE if alone else rule
 
 
 def _integer_operands(node: Node) -> list[Node]:
