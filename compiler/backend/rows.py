@@ -138,7 +138,7 @@ def _softmax(rows: _Rows) -> Programs:
 
 def _exponential(rows: _Rows, top: int) -> tuple[Builder, int]:
     builder, x = rows.elements()
-    t = builder.imm(Func.MUL, builder.emit(Func.SUB, x, b=rows.row(builder, top)), LOG2_E)
+    t = builder.imm(Func.MUL, builder.emit(Func.SUB, x, b=rows.row(builder, top)), float(LOG2_E))
     return builder, builder.emit(Func.EXP2, t)
 
 

@@ -46,7 +46,7 @@ def sqrt(x: Array) -> Array:
     """IEEE square root; NaN of negative values. By numpy: torch's of large arrays is not always rounded correctly."""
     with np.errstate(all="ignore"):
         found = np.asarray(x)
-        y = np.where(found >= 0, np.sqrt(found), np.float32(NAN))
+        y = np.where(found >= 0, np.sqrt(found), NAN)
     return namespace(x).from_numpy(np.asarray(y)) if is_torch(x) else y
 
 

@@ -10,7 +10,8 @@ import numpy as np
 Array = Any
 """A numpy array or a torch tensor; binary32 unless a docstring says otherwise."""
 
-NAN = float("nan")
+NAN = np.float32("nan")
+INF = np.float32("inf")
 
 
 def namespace(x: Array) -> Any:
@@ -27,6 +28,21 @@ def cast(x: Array, dtype: str) -> Array:
     """``x`` converted to the type called ``dtype`` (``"int32"``, ``"float32"``, ...); int to float rounds to even."""
     xp = namespace(x)
     return x.to(getattr(xp, dtype)) if is_torch(x) else np.asarray(x).astype(dtype, copy=False)
+
+
+def where(condition: Array, a: Array, b: Array) -> Array:
+    """``a`` where ``condition`` holds, else ``b``."""
+    return namespace(condition).where(condition, a, b)
+
+
+def clip(x: Array, lo: Array, hi: Array) -> Array:
+    """min(max(x, lo), hi)."""
+    return namespace(x).clip(x, lo, hi)
+
+
+def rint(x: Array) -> Array:
+    """``x`` rounded to the nearest integer, ties to even."""
+    return namespace(x).round(x)
 
 
 def bits_of(x: Array) -> Array:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from isa.numerics.functions import LOG2_E, exp2, extent, reciprocal, rsqrt
-from isa.numerics.namespace import NAN, Array, bits_of, cast, float_of, fp32, is_torch, namespace
+from isa.numerics.functions import EXPONENT_BIAS, LOG2_E, ONE, ZERO, exp2, extent, reciprocal, rsqrt, split
+from isa.numerics.namespace import INF, NAN, Array, cast, clip, float_of, fp32, is_torch, namespace, where
 
 SOFTMAX_FRACTION = 30
 MOMENT_BITS, SUM_BITS = 18, 40
@@ -22,14 +22,15 @@ FLOAT64_EXACT = 2.0**53
 
 def align(a: Array, bits: int) -> Array:
     """2**(bits - 1 - floor(log2 |a|)), exponent at most 60; 1 for 0, NaN for what is not finite."""
-    xp = namespace(a)
-    small = abs(a) < 2.0**-126
-    with np.errstate(over="ignore"):
-        magnitude = xp.where(small, a * 2.0**24, a)
-    exponent = ((bits_of(magnitude) >> 23) & 255) - 127 - cast(small, "int32") * 24
-    power = xp.clip(bits - 1 - exponent, -126, ALIGN_HIGHEST)
-    r = xp.where(a == 0, 1.0, float_of((cast(power, "int32") + 127) << 23))
-    return _binary32(xp.where(abs(a) < float("inf"), r, NAN))
+    with np.errstate(all="ignore"):
+        return power_of_alignment(a, bits)
+
+
+def power_of_alignment(a: Array, bits: Array) -> Array:
+    """:func:`align` without its silence about overflow and NaN."""
+    power = clip(bits - 1 - split(a)[1], -126, ALIGN_HIGHEST)
+    r = where(a == ZERO, ONE, float_of((cast(power, "int32") + EXPONENT_BIAS) << 23))
+    return where(abs(a) < INF, r, NAN)
 
 
 def row_max(x: Array) -> Array:
@@ -37,7 +38,7 @@ def row_max(x: Array) -> Array:
     xp = namespace(x)
     top = x.amax(-1) if is_torch(x) else x.max(-1)
     if not is_torch(x) and np.isnan(x).any():
-        top = np.where(np.isnan(x).any(-1), np.float32(NAN), top)
+        top = np.where(np.isnan(x).any(-1), NAN, top)
     if not bool((top == 0).any()):
         return _binary32(top)
     positive = ((x == 0) & ~xp.signbit(x)).any(-1)
@@ -101,10 +102,16 @@ def _finish(total: Array, bad: Array, exponent: int) -> Array:
     xp = namespace(total)
     y = cast(total, "float32")
     if exponent:
-        half = min(exponent, 254) // 2  # 2**127 is a binary32, and 1 * 2**128 is infinite already
+        first, second = powers(exponent)
         with np.errstate(all="ignore"):
-            y = (y * fp32(2.0**half)) * fp32(2.0 ** (min(exponent, 254) - half))
+            y = (y * first) * second
     return _binary32(xp.where(bad, NAN, y))
+
+
+def powers(exponent: int) -> tuple[float, float]:
+    """Two powers of two, both binary32, whose product is 2**exponent."""
+    exponent = min(exponent, 254)  # 2**127 is a binary32, and 1 * 2**128 is infinite already
+    return fp32(2.0 ** (exponent // 2)), fp32(2.0 ** (exponent - exponent // 2))
 
 
 def _binary32(x: Array) -> Array:

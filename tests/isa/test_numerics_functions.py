@@ -187,3 +187,13 @@ def test_quotients_are_rounded_correctly() -> None:
     want = [binary32(Fraction(float(x)) / Fraction(float(y))) for x, y in zip(a, b, strict=True)]
     assert same(numerics.div(a, b), np.copysign(np.array(want), a * np.sign(b)))
     assert same(numerics.div(torch.from_numpy(a), torch.from_numpy(b)), numerics.div(a, b))
+
+
+def test_constants_are_binary32():
+    """A float would be a binary64 to a compiler, and would widen what it meets."""
+    from isa.numerics import functions, namespace
+
+    for module in (functions, namespace):
+        for name, value in vars(module).items():
+            if isinstance(value, float) or (isinstance(value, tuple) and value and isinstance(value[0], float)):
+                raise AssertionError(f"{module.__name__}.{name} = {value!r}")

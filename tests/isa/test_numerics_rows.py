@@ -283,3 +283,10 @@ def test_sums_and_means_of_codes_are_exact_integers():
     total = x.astype(np.int64).sum(-1).astype(np.float32)
     assert same(both(numerics.sum_rows, x, 0.3), total * np.float32(0.3))
     assert same(both(numerics.mean_rows, x, 0.3), (total * np.float32(0.3)) * np.float32(1 / 333))
+
+
+@pytest.mark.parametrize("exponent", [-254, -127, -1, 0, 1, 127, 254])
+def test_two_powers_multiply_to_any(exponent):
+    first, second = numerics.powers(exponent)
+    assert Fraction(first) * Fraction(second) == Fraction(2) ** exponent
+    assert (first, second) == (float(binary32(Fraction(first))), float(binary32(Fraction(second))))
