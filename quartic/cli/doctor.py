@@ -13,7 +13,7 @@ import typer
 
 from quartic.cli.console import Json, progress, table
 
-PACKAGES = ("torch", "torchao", "xdsl", "numpy", "networkx")
+PACKAGES = ("torch", "torchao", "xdsl", "numpy", "numba", "networkx")
 
 
 def _machines() -> str:

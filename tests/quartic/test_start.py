@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "xdsl", "numpy", "rich", "networkx")
+HEAVY = ("torch", "xdsl", "numpy", "numba", "rich", "networkx")
 
 
 @pytest.mark.parametrize("module", ["quartic", "quartic.cli"])
