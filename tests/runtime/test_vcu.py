@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isa.access import Memory
+from isa.access import BINARY_FUNCS, Memory
 from isa.errors import AccessError
 from isa.instructions import (
     DType,
@@ -25,7 +25,6 @@ from isa.instructions import (
     VcuStream,
     VcuWindow,
 )
-from runtime.functional.vcu import BINARY
 from tests.runtime.machine import context, get, put, run
 from tests.thinning import examples
 
@@ -93,7 +92,7 @@ def test_a_multiply_and_an_add_are_never_fused():
 
 @pytest.mark.parametrize(
     "func",
-    [f for f in Func if f not in BINARY and f not in (Func.COPY, Func.RINT, Func.SELECT, *PLAIN)],
+    [f for f in Func if f not in BINARY_FUNCS and f not in (Func.COPY, Func.RINT, *PLAIN)],
     ids=lambda f: f.name,
 )
 def test_functions_are_those_of_the_numerics(func):
