@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from isa.access import Memory
 from isa.errors import AccessError
 from isa.instructions import MmuCodes, MmuInput, MmuOutput, MmuRun, MmuWeight, MmuWindow
-from runtime.functional import mmu
+from runtime.functional import operands
 from tests.runtime.machine import context, get, put, run
 from tests.thinning import examples
 
@@ -135,7 +135,7 @@ def test_pieces_by_indexing_give_the_same_sums(case, seed):
     first, second = context(seed), context(seed)
     with pytest.MonkeyPatch.context() as patch:
         run(first, *setup(case, 150), action)
-        patch.setattr(mmu, "BUFFER_BYTES", 48)
+        patch.setattr(operands, "BUFFER_BYTES", 48)
         run(second, *setup(case, 150), action)
     assert torch.equal(first.memory.bytes[Memory.ACC], second.memory.bytes[Memory.ACC])
 
