@@ -45,6 +45,9 @@ def presets() -> tuple[str, ...]:
 
 def load(name_or_path: str | Path, depth: int = 0) -> Recipe:
     """A preset by name, or a recipe from a TOML file. Raises QuantizationError or DescriptionError."""
+    if not isinstance(name_or_path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(name_or_path).__name__  # pyright: ignore[reportUnreachable]
+        raise QuantizationError(f"a recipe is a preset's name, the path of a TOML file or a Recipe, not {kind}")
     path = Path(name_or_path)
     if path.suffix != ".toml" and len(path.parts) == 1:
         if (name := str(name_or_path)) not in presets():

@@ -10,7 +10,7 @@ Importing this package loads neither torch nor the compiler; each verb loads wha
 """
 
 from isa.errors import QuarticError
-from quartic.api import compile, export, load, quantize, reference, simulate, timing
+from quartic.api import compile, export, load, quantize, recipe, reference, simulate, timing
 from quartic.executable import Executable
 from quartic.version import __version__
 
@@ -22,6 +22,7 @@ __all__ = [
     "export",
     "load",
     "quantize",
+    "recipe",
     "reference",
     "simulate",
     "timing",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compiler.validate import Validator
     from isa.container import Binary
     from isa.machine import Machine
+    from quantizer.recipe import Recipe
     from runtime.session import Run
 
 
@@ -28,15 +29,26 @@ def quantize(
     model: nn.Module,
     example_inputs: tuple[torch.Tensor, ...],
     calibration_batches: Iterable[tuple[torch.Tensor, ...]],
-    recipe: str = "w8a8",
+    recipe: str | Path | Recipe = "w8a8",
 ) -> GraphModule:
     """Float ``model`` to an FX graph with quantize and dequantize ops, calibrated on the batches.
 
-    ``example_inputs`` fixes the shapes, batch included; each batch is a tuple like it. Raises QuantizationError.
+    ``example_inputs`` fixes the shapes, batch included; each batch is a tuple like it. ``recipe`` is a preset's name,
+    a TOML file or a value. Raises QuantizationError, and DescriptionError for a file that breaks the schema.
     """
     from quantizer import quantize
 
     return quantize(model, example_inputs, calibration_batches, recipe=recipe)
+
+
+def recipe(name_or_path: str | Path) -> Recipe:
+    """How a model is to be quantized: a preset (``quartic recipes`` lists them) or a TOML file, as a value.
+
+    Raises QuantizationError for an unknown preset, DescriptionError for a file that breaks the schema.
+    """
+    from quantizer.recipe import Recipe
+
+    return Recipe.load(name_or_path)
 
 
 def export(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> GraphModule:

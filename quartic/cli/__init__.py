@@ -19,6 +19,7 @@ from quartic.cli import (
     machines,
     opt,
     quantize,
+    recipes,
     report,
     run,
     sqnr,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _module in (check, quantize, sqnr, compile, run, report, bench, dis, asm, machines, doctor):
+for _module in (check, quantize, sqnr, compile, run, report, bench, dis, asm, machines, recipes, doctor):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.command("opt", context_settings=opt.CONTEXT)(opt.command)
 

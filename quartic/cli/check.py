@@ -25,7 +25,10 @@ def command(
     machine: Annotated[str, typer.Option(help="Machine that a model is checked against.")] = "edge28",
     recipe: Annotated[
         list[str] | None,
-        typer.Option(help="For a float model: the widths to ask about (again for more, or 'all').  [default: w8a8]"),
+        typer.Option(
+            help="For a float model: the recipe to ask about, a preset or a TOML file (again for more; 'all' for every "
+            "preset that compiles).  [default: w8a8]"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

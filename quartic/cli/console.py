@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+RecipeName = Annotated[str, typer.Option(help="A preset (`quartic recipes` lists them), or a TOML file.")]
 
 
 @contextmanager

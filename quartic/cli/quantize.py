@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quartic.cli.console import Json, progress, show
+from quartic.cli.console import Json, RecipeName, progress, show, table
 from quartic.files import writable
+
+if TYPE_CHECKING:
+    from quantizer.report import Layer
+    from quantizer.size import Size
 
 
 def command(
@@ -18,7 +24,7 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the quantized .pt2.")],
     batch: Annotated[int, typer.Option(min=1, help="Batch size that the model is compiled for.")] = 1,
-    recipe: Annotated[str, typer.Option(help="Widths: w8a8, w4a8, w4a4, w8a16, w16a16 or f32.")] = "w8a8",
+    recipe: RecipeName = "w8a8",
     as_json: Json = False,
 ) -> None:
     """Quantize a float model and save it as a torch.export program."""
@@ -43,13 +49,44 @@ def command(
         save_program(q, batches[0], output)
     from quantizer.report import report
 
+    found = report(q)
     figures = {
         "output": str(output),
         "bytes": output.stat().st_size,
-        "recipe": recipe,
+        "recipe": found.recipe,
         "batch": batch,
         "batches": len(batches),
         # A user learns here, not from a slow chip, what is not 8 bits wide.
-        "float": [f"{r.node} ({r.module or '(root)'}, {r.source}): {r.reason}" for r in report(q).unquantized],
+        "float": [f"{r.node} ({r.module or '(root)'}, {r.source}): {r.reason}" for r in found.unquantized],
+        "constants in bytes": _bytes(found.size),
     }
-    show(figures, as_json)
+    if as_json:
+        layers = [{**asdict(layer), "size": _bytes(layer.size)} for layer in found.layers]
+        show({**figures, "overrides": found.overrides, "layers": layers}, as_json)
+        return
+    show({**figures, "overrides": {told: _few(nodes) for told, nodes in found.overrides.items()}}, as_json)
+    table("Constants in bytes, by the operator that reads them", HEAD, [_row(layer) for layer in found.layers])
+
+
+HEAD = ("module", "node", "weight", "activation", "codes", "scales", "zero points", "float", "total", "overrides")
+SHOWN = 6
+
+
+def _few(nodes: Sequence[str]) -> str:
+    more = f" and {len(nodes) - SHOWN} more" * (len(nodes) > SHOWN)
+    return ", ".join(nodes[:SHOWN]) + more or "no layer of this model"
+
+
+def _row(layer: Layer) -> list[object]:
+    sizes = _bytes(layer.size)
+    own = [sizes[name] for name in ("codes", "scales", "zero points", "float", "total")]
+    kind = "-"
+    if weight := layer.weight:
+        kind = f"{weight.bits}{' affine' * weight.affine}{f' per {weight.per}' * bool(weight.per)}"
+    return [layer.module or "(root)", layer.node, kind, layer.activation, *own, "; ".join(layer.overrides)]
+
+
+def _bytes(size: Size) -> dict[str, float]:
+    """Bytes, and fractions: a 4-bit code is half of one."""
+    parts = {"codes": size.codes, "scales": size.scales, "zero points": size.zeros, "float": size.floats}
+    return {name: bits / 8 for name, bits in {**parts, "total": size.total, "in binary32": size.in_float}.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quartic.cli.console import Json, progress
+from quartic.cli.console import Json, RecipeName, progress
 
 if TYPE_CHECKING:
     from quantizer.sqnr import LayerSqnr
@@ -22,7 +22,7 @@ def command(
     calibration: Annotated[
         Path, typer.Option(help="Inputs to calibrate and to compare on: .npy [count, ...], or .npz of one per input.")
     ],
-    recipe: Annotated[str, typer.Option(help="Widths: w8a8, w4a8, w4a4, w8a16, w16a16 or f32.")] = "w8a8",
+    recipe: RecipeName = "w8a8",
     as_json: Json = False,
 ) -> None:
     """Quantize a model and print the signal to quantization noise of every layer, in device numerics.

@@ -200,3 +200,8 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 def test_a_file_that_is_missing_lists_the_presets() -> None:
     with pytest.raises(DescriptionError, match=r"recipe 'gone.toml': No such file or directory; presets: f32, w16a16"):
         Recipe.load("gone.toml")
+
+
+def test_what_is_no_recipe_is_named() -> None:
+    with pytest.raises(QuantizationError, match=r"a recipe is a preset's name, the path of a TOML file or .* not int"):
+        Recipe.load(8)

@@ -9,7 +9,20 @@ import pytest
 
 from quartic.cli import main
 
-COMMANDS = ("asm", "bench", "check", "compile", "dis", "doctor", "machines", "quantize", "report", "run", "sqnr")
+COMMANDS = (
+    "asm",
+    "bench",
+    "check",
+    "compile",
+    "dis",
+    "doctor",
+    "machines",
+    "quantize",
+    "recipes",
+    "report",
+    "run",
+    "sqnr",
+)
 
 
 def outcome(*arguments: str) -> int:
@@ -40,9 +53,26 @@ def test_printed_machine_is_a_machine(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["name"] == "tiny"
 
 
+def test_recipes_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("recipes", "--json") == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert [rows["w4a8"][role] for role in ("weight", "activation", "elementwise", "wide")] == [4, 8, 8, 16]
+    assert (rows["w8a32"]["compiles"], rows["f32"]["compiles"]) == (False, True)
+
+
+def test_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome("recipes", "w4a4") == 0
+    (tmp_path / "mine.toml").write_text(text := capsys.readouterr().out)
+    assert outcome("recipes", str(tmp_path / "mine.toml"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["activation"], found["toml"]) == ("w4a4", 4, text)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("recipes", "w8a9"), "unknown recipe 'w8a9': known recipes are f32, w16a16"),
+        (("recipes", "gone.toml"), "recipe 'gone.toml': No such file or directory; presets: f32, w16a16"),
         (("machines", "no-such"), "machine 'no-such'"),
         (("compile", "gone.pt2", "-o", "m.qbin"), "gone.pt2: no such file; expected a .pt2"),
         (("compile", "gone.pt2", "-o", "no/m.qbin"), "no/m.qbin: its folder does not exist; create no first"),

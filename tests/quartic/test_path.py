@@ -36,6 +36,59 @@ def result(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+RECIPE = """
+base = "w4a8"
+[activation]
+range = { by = "percentile", percent = 99.9 }
+[[override]]
+layer = "last"
+why = "logits"
+weight = { bits = 8 }
+[[override]]
+layer = "embedding"
+weight = { bits = 8 }
+"""
+TOLD = "layer 'last': weight bits 8 (logits)", "layer 'embedding': weight bits 8"
+
+
+@pytest.fixture
+def mine(folder: Path) -> tuple[str, ...]:
+    """The command that quantizes by a recipe's file."""
+    (folder / "mine.toml").write_text(RECIPE)
+    source, images = "benchmarks.zoo.toys:Plain", str(folder / "images.npy")
+    return ("quantize", source, "--calibration", images, "-o", str(folder / "mine.pt2"), "--recipe",
+            str(folder / "mine.toml"))  # fmt: skip
+
+
+def test_a_recipe_of_ones_own_is_reported(mine: tuple[str, ...], folder: Path, capsys) -> None:
+    found = result(capsys, *mine)
+    last = found["layers"][-1]
+    assert found["recipe"] == "mine"
+    assert found["overrides"] == {TOLD[0]: [last["node"]], TOLD[1]: []}
+    assert (last["weight"]["bits"], last["overrides"]) == (8, [TOLD[0]])
+    assert {each["weight"]["bits"] for each in found["layers"][:-1] if each["weight"]} == {4}
+    total = found["constants in bytes"]
+    assert sum(each["size"]["total"] for each in found["layers"]) == total["total"] < total["in binary32"] / 3
+    assert result(capsys, "check", str(folder / "mine.pt2"))["ok"] is True
+
+
+def test_the_report_reads_as_text(mine: tuple[str, ...], capsys) -> None:
+    capsys.readouterr()
+    assert outcome(*mine) == 0
+    text = capsys.readouterr().out
+    assert f"{TOLD[1]}      no layer of this model" in text
+    assert "Constants in bytes, by the operator that reads them" in text
+    assert "8 per channel" in text
+
+
+def test_a_recipe_that_fits_no_module_is_one_line(mine: tuple[str, ...], folder: Path, capsys) -> None:
+    (folder / "mine.toml").write_text(RECIPE.replace('layer = "last"', 'modules = "heads"'))
+    assert outcome(*mine) == 2
+    assert "recipe mine: override of modules 'heads': matches no module of the model; near are " in (
+        capsys.readouterr().err
+    )
+
+
 def test_run_writes_the_bits_of_the_reference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ("--input", str(folder / "image.npy"), "--output", str(folder / "out.npy"))
     found = result(capsys, "run", str(folder / "net.qbin"), *files, "--trace", str(folder / "trace.json"))
