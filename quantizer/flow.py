@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ from quantizer.rewrite import rewrite
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
+CAPTURED = "quartic_captured"
+"""Key of a graph's metadata that holds the shapes of the inputs for which ``capture`` made it."""
+
 
 def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe = "w8a8") -> GraphModule:
     """Export ``model`` for inputs of these shapes, fold batch norms and insert the observers of ``recipe``.
@@ -35,6 +39,7 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
     """
     quantizer = QuarticQuantizer(recipe)
     graph = capture(model, example_inputs)
+    del graph.meta[CAPTURED]
     prepared = _quietly(prepare_pt2e, graph, quantizer)
     prepared.meta[RECIPE] = "f32" if quantizer.recipe.is_float else quantizer.recipe.title
     prepared.meta[APPLIED] = [told(override) for override in quantizer.recipe.overrides]
@@ -42,12 +47,19 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
 
 
 def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
-    """``model`` as an aten graph by torch.export; raises QuantizationError with advice where that fails."""
+    """``model`` as an aten graph by torch.export; raises QuantizationError with advice where that fails.
+
+    A graph that this made for the same shapes is copied: capture once to quantize at several recipes.
+    """
     check_model(model)
     inputs = as_tuple(example_inputs)
     for i, value in enumerate(inputs):
         if value.dtype != torch.float32:
             raise QuantizationError(f"example input {i} is {value.dtype}: must be torch.float32; convert it first")
+    if isinstance(model, GraphModule) and model.meta.get(CAPTURED) == _shapes(inputs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about its own tree of arguments
+            return copy.deepcopy(model)
     try:
         with torch.no_grad():
             program = torch.export.export(model, inputs)
@@ -61,6 +73,7 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise QuantizationError("the model is quantized already: compile it, or quantize the float model")
     check_graph(graph)
+    graph.meta[CAPTURED] = _shapes(inputs)
     return graph
 
 
@@ -70,6 +83,7 @@ def export(model: nn.Module, example_inputs: Batch) -> GraphModule:
     Raises QuantizationError as ``prepare`` does.
     """
     graph = capture(model, example_inputs)
+    del graph.meta[CAPTURED]
     _fuse_conv_bn_(graph)  # before batch norms become products and sums: prepare_pt2e would find none
     return rewrite(graph)
 

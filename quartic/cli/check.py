@@ -12,6 +12,7 @@ import typer
 from quartic.cli.console import Json, progress, show
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
@@ -75,7 +76,8 @@ def _model(path: Path, machine: str, recipes: list[str]) -> dict[str, Any]:
             raise InputError(f"{path}: is quantized already, so --recipe asks nothing of it; leave the option out")
         found = [_checked(program, machine)]
     else:
-        found = [{"recipe": name, **_checked(_quantized(path, program, name), machine)} for name in names]
+        graph, inputs = _captured(path, program)
+        found = [{"recipe": name, **_checked(_quantized(graph, inputs, name), machine)} for name in names]
     return {"ok": all(each["ok"] for each in found), "machine": machine, "checks": found}
 
 
@@ -89,10 +91,10 @@ def _recipes(asked: list[str]) -> list[str]:
     return list(dict.fromkeys(asked)) or ["w8a8"]
 
 
-def _quantized(path: Path, program: ExportedProgram, recipe: str) -> GraphModule:
-    """The model as ``quartic quantize`` would make it; its ranges mean nothing, and no support depends on them."""
-    import quartic
+def _captured(path: Path, program: ExportedProgram) -> tuple[GraphModule, tuple[torch.Tensor, ...]]:
+    """The float model for every recipe, and its example inputs."""
     from isa.errors import InputError
+    from quantizer import capture
 
     inputs = program.example_inputs
     if inputs is None or inputs[1] or not inputs[0]:
@@ -100,8 +102,16 @@ def _quantized(path: Path, program: ExportedProgram, recipe: str) -> GraphModule
             f"{path}: a float model is checked at the shapes of its example inputs, and it holds no positional ones; "
             "export it with torch.export.export(model, inputs)"
         )
+    with progress(f"capturing {path.name}"):
+        return capture(program.module(check_guards=False), inputs[0]), inputs[0]
+
+
+def _quantized(graph: GraphModule, inputs: tuple[torch.Tensor, ...], recipe: str) -> GraphModule:
+    """The model as ``quartic quantize`` would make it; its ranges mean nothing, and no support depends on them."""
+    import quartic
+
     with progress(f"quantizing to {recipe}"):
-        return quartic.quantize(program.module(check_guards=False), inputs[0], [inputs[0]], recipe=recipe)
+        return quartic.quantize(graph, inputs, [inputs], recipe=recipe)
 
 
 def _checked(graph: ExportedProgram | GraphModule, machine: str) -> dict[str, Any]:

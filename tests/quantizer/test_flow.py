@@ -10,7 +10,7 @@ from torch import nn
 
 from isa import numerics
 from isa.errors import QuantizationError
-from quantizer import calibrate, convert, prepare, quantize, transfer
+from quantizer import calibrate, capture, convert, prepare, quantize, transfer
 from quantizer.observers import ActivationObserver
 from quantizer.recipe import Recipe
 from quantizer.spec import activation_spec
@@ -206,3 +206,22 @@ def test_ranges_of_another_model_are_refused() -> None:
     other = prepare(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), small)
     with pytest.raises(QuantizationError, match="do not fit a graph that observes"):
         transfer(calibrated, other)
+
+
+def test_a_captured_graph_serves_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = capture(model(), IMAGE)
+    wanted = [quantize(model(), IMAGE, [IMAGE], recipe) for recipe in ("w8a8", "w4a4")]
+    monkeypatch.setattr(torch.export, "export", None)
+    for recipe, want in zip(("w8a8", "w4a4"), wanted, strict=True):
+        found = quantize(graph, IMAGE, [IMAGE], recipe)
+        assert found.code == want.code
+        assert found.state_dict().keys() == want.state_dict().keys()
+        assert all(map(torch.equal, found.state_dict().values(), want.state_dict().values()))
+        assert [n.meta.get("stack_trace") for n in found.graph.nodes if "conv" in n.name] == [
+            n.meta.get("stack_trace") for n in want.graph.nodes if "conv" in n.name
+        ]
+
+
+def test_a_captured_graph_is_of_its_shapes() -> None:
+    with pytest.raises(QuantizationError, match=r"cannot capture GraphModule for inputs of shapes \[\(2, 3, 3, 3\)\]"):
+        prepare(capture(model(), IMAGE), torch.cat([IMAGE, IMAGE]))
