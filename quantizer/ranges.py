@@ -25,6 +25,8 @@ from quantizer.statistics import PIECE, SLOWEST, Averages, Extremes, Histogram, 
 Ends = tuple[torch.Tensor, torch.Tensor]
 ROUNDS = 4
 """How often the search goes over both ends of an affine range."""
+KEPT = 0.95
+"""Share of the values other than 0 that the search by entropy does not clip."""
 FEWEST = 1 << 8
 MOST = 1 << 16
 
@@ -243,10 +245,11 @@ class MeanError(_Binned):
 class Entropy(_Binned):
     """The range that loses least information: Kullback-Leibler divergence, as TensorRT calibrates (Migacz, GTC 2017).
 
-    Candidates clip magnitudes above a threshold, ``steps`` of them from one bin per code up to the largest magnitude.
-    P are the bins inside, with what is clipped added to the outermost; Q gives every bin that holds anything an equal
-    part of its code's count. Zeros, which are exact in any range, do not count. With more codes than bins, as at 16
-    bits, nothing is clipped. Too few values, as a channel's, make no distribution.
+    Candidates clip magnitudes above a threshold, ``steps`` of them, up to the largest magnitude, and from where there
+    is a bin per code and a twentieth is clipped: a few bins alone would be lossless, whatever they leave out. P are the
+    bins inside, with what is clipped added to the outermost; Q gives every bin that holds anything an equal part of its
+    code's count. Zeros, which are exact in any range, do not count. With more codes than bins, as at 16 bits, nothing
+    is clipped. Too few values, as a channel's, make no distribution.
     """
 
     steps: int = 100
@@ -263,10 +266,13 @@ class Entropy(_Binned):
         assert isinstance(seen, Histogram)
         low, high = seen.extremes.low.clamp(max=0), seen.extremes.high.clamp(min=0)
         rows = seen.rows()
-        widest = torch.maximum(-low, high).item()
-        sides = 1 + bool(low < 0 < high)
-        first, last = -(-grid.levels // sides), int(-(-widest // seen.width))
-        places = torch.linspace(last, first, self.steps).long() if first < last else torch.tensor([last])
+        lower, upper, counts = rows
+        if not len(lower):  # zeros alone
+            return low, high
+        ends, order = torch.ceil(torch.where(lower < 0, -lower, upper) / seen.width).sort()  # in bins from 0
+        kept = torch.searchsorted(counts[order].cumsum(0), math.ceil(KEPT * int(counts.sum())))
+        first = max(ends[kept].item(), grid.levels / (1 + bool(low < 0 < high)))
+        places = torch.linspace(ends[-1].item(), min(first, ends[-1].item()), self.steps).ceil()
         lows, highs = (-places * seen.width).clamp(min=low), (places * seen.width).clamp(max=high)
         scales, zeros = grid.parameters(lows, highs)
         candidates = zip(lows.tolist(), highs.tolist(), inverse(scales), zeros, strict=True)
@@ -325,7 +331,8 @@ def divergence(rows: Rows, low: float, high: float, per_scale: torch.Tensor, zer
     """Kullback-Leibler divergence of histogram ``rows`` from what codes over [low, high] leave of them."""
     lower, upper, counts = rows
     middle = (lower + upper) / 2
-    first, last = torch.searchsorted(middle, torch.tensor([low, high], dtype=middle.dtype)).tolist()
+    first = int(torch.searchsorted(middle, low))
+    last = int(torch.searchsorted(middle, high, right=True))  # a bin of one value ends where it begins
     mass = counts[first:last].double()
     if not len(mass):
         return math.inf

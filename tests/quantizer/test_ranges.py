@@ -199,6 +199,21 @@ def test_entropy_clips_outliers_and_keeps_the_bulk(grid: Grid) -> None:
     assert ((x >= low) & (x <= high)).float().mean() > 0.99
 
 
+@settings(max_examples=examples(20))
+@given(VALUES, GRIDS)
+def test_entropy_clips_at_most_a_twentieth(values: list[float], grid: Grid) -> None:
+    x = torch.tensor(values)
+    low, high = observed(Entropy(steps=20), grid, x)
+    assert ((x < low) | (x > high)).sum() <= 0.05 * (x != 0).sum()
+
+
+def test_entropy_keeps_a_few_values_that_have_a_code_each() -> None:
+    """As pixels of 16 grey values, the largest the most frequent."""
+    x = torch.cat([torch.arange(1, 17) / 16, torch.ones(30)])
+    for grid in (affine(4), affine(8)):
+        assert observed(Entropy(), grid, x) == (0, 1)
+
+
 def test_entropy_keeps_what_has_fewer_bins_than_codes() -> None:
     x = tailed()
     assert observed(Entropy(), affine(16), x) == (x.min().item(), x.max().item())
