@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 RUN = (
     "docs/guide/01-first-model.md",
     pytest.param("docs/guide/02-depth-and-transformers.md", marks=pytest.mark.slow),
+    pytest.param("docs/guide/03-choosing-a-recipe.md", marks=pytest.mark.slow),
     "docs/tutorials/how-a-convolution-becomes-instructions.md",
     "docs/tutorials/attention-in-one-kernel.md",
     "docs/tutorials/depth-anything-to-a-chip.md",
