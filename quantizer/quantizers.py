@@ -37,13 +37,14 @@ class Grid:
         A range off zero is stretched to hold it, so that zero is a code (section 2.1). By torchao's formulas. Raises
         QuantizationError for a range that is not finite, or so wide that its scale is not.
         """
+        finite = (high.clamp(min=0) - low.clamp(max=0)).isfinite()
+        if not finite.all():
+            worst = finite.reshape(-1).logical_not().int().argmax()
+            ends = ", ".join(f"{end.reshape(-1)[worst].item():g}" for end in (low, high))
+            raise QuantizationError(f"the range [{ends}] has no finite scale: look for overflow or NaN in the model")
         scheme = torch.per_channel_symmetric if self.symmetric else torch.per_channel_affine
         eps = torch.tensor(EPS)
         scale, zero = determine_qparams(low, high, self.least, self.most, self.dtype, eps, True, scheme)
-        if not scale.isfinite().all():
-            worst = int((~scale.isfinite()).nonzero()[0])
-            ends = ", ".join(f"{end.reshape(-1)[worst].item():g}" for end in (low, high))
-            raise QuantizationError(f"the range [{ends}] has no finite scale: look for overflow in the model")
         return scale.float(), zero
 
 

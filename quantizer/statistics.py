@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 
+from isa.errors import QuantizationError
+
 SLOWEST = 0.01
 """Weight of a new batch once 100 batches were seen."""
 PIECE = 1 << 16
@@ -28,7 +30,7 @@ class Statistic(Protocol):
         ...
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a piece of the current batch."""
+        """Take in a piece of the current batch. Raises QuantizationError for NaN and infinities."""
         ...
 
     def close(self) -> None:
@@ -49,8 +51,13 @@ class Extremes:
         return bool(self.low <= self.high)
 
     def add(self, x: torch.Tensor) -> None:
-        """Take in a piece of the current batch."""
+        """Take in a piece of the current batch. Raises QuantizationError for NaN and infinities."""
         low, high = torch.aminmax(x)
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise QuantizationError(
+                f"a calibration batch made an activation of shape {tuple(x.shape)} that spans [{low}, {high}]: "
+                "ranges must be finite; check the batch and the model for overflow or NaN"
+            )
         self.low, self.high = torch.minimum(low, self.low), torch.maximum(high, self.high)
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,6 +128,11 @@ def test_channels_have_their_own_parameters() -> None:
     assert zero.tolist() == [-1, -8, 7]
 
 
-def test_a_range_without_a_finite_scale_is_an_error() -> None:
-    with pytest.raises(QuantizationError, match=r"the range \[-3e\+38, 3e\+38\] has no finite scale"):
-        affine(8).parameters(torch.tensor(-3e38), torch.tensor(3e38))
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-3e38, 3e38, "[-3e+38, 3e+38]"), (float("nan"), float("nan"), "[nan, nan]"), (0.0, float("inf"), "[0, inf]")],
+)
+@pytest.mark.parametrize("grid", [affine(8), symmetric(8)], ids=["affine", "symmetric"])
+def test_a_range_without_a_finite_scale_is_an_error(low: float, high: float, said: str, grid: Grid) -> None:
+    with pytest.raises(QuantizationError, match=re.escape(f"the range {said} has no finite scale")):
+        grid.parameters(torch.tensor([0.0, low]), torch.tensor([1.0, high]))

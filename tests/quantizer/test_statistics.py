@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isa.errors import QuantizationError
 from quantizer.statistics import FINEST, Averages, Extremes, Histogram, rank
 
 VALUES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30)
@@ -106,3 +107,10 @@ def test_pieces_of_a_batch_count_once() -> None:
     found.close()
     found.close()
     assert (found.batches, found.low.item(), found.high.item()) == (1, -1, 1)
+
+
+@pytest.mark.parametrize("make", [Extremes, Averages, Histogram])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_an_error(make: type, value: float) -> None:
+    with pytest.raises(QuantizationError, match=r"an activation of shape \(2,\) that spans .* ranges must be finite"):
+        make().add(torch.tensor([1.0, value]))
