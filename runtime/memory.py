@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 
@@ -29,6 +31,8 @@ ITEM_BYTES = {
 }
 READ_ONLY = frozenset({Memory.CODE, Memory.CONSTANTS, Memory.INPUT})
 REMEMBERED_VIEWS = 1 << 14
+LEAST_BUFFER = 64
+"""Bytes of the smallest buffer for what is derived; others are powers of two, so that later ones find them spare."""
 
 
 class Memories:
@@ -51,32 +55,34 @@ class Memories:
         }
         self._views: dict[object, torch.Tensor] = {}
         self._derived: dict[object, tuple[int, int, torch.Tensor]] = {}
-        self._spare: dict[object, torch.Tensor] = {}
+        self._spare: dict[int, list[torch.Tensor]] = {}
 
     def derived(
         self, key: object, start: int, stop: int, shape: tuple[int, ...], dtype: torch.dtype = torch.int32
     ) -> tuple[torch.Tensor, bool]:
         """A buffer for what follows from SRAM bytes [start, stop) alone, and whether it holds that already.
 
-        It does from the first call with ``key`` until :meth:`target` is asked for any of those bytes.
+        It does from the first call with ``key`` until :meth:`target` is asked for any of those bytes; then the buffer
+        goes to whoever asks next, so only steps in the order of their binding may use it.
         """
         if (found := self._derived.get(key)) is not None:
-            return found[2], True
-        buffer = self._spare.get(key)
-        if buffer is None:
-            buffer = self._spare[key] = torch.empty(shape, dtype=dtype)
+            return _shaped(found[2], shape, dtype), True
+        size = max(1 << (prod(shape) * dtype.itemsize - 1).bit_length(), LEAST_BUFFER)
+        spare = self._spare.setdefault(size, [])
+        buffer = spare.pop() if spare else torch.empty(size, dtype=torch.uint8)
         self._derived[key] = (start, stop, buffer)
-        return buffer, False
+        return _shaped(buffer, shape, dtype), False
 
     def forget(self) -> None:
         """Drop what :meth:`derived` holds: the bytes may have changed in another way than through targets."""
-        self._derived.clear()
+        self._forget(0, (self.bytes[Memory.SRAM].numel(),), (1,), 1)
 
     def _forget(self, address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> None:
         stop = address + item + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         stale = [k for k, (low, high, _) in self._derived.items() if low < stop and address < high]
         for key in stale:
-            del self._derived[key]
+            buffer = self._derived.pop(key)[2]
+            self._spare[buffer.numel()].append(buffer)
 
     def view(
         self,
@@ -147,6 +153,10 @@ class Memories:
                 f"{space.name} bytes {address:#x} to {stop:#x} (shape {shape}, byte strides {strides}): "
                 f"the space ends at {limit:#x}"
             )
+
+
+def _shaped(buffer: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return buffer[: prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 class Written:

@@ -136,9 +136,7 @@ def centred_grid(
     cols = (out.width - 1) * window.stride_w + (window.kernel_w - 1) * window.dilation_w + 1
     top, left = window.pad_top, window.pad_left
     if top == 0 == left and rows <= tile.height and cols <= tile.width:
-        h, w = range(0, rows, max(every[0], 1)), range(0, cols, max(every[1], 1))
-        grid = context.scratch("centred grid", (len(h), len(w), tile.channels), torch.float32)
-        return grid, _centre_inside(context, inst, h, w, grid)
+        return _whole_grid(context, inst, range(0, rows, max(every[0], 1)), range(0, cols, max(every[1], 1)))
     if not fits(rows * cols * tile.channels, 4):
         return None, []
     padded = context.scratch("centred grid", (rows, cols, tile.channels), torch.float32)
@@ -148,6 +146,19 @@ def centred_grid(
         target = padded[h.start + top : h.stop + top, w.start + left : w.stop + left]
         steps += _centre_inside(context, inst, h, w, target)
     return padded, steps
+
+
+def _whole_grid(context: Context, inst: MmuRun, rows: range, cols: range) -> tuple[torch.Tensor, list[Step]]:
+    """:func:`centred_grid` of a window inside the tile; converted once while the tile lies there."""
+    tile, zero, kind = context.state.mmu_input, zero_of_activations(context, inst), inst.mode.activation
+    shape = (len(rows), len(cols), tile.channels)
+    if context.state.mmu_codes.decode:
+        grid = context.scratch("centred grid", shape, torch.float32)
+        return grid, _centre_inside(context, inst, rows, cols, grid)
+    stop = rows[-1] * tile.row_stride + cols[-1] * tile.pixel_stride + stored_bytes(tile.channels, kind)
+    key = ("centred", inst.act, rows, cols, tile.row_stride, tile.pixel_stride, tile.channels, kind, zero)
+    grid, held = context.memory.derived(key, inst.act, inst.act + stop, shape, torch.float32)
+    return grid, [] if held else _centre_inside(context, inst, rows, cols, grid)
 
 
 def _centre_inside(context: Context, inst: MmuRun, rows: range, cols: range, out: torch.Tensor) -> list[Step]:
