@@ -11,6 +11,7 @@ import torch
 from isa.encoding import Instruction
 from isa.machine import Machine
 from isa.state import State
+from runtime.functional.table import Tables
 from runtime.memory import Memories
 
 Step = Callable[[], object]
@@ -27,6 +28,7 @@ class Context:
     machine: Machine
     memory: Memories
     state: State = field(default_factory=State)
+    tables: Tables = field(default_factory=Tables)
     _flat: dict[tuple[str, torch.dtype], torch.Tensor] = field(
         default_factory=dict[tuple[str, torch.dtype], torch.Tensor]
     )

@@ -14,16 +14,12 @@ from isa.instructions import DType, Reduce, Resize, Space, VcuConvert, VcuResize
 from isa.numerics import positions
 from runtime.functional.bound import Bound, bound
 from runtime.functional.context import Context
-from runtime.loops.layout import ACC, SRAM, TILE, bits
+from runtime.loops.layout import ACC, ONE, SRAM, TILE, Row, Shape, bits
 from runtime.memory import TORCH_TYPES
 
-Shape = tuple[int, ...]
-Row = tuple[int, ...]
-"""Of a table: see :mod:`runtime.loops.layout`."""
 SPACES = {Space.SRAM: SRAM, Space.ACC: ACC}
 WINDOWED = (DType.I8, DType.I16)
 """What a window reduces; sums are of the first only."""
-ONE = bits(1.0)
 
 
 def stream_row(stream: VcuStream, address: int, convert: VcuConvert) -> Row:

@@ -10,8 +10,25 @@ from numpy.typing import NDArray
 
 from isa.access import BINARY_FUNCS
 from isa.instructions import DType, Func, Operand, RowReduce, VcuOp
-from runtime.functional.streams import Row, Shape
-from runtime.loops.layout import BLOCK_BYTES, DTYPE, ENCODED, KIND, ROOM_BYTES, STRIDE0, WIDTH, ZERO, bits
+from runtime.loops.layout import (
+    ADDRESS,
+    BLOCK_BYTES,
+    DTYPE,
+    ENCODED,
+    KIND,
+    OUTPUT,
+    POWER,
+    REDUCTION,
+    ROOM_BYTES,
+    ROWS_ADDRESS,
+    STRIDE0,
+    VARIABLE,
+    WIDTH,
+    ZERO,
+    Row,
+    Shape,
+    bits,
+)
 
 NOWHERE: Row = (DType.I8, 0, 0, 0, 0, 0, 0, 0)
 PACKED = (DType.I4, ENCODED)
@@ -65,9 +82,11 @@ def assemble(program: Sequence[VcuOp], streams: int, vector: Callable[[int], int
     return Program(placed, held_constants, place(result), count + len(constants))
 
 
-def working_bytes(program: Program) -> int:
-    """Of memory that the loop needs."""
-    return ROOM_BYTES + program.blocks * BLOCK_BYTES
+class Table(NamedTuple):
+    """A table for the loop, and the bytes of working memory that it needs."""
+
+    rows: NDArray[np.int64]
+    room: int
 
 
 def make_table(
@@ -77,8 +96,8 @@ def make_table(
     output: Row | None,
     reduction: Row,
     thresholds: Sequence[int],
-) -> NDArray[np.int64]:
-    """The table of one run; an ``output`` of None writes rows only."""
+) -> Table:
+    """The table of a run; an ``output`` of None writes rows only."""
     moving = [*streams, *([] if output is None else [output])]
     vectors = any(is_vector for is_vector, *_ in program.constants)
     whole = vectors or reduction[KIND] != RowReduce.NONE or any(row[DTYPE] in PACKED for row in moving)
@@ -98,7 +117,40 @@ def make_table(
     table = np.zeros((len(rows), WIDTH), dtype=np.int64)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
-    return table
+    return Table(table, ROOM_BYTES + program.blocks * BLOCK_BYTES)
+
+
+class Tables:
+    """Tables that were made: a run that differs from one in addresses alone gets a copy with its own."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, tuple[object, Table]] = {}
+
+    def table(
+        self,
+        shape: Shape,
+        streams: Sequence[Row],
+        ops: tuple[VcuOp, ...],
+        vectors: tuple[int, int],
+        output: Row | None,
+        reduction: Row,
+        thresholds: tuple[int, ...],
+        vector: Callable[[int], int],
+    ) -> Table:
+        """See :func:`make_table` and :func:`assemble`. ``vectors``: where parameters lie, which decides ``vector``."""
+        placed = [row[:ADDRESS] + row[STRIDE0:] for row in (*streams, NOWHERE if output is None else output)]
+        # Equal operations are one object, whose identity is known sooner than its words.
+        key = (shape, *placed, output is None, reduction[:ROWS_ADDRESS], reduction[POWER:], thresholds, vectors)
+        key = (*key, *map(id, ops))
+        if (known := self._known.get(key)) is None:
+            made = make_table(shape, streams, assemble(ops, len(streams), vector), output, reduction, thresholds)
+            known = self._known[key] = (ops, made)
+        table = known[1].rows.copy()
+        table[REDUCTION, ROWS_ADDRESS] = reduction[ROWS_ADDRESS]
+        table[OUTPUT, ADDRESS] = 0 if output is None else output[ADDRESS]
+        for i, row in enumerate(streams, VARIABLE):
+            table[i, ADDRESS] = row[ADDRESS]
+        return Table(table, known[1].room)
 
 
 def collapse(shape: Shape, strides: Sequence[Row], whole: bool) -> tuple[Shape, list[Row]]:

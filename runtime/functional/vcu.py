@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 
@@ -15,9 +16,8 @@ from isa.numerics import powers
 from isa.numerics.rows import WIDEST_MOMENTS
 from runtime.functional.bound import bound
 from runtime.functional.context import Context, Step
-from runtime.functional.streams import Row, Shape, plain, resized, stream_row, windowed
-from runtime.functional.table import assemble, make_table, working_bytes
-from runtime.loops.layout import ENCODED, bits
+from runtime.functional.streams import plain, resized, stream_row, windowed
+from runtime.loops.layout import ENCODED, Row, Shape, bits
 from runtime.memory import TORCH_TYPES
 
 
@@ -42,10 +42,18 @@ def vcu_run(context: Context, inst: Instruction) -> Iterator[Step]:
         else:
             row = plain(context, number, addresses[number], shape)
         streams.append(row)
-    program = assemble(state.program(inst.first, inst.count), inst.streams, lambda v: _parameter(context, v, shape))
-    table = make_table(shape, streams, program, output, reduction, _thresholds(context))
-    room = context.scratch("vector blocks", (working_bytes(program),), torch.uint8)
-    yield bound("vector.run_program", table, memory[Memory.SRAM], memory[Memory.ACC], tile, room)
+    table, room = context.tables.table(
+        shape,
+        streams,
+        state.program(inst.first, inst.count),
+        (state.vcu_params.base, state.vcu_params.stride),
+        output,
+        reduction,
+        _thresholds(context),
+        lambda vector: _parameter(context, vector, shape),
+    )
+    blocks = context.scratch("vector blocks", (room,), torch.uint8)
+    yield bound("vector.run_program", table, memory[Memory.SRAM], memory[Memory.ACC], tile, blocks)
 
 
 def _check(context: Context, inst: VcuRun) -> None:
@@ -84,9 +92,11 @@ def _output(context: Context, inst: VcuRun, shape: Shape) -> Row | None:
     return (ENCODED, *row[1:]) if out.encode else row
 
 
-def _thresholds(context: Context) -> list[int]:
-    """Bits of the encoder's thresholds."""
-    return [bits(t.value) for t in context.state.vcu_thresholds]
+def _thresholds(context: Context) -> tuple[int, ...]:
+    """Bits of the encoder's thresholds, where there is an encoder."""
+    if not context.state.vcu_streams[STREAM_OUTPUT].encode:
+        return ()
+    return tuple(bits(t.value) for t in context.state.vcu_thresholds)
 
 
 def _reduction(context: Context, shape: Shape) -> Row:
@@ -101,9 +111,13 @@ def _reduction(context: Context, shape: Shape) -> Row:
         context.memory.target(
             Memory.SRAM, torch.float32, reduce.dst + 4 * i, shape[:2], (stride * shape[1], stride)
         )
-    factors = *powers(-reduce.fraction), *powers(-2 * reduce.fraction)
-    power = bits(2.0**reduce.fraction)
-    return (reduce.kind, reduce.elements, reduce.dst, power, *map(bits, factors))
+    return (reduce.kind, reduce.elements, reduce.dst, *_powers(reduce.fraction))
+
+
+@cache
+def _powers(fraction: int) -> Row:
+    """Bits of 2**fraction and of the factors that undo it, for a sum and for a sum of squares."""
+    return tuple(map(bits, (2.0**fraction, *powers(-fraction), *powers(-2 * fraction))))
 
 
 def _parameter(context: Context, vector: int, shape: Shape) -> int:

@@ -6,6 +6,8 @@ import struct
 
 from isa.instructions import DType
 
+Shape = tuple[int, ...]
+Row = tuple[int, ...]
 WIDTH, ROW_BYTES = 8, 64
 BLOCK = 1024
 """Elements of a block; even, so that no byte of 4-bit codes is in two."""
@@ -38,3 +40,6 @@ FUNC, OUT, A, B, OLD = range(5)
 def bits(value: float) -> int:
     """The bits of a binary32."""
     return struct.unpack("<i", struct.pack("<f", value))[0]
+
+
+ONE = bits(1.0)

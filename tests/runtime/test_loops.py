@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from isa import numerics
 from isa.access import BINARY_FUNCS
 from isa.instructions import DType, Func, Operand, RowReduce, VcuOp
-from runtime.functional.streams import ONE
-from runtime.functional.table import assemble, collapse, make_table, working_bytes
+from runtime.functional.table import assemble, collapse, make_table
 from runtime.loops import compiled
 from runtime.loops.compiled import digest, loop
-from runtime.loops.layout import ENCODED, SRAM, bits
+from runtime.loops.layout import ENCODED, ONE, SRAM, bits
 from runtime.loops.vector import run_program
 from tests.isa.exact import same
 
@@ -54,8 +53,8 @@ def execute(
     reduction = (*reduction[:2], at, *reduction[3:])
     program = assemble(ops, len(streams), lambda vector: vector)
     levels = [bits(t) for t in (*thresholds, *[0.0] * 16)][:16]
-    table = make_table(shape, rows, program, None if reduces else output, reduction, levels)
-    room = np.empty(working_bytes(program), np.uint8)
+    table, size = make_table(shape, rows, program, None if reduces else output, reduction, levels)
+    room = np.empty(size, np.uint8)
     base = memory.ctypes.data
     run_program(table.ctypes.data, base, base, base, room.ctypes.data)
     return memory[at:]
