@@ -67,7 +67,7 @@ class Memories:
         """
         if (found := self._derived.get(key)) is not None:
             return _shaped(found[2], shape, dtype), True
-        size = max(1 << (prod(shape) * dtype.itemsize - 1).bit_length(), LEAST_BUFFER)
+        size = max(1 << ((prod(shape) + 1) * dtype.itemsize - 1).bit_length(), LEAST_BUFFER)
         spare = self._spare.setdefault(size, [])
         buffer = spare.pop() if spare else torch.empty(size, dtype=torch.uint8)
         self._derived[key] = (start, stop, buffer)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "isa": {"isa", "numpy"},
     "runtime": {"runtime", "isa", "numpy", "torch"},
-    "runtime/loops": {"runtime", "isa", "numpy", "numba"},
+    "runtime/loops": {"runtime", "isa", "numpy", "numba", "llvmlite"},
     "runtime/report": {"runtime", "isa", "numpy", "jinja2"},
     "compiler": {"compiler", "isa", "numpy", "xdsl", "networkx"},
     "compiler/frontend": {"compiler", "isa", "numpy", "xdsl", "networkx", "torch"},

@@ -7,16 +7,16 @@ from functools import partial
 
 import torch
 
-from isa.access import stored_bytes
+from isa.access import Memory, stored_bytes
 from isa.errors import AccessError
-from isa.instructions import DType, MmuRun, Mode
+from isa.instructions import MmuRun, Mode
 from runtime.functional import operands
-from runtime.functional.centred import centred_grid
+from runtime.functional.bound import bound
 from runtime.functional.context import Context, Step, bundle
+from runtime.functional.narrow import centring, is_narrow, narrow_grid
 from runtime.functional.operands import Setup, tap_rows, tile_of, weight_zeros, zero_of_activations
 
-EXACT_TAPS = 256
-"""|x - zx| * |w - zw| <= 255^2, so sums of this many products are exact in binary32."""
+TOO_LARGE = "the depthwise window reaches more than {} bytes with its padding: tile it"
 
 
 def depthwise(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Step]:
@@ -26,16 +26,13 @@ def depthwise(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Ste
     row, stride = stored_bytes(inst.n, kind), context.state.mmu_weight.row_stride
     if stride < row and taps > 1:
         raise AccessError(f"mmu.weight row_stride = {stride} with rows of {row} bytes: rows must not overlap")
+    if is_narrow(context, inst):
+        yield from _narrow(context, inst, setup, acc)
+        return
     codes, steps = tap_rows(context, inst, taps, stride)
     yield from steps
-    # Up to EXACT_TAPS products of 8-bit codes, binary32 holds every partial sum exactly; it is the faster type.
-    narrow = inst.mode.accumulator is DType.I32 and taps <= EXACT_TAPS and not context.state.mmu_codes.per_channel
-    dtype = torch.float32 if narrow or inst.mode is Mode.F32 else torch.float64
-    centred, steps = (centred_grid if narrow else _wide_grid)(context, inst, setup)
-    if centred is None:
-        raise AccessError(
-            f"the depthwise window reaches more than {operands.BUFFER_BYTES} bytes with its padding: tile it"
-        )
+    dtype = torch.float32 if inst.mode is Mode.F32 else torch.float64
+    centred, steps = _wide_grid(context, inst, setup, dtype)
     yield from steps
     weights = context.scratch("taps", (taps, inst.n), dtype)
     yield partial(weights.copy_, codes)
@@ -65,12 +62,32 @@ def depthwise(context: Context, inst: MmuRun, acc: torch.Tensor) -> Iterator[Ste
         yield partial(acc.add_, whole.view(acc.shape))
 
 
-def _wide_grid(context: Context, inst: MmuRun, setup: Setup) -> tuple[torch.Tensor | None, list[Step]]:
-    """a - zero, [rows, columns, channels], as binary32 in mode F32 and else as binary64."""
+def _narrow(context: Context, inst: MmuRun, setup: Setup, acc: torch.Tensor) -> Iterator[Step]:
+    """Sums of int16 products in int32."""
+    _, window, out = setup
+    grid, steps = narrow_grid(context, inst, setup)
+    if grid is None:
+        raise AccessError(TOO_LARGE.format(operands.BUFFER_BYTES))
+    yield from steps
+    taps, kind, stride = window.kernel_h * window.kernel_w, inst.mode.weight, context.state.mmu_weight.row_stride
+    stored = (1, taps, stored_bytes(inst.n, kind))
+    codes = context.memory.view(Memory.SRAM, torch.int8, inst.weight, stored, (0, stride, 1))
+    weights = context.scratch("taps", (1, taps, inst.n), torch.int16)
+    yield centring(kind, codes, inst.n, context.state.mmu_codes.weight_zero, weights)
+    height, width = 2 * grid.stride(0), 2 * grid.stride(1)
+    rows = (window.kernel_h, window.dilation_h * height, window.stride_h * height)
+    columns = (window.kernel_w, window.dilation_w * width, window.stride_w * width)
+    shape, add = (out.height, out.width, inst.n), bool(inst.accumulate)
+    yield bound("products.depthwise", grid, shape, rows, columns, weights, add, 4 * acc.stride(0), acc)
+
+
+def _wide_grid(
+    context: Context, inst: MmuRun, setup: Setup, dtype: torch.dtype
+) -> tuple[torch.Tensor, list[Step]]:
+    """a - zero, [rows, columns, channels]."""
     grid, steps = tile_of(context, inst, setup)
     if grid is None:
-        return None, []
-    dtype = torch.float32 if inst.mode is Mode.F32 else torch.float64
+        raise AccessError(TOO_LARGE.format(operands.BUFFER_BYTES))
     centred = context.scratch("centred", tuple(grid.shape), dtype)
     steps = [*steps, partial(centred.copy_, grid)]
     zero = zero_of_activations(context, inst)

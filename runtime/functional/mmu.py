@@ -14,9 +14,9 @@ from isa.errors import AccessError
 from isa.instructions import STORED_BITS, DType, MmuRun, Mode
 from isa.numerics import matmul_f32, matmul_i8
 from isa.numerics.integer import takes_int_mm
-from runtime.functional.centred import centred_product, exact_terms
 from runtime.functional.context import Context, Step
 from runtime.functional.depthwise import depthwise
+from runtime.functional.narrow import is_narrow, narrow_product
 from runtime.functional.operands import (
     Setup,
     columns_of,
@@ -56,12 +56,8 @@ def mmu_run(context: Context, inst: Instruction) -> Iterator[Step]:
         yield from () if inst.accumulate else (acc.zero_,)
     elif inst.depthwise:
         yield from depthwise(context, inst, acc)
-    elif inst.mode.accumulator is not DType.I32 or context.state.mmu_codes.per_channel:
-        yield from _general(context, inst, acc)
-    elif takes_int_mm(TORCH):
-        yield from _matrix(context, inst, acc)
-    elif exact_terms(context, inst):
-        yield from centred_product(context, inst, acc)
+    elif is_narrow(context, inst):
+        yield from (_matrix if takes_int_mm(TORCH) else narrow_product)(context, inst, acc)
     else:
         yield from _general(context, inst, acc)
 

@@ -1,9 +1,10 @@
 """Compiled loops against the functions of isa.numerics, bit by bit, over all kinds of binary32."""
 
+import numba
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isa import numerics
@@ -13,8 +14,10 @@ from runtime.functional.table import assemble, collapse, make_table
 from runtime.loops import compiled
 from runtime.loops.compiled import digest, loop
 from runtime.loops.layout import ENCODED, ONE, SRAM, bits
+from runtime.loops.multiply import EDGE_BYTES, multiply, pack
 from runtime.loops.vector import run_program
 from tests.isa.exact import same
+from tests.thinning import examples
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 2.0**-126, 3.4e38, 1.0, -1.0, 0.5, 1.5, -2.5]
 ITEM = {DType.I4: 0.5, DType.I8: 1, DType.I16: 2, DType.I32: 4, DType.F32: 4, ENCODED: 0.5}
@@ -231,6 +234,52 @@ def test_a_function_that_cannot_be_kept_is_compiled_all_the_same():
     found = {}
     exec("def double(a):\n    return a + a", found)
     assert loop(found["double"])(21) == 42
+
+
+def multiplied(function, a, w, start, transposed):
+    """start + a @ w.T by compiled loops, into rows with a gap; where start is None the rows are overwritten."""
+    (m, k), n, gap = a.shape, len(w), 3
+    edge = np.empty(EDGE_BYTES, np.uint8)
+    rows = np.append(a.ravel(), np.int16(777))  # what lies behind an odd row counts for nothing
+    lying = np.ascontiguousarray(w.T if transposed else w)
+    packed = np.empty(((n + 15) // 16, (k + 1) // 2, 16, 2), np.int16)
+    pack(lying.ctypes.data, n, k, transposed, packed.ctypes.data)
+    out = np.full((m, n + gap), 99, np.int32)
+    if start is not None:
+        out[:, :n] = start
+    add = start is not None
+    at = rows.ctypes.data, 2 * k, (m, n, k), packed.ctypes.data, add, 4 * (n + gap), out.ctypes.data, edge.ctypes.data
+    function(*at)
+    assert (out[:, n:] == 99).all()
+    return out[:, :n]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["by pairs", "by halves"])
+def engine(request):
+    """The multiplication with the instruction that adds pairs, where there is one, and without it."""
+    if request.param:
+        yield multiply
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runtime.loops.multiply.adds_pairs", lambda _context: False)
+        yield numba.njit(error_model="numpy")(multiply.py_func)
+
+
+@settings(max_examples=examples(80))
+@given(
+    st.tuples(st.integers(1, 20), st.integers(1, 40), st.integers(1, 30)),
+    st.sampled_from([1, 255, 2**15 - 1]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_integer_products_are_exact_and_wrap(engine, shape, largest, add, transposed, seed):
+    m, n, k = shape
+    rng = np.random.default_rng(seed)
+    a, w = (rng.integers(-largest, largest + 1, (rows, k)).astype(np.int16) for rows in (m, n))
+    start = rng.integers(-(2**31), 2**31, (m, n)).astype(np.int32) if add else None
+    want = a.astype(np.int64) @ w.T.astype(np.int64) + (start if add else 0)
+    assert np.array_equal(multiplied(engine, a, w, start, transposed), want.astype(np.int32))
 
 
 def test_loops_agree_with_torch_on_a_whole_program():
