@@ -32,7 +32,7 @@ def centre(
     out_stride: int,
     out: Address,
 ) -> None:
-    """out [*shape] = codes - zero as int16; ``strides`` of codes and ``out_stride`` of out's first axis are in bytes."""
+    """out [*shape] = codes - zero as int16; ``strides`` of codes, and ``out_stride`` of out's first axis, in bytes."""
     runs, width = shape[1], shape[2]
     if strides[1] == width and kind == DType.I8:
         runs, width = 1, runs * width
