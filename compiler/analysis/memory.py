@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compiler.analysis.cost import ACC_ROLES, ChannelSize, KernelCost, Residency, aligned, channels
+from compiler.analysis.cost import ACC_ROLES, ChannelSize, Residency, aligned, channels, kernel_cost
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.overwrite import overwrites
-from compiler.analysis.tile_search import check_schedule, choose_schedule
+from compiler.analysis.stripes import Group, Shared, shared_loops, widened
+from compiler.analysis.tile_search import check_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
 from compiler.ir.kernel import MatrixAnchor
 from compiler.ir.location import where
-from compiler.ir.place import Place
-from compiler.ir.schedule import KernelSchedule, Schedule
+from compiler.ir.place import Place, Stripes
+from compiler.ir.schedule import Schedule
 from compiler.ir.tiling import Tiling
 from isa.errors import ScheduleError, UnsupportedError
 from isa.instructions import Region
@@ -28,9 +29,13 @@ RingKey = tuple[int, str, int]
 
 @dataclass(frozen=True, eq=False)
 class MemoryPlan:
-    """Addresses of storages (by index) and rings, and the sizes of the DRAM regions."""
+    """Addresses of storages (by index) and rings, and the sizes of the DRAM regions.
+
+    Of storages in ``stripes`` only a ring lies in SRAM.
+    """
 
     resident: frozenset[int]
+    stripes: Mapping[int, Stripes]
     storages: Mapping[int, int]
     rings: Mapping[RingKey, int]
     input_bytes: int
@@ -40,12 +45,13 @@ class MemoryPlan:
 
     def place(self, storage: Storage, offset: int, strides: tuple[int, int, int, int], element: int) -> Place:
         """Where a value of ``storage`` lies."""
-        region = None if storage.index in self.resident else storage.region or Region.ARENA
-        return Place(region, self.storages[storage.index] + offset, strides, element)
+        held = self.stripes.get(storage.index)
+        region = None if storage.index in self.resident or held else storage.region or Region.ARENA
+        return Place(region, self.storages[storage.index] + offset, strides, element, held)
 
 
-def residency(graph: KernelGraph, step: Step, resident: frozenset[int]) -> Residency:
-    """Which operands and whether the result of ``step`` stay in SRAM."""
+def residency(graph: KernelGraph, step: Step, resident: Collection[int]) -> Residency:
+    """Which operands and whether the result of ``step`` are among the storages that lie in SRAM."""
     values = [v is not None and graph.placed[v].storage.index in resident for v in step.values]
     return Residency(tuple(values), graph.placed[step.op.output].storage.index in resident)
 
@@ -61,14 +67,21 @@ def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
     return frozenset(index for index, kept in keep.items() if kept)
 
 
+def in_sram(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
+    """Storages that lie in SRAM, whole or stripe by stripe."""
+    return kept_by(graph, schedule).union(*(loop.held for loop in shared_loops(graph, schedule)))
+
+
 def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> MemoryPlan:
     """Addresses for everything; raises ScheduleError (AllocationError) naming what is alive where it does not fit."""
+    loops = shared_loops(graph, schedule)
+    groups = [loop.group for loop in loops]
+    stripes = {s: ring for loop in loops for s, ring in loop.held.items()}
     resident = kept_by(graph, schedule)
     rows = schedule.by_name()
-    rings = [
-        channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, resident), machine) for s in graph.steps
-    ]
-    sram = _sram(graph, rings, resident, machine)
+    on_chip = resident | stripes.keys()
+    rings = [channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, on_chip), machine) for s in graph.steps]
+    sram = _sram(graph, rings, resident, loops, machine)
     addresses: dict[RingKey, int] = {}
     for i, sizes in enumerate(rings):
         acc = 0
@@ -76,12 +89,13 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
             key = (i, r.role, r.operand)
             addresses[key] = acc if r.role in ACC_ROLES else sram[key]
             acc += r.bytes if r.role in ACC_ROLES else 0
-    storages: dict[int, int] = {s: sram[s] for s in resident}
+    storages: dict[int, int] = {s: sram[s] for s in on_chip}
     arena = allocate(
         (
-            Interval(s.index, s.first, s.last + 1, aligned(s.bytes))
+            Interval(s.index, first, last + 1, aligned(s.bytes))
             for s in graph.storages
-            if s.region is None and s.index not in resident and s.last >= 0
+            for first, last in [widened(s.first, s.last, groups)]
+            if s.region is None and s.index not in on_chip and s.last >= 0
         ),
         align=64,
     )
@@ -89,6 +103,7 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     sizes = {region: _pack_arguments(graph, region, storages) for region in (Region.INPUT, Region.OUTPUT)}
     return MemoryPlan(
         resident,
+        stripes,
         storages,
         addresses,
         sizes[Region.INPUT],
@@ -107,153 +122,89 @@ def _pack_arguments(graph: KernelGraph, region: Region, storages: dict[int, int]
 
 
 def _sram(
-    graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
+    graph: KernelGraph,
+    rings: list[tuple[ChannelSize, ...]],
+    resident: frozenset[int],
+    loops: Sequence[Shared],
+    machine: Machine,
 ) -> Allocation:
     """SRAM addresses; weights start a kernel early where there is room, so that they arrive behind other work."""
-    owner = _owners(graph, resident)
+    groups = [loop.group for loop in loops]
+    owner = _owners(graph, resident, groups)
     spans: dict[int, tuple[int, int]] = {}
     for storage in (s for s in graph.storages if s.index in resident):
         first, last = spans.get(owner[storage.index], (storage.first, storage.last))
-        spans[owner[storage.index]] = min(first, storage.first), max(last, storage.last)
+        spans[owner[storage.index]] = widened(min(first, storage.first), max(last, storage.last), groups)
     fixed = [Interval(i, first, last + 1, aligned(graph.storages[i].bytes)) for i, (first, last) in spans.items()]
-    early = _prefetch(graph, rings, resident, machine)
-    for starts in (early, [max(i - 1, s) for i, s in enumerate(early)], list(range(len(rings)))):
+    for loop in loops:
+        for s, ring in loop.held.items():
+            fixed.append(Interval(s, loop.group.first, loop.group.last + 1, ring.slots * ring.slot_bytes))
+    alive = [widened(i, i, groups) for i in range(len(rings))]
+    latest = [first for first, _ in alive]
+    early = _prefetch(graph, rings, resident, loops, machine)
+    for starts in (early, [max(i - 1, s) for i, s in zip(latest, early, strict=True)], latest):
         requests = [*fixed]
         for i, sizes in enumerate(rings):
             for r in sizes:
-                start = starts[i] if r.role in ("weight", "params") else i
+                start = starts[i] if r.role in ("weight", "params") else latest[i]
                 if r.role not in ACC_ROLES:
-                    requests.append(Interval((i, r.role, r.operand), start, i + 1, r.bytes))
+                    requests.append(Interval((i, r.role, r.operand), max(start, 0), alive[i][1] + 1, r.bytes))
         try:
             found = allocate(requests, machine.sram.bytes, align=64)
             return replace(found, addresses={**found, **{s: found[o] for s, o in owner.items()}})
         except AllocationError:
-            if starts[-1] == len(rings) - 1 and starts == list(range(len(rings))):
+            if starts is latest:
                 raise
     raise AssertionError("the last try raises")
 
 
-def _owners(graph: KernelGraph, resident: frozenset[int]) -> dict[int, int]:
+def _owners(graph: KernelGraph, resident: frozenset[int], groups: Sequence[Group]) -> dict[int, int]:
     """Resident storage -> the first of those that have its bytes one after the other, by overwriting."""
-    old, owner = overwrites(graph), dict[int, int]()
+    old, owner = overwrites(graph, groups), dict[int, int]()
     for storage in sorted((s for s in graph.storages if s.index in resident), key=lambda s: s.first):
         owner[storage.index] = owner.get(old.get(storage.index, -1), storage.index)
     return owner
 
 
 def _prefetch(
-    graph: KernelGraph, rings: list[tuple[ChannelSize, ...]], resident: frozenset[int], machine: Machine
+    graph: KernelGraph,
+    rings: list[tuple[ChannelSize, ...]],
+    resident: frozenset[int],
+    loops: Sequence[Shared],
+    machine: Machine,
 ) -> list[int]:
     """The kernel from which on each kernel's weights may arrive: as early as there is room, without a gap."""
     limit = machine.sram.bytes * 9 // 10
-    used = resident_bytes(graph, resident)
-    used = [u + sum(r.bytes for r in sizes if r.role not in ACC_ROLES) for u, sizes in zip(used, rings, strict=True)]
+    groups = [loop.group for loop in loops]
+    sizes = [sum(r.bytes for r in each if r.role not in ACC_ROLES) for each in rings]
+    used = [u + size for u, size in zip(resident_bytes(graph, resident, groups), sizes, strict=True)]
+    for loop in loops:
+        for i in loop.group.steps:
+            used[i] += loop.ring_bytes + sum(sizes[j] for j in loop.group.steps if j != i)
     starts: list[int] = []
-    for i, sizes in enumerate(rings):
-        weights = sum(r.bytes for r in sizes if r.role in ("weight", "params"))
-        start = i
-        while start > max(0, i - PREFETCH_KERNELS) and used[start - 1] + weights <= limit:
+    for i, each in enumerate(rings):
+        weights = sum(r.bytes for r in each if r.role in ("weight", "params"))
+        first, _ = widened(i, i, groups)
+        start = first
+        while start > max(0, first - PREFETCH_KERNELS) and used[start - 1] + weights <= limit:
             start -= 1
             used[start] += weights
         starts.append(start)
     return starts
 
 
-def resident_bytes(graph: KernelGraph, resident: frozenset[int]) -> list[int]:
+def resident_bytes(graph: KernelGraph, resident: Collection[int], groups: Sequence[Group] = ()) -> list[int]:
     """SRAM bytes that storages take during each kernel."""
     used = [0] * len(graph.steps)
-    for storage in graph.storages:
-        if storage.index in resident:
-            for i in range(storage.first, storage.last + 1):
-                used[i] += aligned(storage.bytes)
-    for new, old in overwrites(graph).items():
-        if {new, old} <= resident:
-            used[graph.storages[new].first] -= aligned(graph.storages[new].bytes)
+    spans = {s.index: widened(s.first, s.last, groups) for s in graph.storages if s.index in resident}
+    for index, (first, last) in spans.items():
+        for i in range(first, last + 1):
+            used[i] += aligned(graph.storages[index].bytes)
+    for new, old in overwrites(graph, groups).items():
+        if new in spans and old in spans:
+            for i in range(spans[new][0], spans[old][1] + 1):
+                used[i] -= aligned(graph.storages[new].bytes)
     return used
-
-
-@dataclass
-class _Search:
-    """Greedy choice of what stays in SRAM: a storage stays if the kernels that it spans get cheaper together."""
-
-    graph: KernelGraph
-    machine: Machine
-    slots: int
-    capacity: int
-
-    def __post_init__(self) -> None:
-        self._memo: dict[object, tuple[KernelSchedule, KernelCost] | None] = {}
-        self._old = overwrites(self.graph)
-        self._new = {old: new for new, old in self._old.items()}
-
-    def _added(self, storage: Storage, step: int, resident: frozenset[int]) -> int:
-        """Bytes that ``storage`` takes during ``step`` beside ``resident`` ones: none where one hands its own over."""
-        shared = (step == storage.first and self._old.get(storage.index) in resident) or (
-            step == storage.last and self._new.get(storage.index) in resident
-        )
-        return 0 if shared else aligned(storage.bytes)
-
-    def choose(self, step: Step, resident: frozenset[int], used: int) -> tuple[KernelSchedule, KernelCost] | None:
-        """The best schedule of a kernel beside ``used`` bytes of resident storages."""
-        budget = self.capacity - used
-        stays = residency(self.graph, step, resident)
-        key = (step.index, stays, budget)
-        if key not in self._memo:
-            self._memo[key] = choose_schedule(step.spec, step.nodes, stays, self.machine, budget, self.slots)
-        return self._memo[key]
-
-    def run(self) -> Schedule:
-        """The schedule of the whole graph; raises ScheduleError when a kernel does not fit by itself."""
-        resident: frozenset[int] = frozenset()
-        used = [0] * len(self.graph.steps)
-        chosen = [self._must(step) for step in self.graph.steps]
-        for storage in self._candidates():
-            trial = resident | {storage.index}
-            span = range(storage.first, storage.last + 1)
-            after = {
-                i: self.choose(self.graph.steps[i], trial, used[i] + self._added(storage, i, resident)) for i in span
-            }
-            if any(choice is None for choice in after.values()):
-                continue
-            gain = sum(_weight(chosen[i][1]) for i in span) - sum(_weight(c[1]) for c in after.values() if c)
-            if gain > 0:
-                for i, choice in after.items():
-                    assert choice is not None
-                    used[i] += self._added(storage, i, resident)
-                    chosen[i] = choice
-                resident = trial
-        return self._schedule(resident, chosen)
-
-    def _candidates(self) -> list[Storage]:
-        """Intermediate storages, those that save most traffic per byte and kernel first."""
-        found = [s for s in self.graph.storages if s.region is None and s.last >= 0 and s.bytes < self.capacity]
-        return sorted(found, key=lambda s: (-(1 + s.readers) / (s.last - s.first + 1), s.bytes, s.index))
-
-    def _must(self, step: Step) -> tuple[KernelSchedule, KernelCost]:
-        choice = self.choose(step, frozenset(), 0)
-        if choice is None:
-            raise ScheduleError(_too_large(step, self.machine))
-        return choice
-
-    def _schedule(self, resident: frozenset[int], chosen: list[tuple[KernelSchedule, KernelCost]]) -> Schedule:
-        rows: list[KernelSchedule] = []
-        for step, (schedule, _) in zip(self.graph.steps, chosen, strict=True):
-            keep = self.graph.placed[step.op.output].storage.index in resident
-            rows.append(replace(schedule, keep=keep))
-        return Schedule(self.machine.name, tuple(rows))
-
-
-def _weight(cost: KernelCost) -> float:
-    """Cycles, and a little for traffic: what is free in time still costs energy."""
-    return cost.cycles + 0.02 * cost.dma
-
-
-def _too_large(step: Step, machine: Machine) -> str:
-    return (
-        f"kernel {step.spec.name!r} ({where(step.op) or step.op.name}) with output {step.spec.output} does not fit "
-        f"{machine.name} ({machine.sram.bytes} bytes of SRAM, {machine.acc.bytes} of accumulators) in any tiling that "
-        "was tried: use a larger machine or split the operator"
-    )
 
 
 def check_modes(graph: KernelGraph, machine: Machine) -> None:
@@ -269,18 +220,6 @@ def check_modes(graph: KernelGraph, machine: Machine) -> None:
                 )
 
 
-def choose(graph: KernelGraph, machine: Machine, slots: int = 2) -> Schedule:
-    """A schedule for the whole graph that is known to fit: retried with less SRAM if packing fragments it."""
-    for percent in (94, 85, 75, 60, 45):
-        schedule = _Search(graph, machine, slots, machine.sram.bytes * percent // 100).run()
-        try:
-            plan_memory(graph, schedule, machine)
-        except AllocationError:
-            continue
-        return schedule
-    raise ScheduleError(f"no packing of the SRAM of {machine.name} was found: use a larger machine")
-
-
 def check(graph: KernelGraph, schedule: Schedule, machine: Machine) -> None:
     """Raise ScheduleError unless ``schedule`` covers exactly the graph's kernels and each is legal."""
     if schedule.machine != machine.name:
@@ -291,8 +230,18 @@ def check(graph: KernelGraph, schedule: Schedule, machine: Machine) -> None:
         raise ScheduleError(f"the schedule lacks kernel {missing[0]!r}")
     if extra := sorted(set(rows) - names):
         raise ScheduleError(f"the schedule has kernel {extra[0]!r}, which the model does not")
+    loops = shared_loops(graph, schedule)
     resident = kept_by(graph, schedule)
-    used = resident_bytes(graph, resident)
+    on_chip = resident.union(*(loop.held for loop in loops))
+    used = resident_bytes(graph, resident, [loop.group for loop in loops])
+    for loop in loops:
+        beside = loop.ring_bytes
+        for step in (graph.steps[i] for i in loop.group.steps):
+            stays = residency(graph, step, on_chip)
+            beside += kernel_cost(Tiling(step.spec, rows[step.spec.name]), stays, machine).sram_bytes
+        for step in (graph.steps[i] for i in loop.group.steps):
+            stays = residency(graph, step, on_chip)
+            used[step.index] += beside - kernel_cost(Tiling(step.spec, rows[step.spec.name]), stays, machine).sram_bytes
     for step in graph.steps:
         budget = machine.sram.bytes - used[step.index]
-        check_schedule(step.spec, rows[step.spec.name], residency(graph, step, resident), machine, budget)
+        check_schedule(step.spec, rows[step.spec.name], residency(graph, step, on_chip), machine, budget)

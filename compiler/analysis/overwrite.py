@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
+from compiler.analysis.stripes import Group
 from compiler.ir.kernel import CopyAnchor
 
 ELEMENTWISE = frozenset({"stream", "row"})
 """Roles in which a tile reads no more of an operand than the elements, or the whole rows, that it writes."""
 
 
-def overwrites(graph: KernelGraph) -> dict[int, int]:
+def overwrites(graph: KernelGraph, groups: Sequence[Group] = ()) -> dict[int, int]:
     """Index of a result's storage -> that of the operand whose bytes it may have, if both stay in SRAM.
 
     The kernel is the only one that writes the result and the last that reads the operand, both lie alike, and every
-    element of the operand is read by the tile that overwrites it, before it does.
+    element of the operand is read by the tile that overwrites it, before it does. ``groups`` share loops: there, no
+    other kernel of the loop may read the operand.
     """
     writers = Counter(graph.placed[step.op.output].storage.index for step in graph.steps)
     found: dict[int, int] = {}
     for step in graph.steps:
         result = graph.placed[step.op.output].storage
         if result.region is None and writers[result.index] == 1 and (old := _dying(graph, step)) is not None:
-            found[result.index] = old
+            if not _read_beside(graph, step, old, groups):
+                found[result.index] = old
     return found
+
+
+def _read_beside(graph: KernelGraph, step: Step, storage: int, groups: Sequence[Group]) -> bool:
+    """Whether another kernel of the step's loop touches ``storage``."""
+    steps = (graph.steps[i] for g in groups if step.index in g.steps for i in g.steps if i != step.index)
+    values = (v for other in steps for v in (*other.values, other.op.output) if v is not None)
+    return any(graph.placed[v].storage.index == storage for v in values)
 
 
 def _dying(graph: KernelGraph, step: Step) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import inf
 
 from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes, row_bytes
-from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, Shape4
 from compiler.ir.place import MAX_COUNT
 from compiler.ir.schedule import KernelSchedule
 from compiler.ir.tiling import Tiling
@@ -32,18 +32,28 @@ def choose_schedule(
     machine: Machine,
     budget: int,
     slots: int = 2,
+    stripes: tuple[int, ...] = (),
 ) -> Choice | None:
-    """The cheapest schedule whose rings fit ``budget`` bytes of SRAM, or None when not even the smallest does."""
+    """The cheapest schedule whose rings fit ``budget`` bytes of SRAM, or None when not even the smallest does.
+
+    ``stripes`` are where those of a kernel in a shared loop end.
+    """
     if isinstance(spec.anchor, CopyAnchor):
         _, h, w, c = spec.output
         whole = KernelSchedule(spec.name, nodes, h, w, c, 1, "cnhw", 1, 1, 1, 1)
         return _cheapest(iter([whole]), spec, residency, machine, budget)
     for tile_k in _reduction_tiles(spec, machine):
         # Cutting the reduction never helps by itself, so smaller chunks are tried only when larger do not fit.
-        found = _cheapest(_candidates(spec, nodes, machine, slots, tile_k), spec, residency, machine, budget)
+        tried = _candidates(spec, nodes, machine, slots, tile_k, stripes)
+        found = _cheapest(tried, spec, residency, machine, budget)
         if found is not None:
             return found
     return None
+
+
+def price(cost: KernelCost) -> float:
+    """Cycles, and a little for traffic: what is free in time still costs energy."""
+    return cost.cycles + 0.02 * cost.dma
 
 
 def _cheapest(
@@ -58,9 +68,9 @@ def _cheapest(
         if cost.sram_bytes > budget or cost.acc_bytes > machine.acc.bytes:
             continue
         # Space has a price: what a kernel leaves free, its neighbours use to stay on chip or to load early.
-        price = cost.cycles * (1 + 0.05 * cost.sram_bytes / machine.sram.bytes) + 0.02 * cost.dma
-        if price < score:
-            best, score = (schedule, cost), price
+        total = price(cost) + cost.cycles * 0.05 * cost.sram_bytes / machine.sram.bytes
+        if total < score:
+            best, score = (schedule, cost), total
     return best
 
 
@@ -156,10 +166,24 @@ def _halvings(size: int, least: int = 1) -> Iterator[int]:
 
 
 def _candidates(
-    spec: KernelSpec, nodes: tuple[str, ...], machine: Machine, slots: int, tile_k: int
+    spec: KernelSpec,
+    nodes: tuple[str, ...],
+    machine: Machine,
+    slots: int,
+    tile_k: int,
+    stripes: tuple[int, ...],
 ) -> Iterator[KernelSchedule]:
+    """Schedules to try; in a shared loop, tiles are no larger than stripes and go from row to row first."""
+    widest = max((b - a for a, b in zip((0, *stripes), stripes, strict=False)), default=0)
     for tile_c in dict.fromkeys(_channel_tiles(spec, machine)):
-        yield from _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k)
+        if not stripes:
+            yield from _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k)
+            continue
+        n, h, w, c = spec.output
+        shape = (n, widest, w, c) if h > 1 else (n, h, widest, c)
+        for schedule in _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k, shape):
+            if schedule.order == "nhwc" or (n == 1 and tile_c >= c):
+                yield replace(schedule, order="nhwc", stripes=stripes)
 
 
 def _paired_channels(spec: KernelSpec) -> bool:
@@ -238,9 +262,15 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
 
 
 def _pixel_tiles(
-    spec: KernelSpec, nodes: tuple[str, ...], machine: Machine, slots: int, tile_c: int, tile_k: int
+    spec: KernelSpec,
+    nodes: tuple[str, ...],
+    machine: Machine,
+    slots: int,
+    tile_c: int,
+    tile_k: int,
+    shape: Shape4 | None = None,
 ) -> Iterator[KernelSchedule]:
-    n, h, w, c = spec.output
+    n, h, w, c = shape or spec.output
     acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
     mode = spec.anchor.mode if isinstance(spec.anchor, MatrixAnchor) else None
     pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine, mode)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
@@ -67,8 +68,8 @@ def emit(
     kernels = [(s, s.op) for s in graph.steps if isinstance(s.op, KernelOp)]
     for step, kernel in kernels:
         _stream_constants(step, kernel, pool)
-    for step, kernel in kernels:
-        _emit_kernel(step, kernel, machine, pool, emitter, locations)
+    for loop in _loops(kernels):
+        _emit_loop(loop, machine, pool, emitter, locations)
     synchronized = synchronize(emitter.instructions, machine)
     spans = _spans([emitter.locations[i] for i in synchronized.origin])
     end = len(locations.rows)
@@ -96,18 +97,40 @@ def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
             assert offset == kernel.places.data[i].data.offset
 
 
-def _emit_kernel(
-    step: Step, kernel: KernelOp, machine: Machine, pool: ConstantPool, emitter: Emitter, locations: _Locations
+def _loops(kernels: Sequence[tuple[Step, KernelOp]]) -> Iterator[list[tuple[Step, KernelOp]]]:
+    """Kernels that share a loop, in program order."""
+    loop: list[tuple[Step, KernelOp]] = []
+    for step, kernel in kernels:
+        loop.append((step, kernel))
+        if not kernel.schedule.data.shares:
+            yield loop
+            loop = []
+
+
+def _emit_loop(
+    loop: Sequence[tuple[Step, KernelOp]],
+    machine: Machine,
+    pool: ConstantPool,
+    emitter: Emitter,
+    locations: _Locations,
 ) -> None:
-    assert kernel.places is not None
-    name = step.spec.name
-    places = tuple(p.data for p in kernel.places.data)
-    tiling = Tiling(step.spec, kernel.schedule.data)
-    with blamed(kernel):
-        _check_vector_unit(step.spec, machine)
-        KernelEmitter(kernel, tiling, places, machine, pool, emitter, lambda op: locations.of(name, op)).emit()
-    if step.spec.macs:
-        locations.credit(name, kernel, step.spec.macs)
+    """The kernels of a loop in turn, stripe by stripe; most loops are of one kernel in one turn."""
+    emitters: list[KernelEmitter] = []
+    for step, kernel in loop:
+        assert kernel.places is not None
+        places = tuple(p.data for p in kernel.places.data)
+        tiling = Tiling(step.spec, kernel.schedule.data)
+        locate = partial(locations.of, step.spec.name)
+        with blamed(kernel):
+            _check_vector_unit(step.spec, machine)
+        emitters.append(KernelEmitter(kernel, tiling, places, machine, pool, emitter, locate))
+    for turns in zip(*(each.tiling.turns() for each in emitters), strict=True):
+        for each, turn in zip(emitters, turns, strict=True):
+            with blamed(each.kernel):
+                each.emit(turn)
+    for step, kernel in loop:
+        if step.spec.macs:
+            locations.credit(step.spec.name, kernel, step.spec.macs)
 
 
 def _check_vector_unit(spec: KernelSpec, machine: Machine) -> None:

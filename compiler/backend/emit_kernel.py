@@ -37,7 +37,7 @@ from compiler.ir.place import (
     stored_box,
     transfers,
 )
-from compiler.ir.tiling import READS, Box, Range, Tile, Tiling
+from compiler.ir.tiling import READS, Box, Range, Tile, Tiling, Turn
 from isa.instructions import (
     DType,
     Func,
@@ -81,25 +81,34 @@ from isa.machine import Machine
 
 @dataclass
 class KernelEmitter:
-    """Emits one kernel; ``locate`` turns a step op into a location index."""
+    """Emits one kernel; ``locate`` turns a step op into a location index.
+
+    ``fixed`` holds the places of the spec's operands and of the result; ``places`` those of the turn.
+    """
 
     kernel: KernelOp
     tiling: Tiling
-    places: tuple[Place, ...]
+    fixed: tuple[Place, ...]
     machine: Machine
     pool: ConstantPool
     out: Emitter
     locate: Callable[[Operation], int]
     rings: dict[tuple[str, int], Slots] = field(default_factory=dict[tuple[str, int], Slots])
     blocks: dict[object, tuple[int, int]] = field(default_factory=dict[object, tuple[int, int]])
+    places: tuple[Place, ...] = ()
 
-    def emit(self) -> None:
-        """All instructions of the kernel, in program order."""
+    def __post_init__(self) -> None:
         for op in self.kernel.steps.block.ops:
             if isinstance(op, ChannelOp):
                 assert op.address is not None
                 slots = Slots(op.address.value.data, op.slot_bytes.value.data, Ring(op.slots.value.data))
                 self.rings[op.role.data, op.operand.value.data] = slots
+
+    def emit(self, turn: Turn | None) -> None:
+        """The instructions of the kernel, in program order: all of them, or those of ``turn``."""
+        self.places = tuple(place.at(turn) for place in self.fixed)
+        if turn is not None:
+            self._carry(turn)
         actions: dict[type[Operation], Callable[[Operation, Tile], None]] = {
             LoadOp: self._load,
             MmaOp: self._mma,
@@ -111,7 +120,7 @@ class KernelEmitter:
             StoreOp: self._store,
         }
         previous: Operation | None = None
-        for op, tile in walk_steps(self.kernel, self.tiling):
+        for op, tile in walk_steps(self.kernel, self.tiling, turn):
             if op is not previous:
                 self.out.location = self.locate(op)
                 previous = op
@@ -119,6 +128,28 @@ class KernelEmitter:
         if isinstance(self.tiling.spec.anchor, ResizeAnchor):
             for axis in (0, 1):
                 self.out.setup(VcuResize, axis, Resize.NONE, 1, 1, 0, 1)
+
+    def _carry(self, turn: Turn) -> None:
+        """Copy the rows of the result that are read again from the last slot to the next one."""
+        held, spec = self.fixed[-1].stripes, self.tiling.spec
+        if held is None or not turn.stripe or not turn.rows.size:
+            return
+        rows = Range(held.first_rows[turn.stripe], turn.rows.start)
+        if rows.size <= 0:
+            return
+        self.out.location = self.locate(next(op for op in self.kernel.steps.walk() if isinstance(op, VectorOp)))
+        box = Box(Range(turn.image, turn.image + 1), *(Range(0, size) for size in spec.output[1:]))
+        box = self._made(box._replace(h=rows) if held.axis == 1 else box._replace(w=rows))
+        source = self.fixed[-1].at(turn._replace(stripe=turn.stripe - 1))
+        target, dtype = self.places[-1], DType.I8 if spec.stored.output is DType.I4 else spec.stored.output
+        self._window(None, box, Tile(box, Range(0, 0), True, True))
+        self.out.setup(VcuReduce, RowReduce.NONE, 0, 0, 0)
+        self._set_stream(0, dtype, source.strides, 0, 0.0)
+        self.out.setup(VcuShape, box.h.size, box.w.size, box.c.size)
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *target.strides[1:], 0)
+        if is_codes(dtype):
+            self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
+        self.out.run(VcuRun(streams=1, a=source.address(box), dst=target.address(box)))
 
     # -- loads ---------------------------------------------------------------------------------
 

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from xdsl.ir import Block, Operation
 
 from compiler.dialects.tile import ChannelOp, ForOp, KernelOp, MmaOp, ProductOp, VectorOp
-from compiler.ir.tiling import Box, Range, Tile, Tiling
+from compiler.ir.tiling import Box, Range, Tile, Tiling, Turn
 
 
-def walk_steps(kernel: KernelOp, tiling: Tiling) -> Iterator[tuple[Operation, Tile]]:
-    """Every load, mma, vector, pool, copy and store of ``kernel`` with the tile that it works on."""
+def walk_steps(kernel: KernelOp, tiling: Tiling, turn: Turn | None = None) -> Iterator[tuple[Operation, Tile]]:
+    """Every load, mma, vector, pool, copy and store of ``kernel``, in ``turn`` if it shares a loop, with its tile."""
     whole = {d: Range(0, size) for d, size in zip("nhwc", tiling.spec.output, strict=True)}
     whole["k"] = Range(0, tiling.reduction[-1].stop)
+    if turn is not None:
+        whole |= {"n": Range(turn.image, turn.image + 1), tiling.stripe_dim: turn.rows}
+        if not turn.rows.size:
+            return iter(())
     steps = _walk(kernel.steps.block, whole, whole["k"].stop)
     return steps if tiling.spec.product is None or not tiling.schedule.pipelined else _pipelined(steps)
 
@@ -69,6 +73,6 @@ def _walk(block: Block, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Ope
 
 
 def _loop(op: ForOp, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Operation, Tile]]:
-    dim, size, step = op.dim.data, op.size.value.data, op.step.value.data
-    for start in range(0, size, step):
-        yield from _walk(op.body.block, {**at, dim: Range(start, min(start + step, size))}, k_stop)
+    dim, step = op.dim.data, op.step.value.data
+    for start in range(at[dim].start, at[dim].stop, step):
+        yield from _walk(op.body.block, {**at, dim: Range(start, min(start + step, at[dim].stop))}, k_stop)

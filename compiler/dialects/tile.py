@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, ClassVar, cast
 
 from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, StringAttr, i64
@@ -36,7 +35,7 @@ from xdsl.traits import IsolatedFromAbove, NoTerminator, Pure
 from xdsl.utils.exceptions import VerifyException
 
 from compiler.dialects import kern
-from compiler.ir.place import Place
+from compiler.ir.place import Place, Stripes
 from compiler.ir.schedule import KernelSchedule, kernel_schedule, literal
 from compiler.ir.tiling import READS
 from isa.errors import ScheduleError
@@ -71,8 +70,7 @@ class ScheduleAttr(Data[KernelSchedule]):
 
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
-            pairs = [(f.name, getattr(self.data, f.name)) for f in fields(KernelSchedule)]
-            printer.print_list(pairs, lambda pair: printer.print_string(f"{pair[0]} = {literal(pair[1])}"))
+            printer.print_list(list(self.data.said()), lambda pair: printer.print_string(f"{pair[0]} = {literal(pair[1])}"))
 
 
 def _parse_value(parser: AttrParser) -> Any:
@@ -80,10 +78,8 @@ def _parse_value(parser: AttrParser) -> Any:
         return text
     if (flag := parser.parse_optional_boolean()) is not None:
         return flag
-    items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_str_literal)
-    if items is not None:
-        return items
-    return parser.parse_integer()
+    items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, lambda: _parse_value(parser))
+    return parser.parse_integer() if items is None else items
 
 
 @irdl_attr_definition
@@ -102,18 +98,39 @@ class PlaceAttr(Data[Place]):
             strides = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
             parser.parse_punctuation(",")
             element = parser.parse_integer()
+            stripes = _parse_stripes(parser) if parser.parse_optional_punctuation(",") else None
         if memory != "sram" and memory.upper() not in DramRegion.__members__:
             parser.raise_error(f"unknown memory {memory!r}")
         if len(strides) != 4:
             parser.raise_error(f"a place has 4 strides, got {len(strides)}")
         region = None if memory == "sram" else DramRegion[memory.upper()]
-        return Place(region, offset, (strides[0], strides[1], strides[2], strides[3]), element)
+        return Place(region, offset, (strides[0], strides[1], strides[2], strides[3]), element, stripes)
 
     def print_parameter(self, printer: Printer) -> None:
         place = self.data
         memory = "sram" if place.region is None else place.region.name.lower()
         with printer.in_angle_brackets():
             printer.print_string(f"{memory}, {place.offset}, {list(place.strides)}, {place.element}")
+            if (held := place.stripes) is not None:
+                printer.print_string(f", axis {held.axis}, slots {held.slots} x {held.slot_bytes}, rows ")
+                printer.print_string(f"{list(held.first_rows)}, fills {list(held.fills)}")
+
+
+def _parse_stripes(parser: AttrParser) -> Stripes:
+    parser.parse_keyword("axis")
+    axis = parser.parse_integer()
+    parser.parse_punctuation(",")
+    parser.parse_keyword("slots")
+    slots = parser.parse_integer()
+    parser.parse_keyword("x")
+    size = parser.parse_integer()
+    parser.parse_punctuation(",")
+    parser.parse_keyword("rows")
+    rows = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
+    parser.parse_punctuation(",")
+    parser.parse_keyword("fills")
+    fills = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
+    return Stripes(axis, slots, size, tuple(rows), tuple(fills))
 
 
 @irdl_attr_definition

@@ -92,8 +92,9 @@ class KernelRun:
             CopyOp: self._copy,
             StoreOp: self._store,
         }
-        for op, tile in walk_steps(self.kernel, self.tiling):
-            actions[type(op)](op, tile)  # type: ignore[index]
+        for turn in self.tiling.turns():
+            for op, tile in walk_steps(self.kernel, self.tiling, turn):
+                actions[type(op)](op, tile)  # type: ignore[index]
         return self.result
 
     def _load(self, op: Operation, tile: Tile) -> None:

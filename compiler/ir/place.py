@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from compiler.ir.kernel import Shape4
-from compiler.ir.tiling import Box, Range
+from compiler.ir.tiling import Box, Range, Turn
 from isa.instructions import DType, Region
 
 MAX_COUNT = (1 << 16) - 1
@@ -40,6 +40,24 @@ def planar_strides(shape: Shape4, element: int) -> Shape4:
 
 
 @dataclass(frozen=True)
+class Stripes:
+    """A ring of SRAM slots that hold, stripe by stripe, the rows that are made and those that are still read."""
+
+    axis: int
+    """1 where stripes are rows, 2 where they are columns of a single row."""
+    slots: int
+    slot_bytes: int
+    first_rows: tuple[int, ...]
+    """The first row that is held during each stripe."""
+    fills: tuple[int, ...]
+    """How many slots of an image have been filled when each stripe is made: a stripe without new rows fills none."""
+
+    def slot(self, image: int, stripe: int) -> int:
+        """The slot that holds a stripe."""
+        return (image * self.fills[-1] + self.fills[stripe] - 1) % self.slots
+
+
+@dataclass(frozen=True)
 class Place:
     """``region`` None is SRAM; ``offset`` in bytes; ``strides`` in bytes over (n, h, w, c)."""
 
@@ -47,6 +65,17 @@ class Place:
     offset: int
     strides: Shape4
     element: int
+    stripes: Stripes | None = None
+    """Where only the stripes of a shared loop are held; ``offset`` is that of the first row in the first slot."""
+
+    def at(self, turn: Turn | None) -> Place:
+        """Where the rows lie that are held in ``turn``, as if the whole tensor lay there."""
+        if turn is None or self.stripes is None:
+            return self
+        held = self.stripes
+        before = held.first_rows[turn.stripe] * self.strides[held.axis] + turn.image * self.strides[0]
+        slot = held.slot(turn.image, turn.stripe)
+        return replace(self, offset=self.offset + slot * held.slot_bytes - before, stripes=None)
 
     @property
     def resident(self) -> bool:

@@ -6,7 +6,7 @@ A schedule file is TOML: one ``[[kernel]]`` table per kernel, in program order.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -38,11 +38,21 @@ class KernelSchedule:
     """Per-channel parameters are loaded once for all channels, not per channel tile."""
     keep: bool = False
     """The result stays in SRAM until its last use."""
+    shares: bool = False
+    """Runs stripe by stripe in turn with the next kernel: what only they use between them is never whole anywhere."""
+    stripes: tuple[int, ...] = ()
+    """Where the stripes of a kernel in a shared loop end, in rows of the output (columns if it has one row)."""
 
     @property
     def pipelined(self) -> bool:
         """Whether every ring of a kernel with two products has the slots that a software pipeline needs."""
         return min(self.weight_slots, self.stream_slots, self.output_slots) > 1
+
+    def said(self) -> Iterator[tuple[str, object]]:
+        """Names and values of the fields, without those of a shared loop where there is none."""
+        for f in fields(self):
+            if (value := getattr(self, f.name)) or f.name not in ("shares", "stripes"):
+                yield f.name, value
 
     def __post_init__(self) -> None:
         for name in (
@@ -56,10 +66,15 @@ class KernelSchedule:
             "output_slots",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _whole(value) or value < 1:
                 raise ScheduleError(
                     f"kernel {self.kernel!r}: {name} = {value!r} must be an integer of at least 1"
                 )
+        ends = (0, *self.stripes)
+        if any(not _whole(b) or b < a for a, b in zip(ends, self.stripes, strict=False)):
+            raise ScheduleError(f"kernel {self.kernel!r}: stripes = {self.stripes!r} must be integers that do not fall")
+        if self.shares and not self.stripes:
+            raise ScheduleError(f"kernel {self.kernel!r}: it shares a loop with the next kernel, so it needs stripes")
         if sorted(self.order) != sorted(LOOP_DIMS):
             raise ScheduleError(
                 f"kernel {self.kernel!r}: order = {self.order!r} must name each of the loops "
@@ -91,7 +106,7 @@ class Schedule:
         lines = [f"machine = {literal(self.machine)}"]
         for kernel in self.kernels:
             lines += ["", "[[kernel]]"]
-            lines += [f"{f.name} = {literal(getattr(kernel, f.name))}" for f in fields(kernel)]
+            lines += [f"{name} = {literal(value)}" for name, value in kernel.said()]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -110,6 +125,10 @@ class Schedule:
         if doubled := {n for n in names if names.count(n) > 1}:
             raise ScheduleError(f"{source}: kernel {min(doubled)!r} is scheduled twice")
         return cls(machine, kernels)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def literal(value: object) -> str:
@@ -139,8 +158,11 @@ def kernel_schedule(source: str, row: Any) -> KernelSchedule:
     for name in ("kernel", "nodes", "tile_h", "tile_w", "tile_c", "tile_k"):
         if name not in table:
             raise ScheduleError(f"{where}: key {name!r} is missing")
-    for name, kind in (("kernel", str), ("nodes", list), ("order", str), ("whole_params", bool), ("keep", bool)):
+    kinds = {"kernel": str, "nodes": list, "order": str, "whole_params": bool, "keep": bool, "shares": bool}
+    for name, kind in {**kinds, "stripes": list}.items():
         if name in table and not isinstance(table[name], kind):
             raise ScheduleError(f"{where}: {name} = {table[name]!r} must be a {kind.__name__}")
     values: dict[str, Any] = {**table, "nodes": tuple(str(n) for n in table["nodes"])}
+    if "stripes" in table:
+        values["stripes"] = tuple(table["stripes"])
     return KernelSchedule(**values)

@@ -42,6 +42,15 @@ class Box(NamedTuple):
         return self.n.size * self.h.size * self.w.size * self.c.size
 
 
+class Turn(NamedTuple):
+    """When a kernel in a shared loop runs a part of its tiles: a stripe of one image."""
+
+    image: int
+    stripe: int
+    rows: Range
+    """What it makes of the output then, in rows (columns if there is one row)."""
+
+
 class Tile(NamedTuple):
     """One step of a kernel's loops: an output box, and the chunk of the reduction."""
 
@@ -73,12 +82,38 @@ class Tiling:
         """The pieces of each dimension of the output."""
         n, h, w, c = self.spec.output
         s = self.schedule
-        return {
+        found = {
             "n": split(n, self.images),
             "h": split(h, s.tile_h),
             "w": split(w, s.tile_w),
             "c": split(c, s.tile_c),
         }
+        if s.stripes:
+            step = s.tile_h if self.stripe_dim == "h" else s.tile_w
+            found[self.stripe_dim] = tuple(
+                Range(piece.start + start, piece.stop + start)
+                for start, stop in self.stripes
+                for piece in split(stop - start, step)
+            )
+        return found
+
+    @property
+    def stripe_dim(self) -> str:
+        """The dimension that a shared loop cuts: rows, or columns where there is one row."""
+        return "h" if self.spec.output[1] > 1 else "w"
+
+    @cached_property
+    def stripes(self) -> tuple[Range, ...]:
+        """The stripes of a kernel in a shared loop, some of them empty; none of another."""
+        ends = self.schedule.stripes
+        return tuple(Range(a, b) for a, b in zip((0, *ends), ends, strict=False))
+
+    def turns(self) -> tuple[Turn | None, ...]:
+        """The turns of a kernel in a shared loop, in order; one, None, of another."""
+        if not self.stripes:
+            return (None,)
+        images = range(self.spec.output[0])
+        return tuple(Turn(n, j, rows) for n in images for j, rows in enumerate(self.stripes))
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -88,7 +123,11 @@ class Tiling:
         k = 1
         if isinstance(anchor := self.spec.anchor, MatrixAnchor) and not anchor.depthwise:
             k = -(-self.group_inputs // s.tile_k)
-        return {"n": n // self.images, "h": -(-h // s.tile_h), "w": -(-w // s.tile_w), "c": -(-c // s.tile_c), "k": k}
+        found = {"n": n // self.images, "h": -(-h // s.tile_h), "w": -(-w // s.tile_w), "c": -(-c // s.tile_c), "k": k}
+        if s.stripes:
+            step = s.tile_h if self.stripe_dim == "h" else s.tile_w
+            found[self.stripe_dim] = sum(-(-rows.size // step) for rows in self.stripes)
+        return found
 
     @cached_property
     def reduction(self) -> tuple[Range, ...]:

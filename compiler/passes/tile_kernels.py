@@ -12,7 +12,8 @@ from xdsl.passes import ModulePass
 
 from compiler.analysis.cost import Residency, channels
 from compiler.analysis.graph import Step, build_graph
-from compiler.analysis.memory import check, check_modes, choose, kept_by, residency
+from compiler.analysis.memory import check, check_modes, in_sram, residency
+from compiler.analysis.residency import choose
 from compiler.dialects.tile import (
     ChannelOp,
     CopyOp,
@@ -58,10 +59,10 @@ def tile_kernels(module: ModuleOp, machine: Machine, given: Schedule | None = No
     check_modes(graph, machine)
     schedule = given if given is not None else choose(graph, machine, slots)
     check(graph, schedule, machine)
-    resident = kept_by(graph, schedule)
+    held = in_sram(graph, schedule)
     rows = schedule.by_name()
     for step in graph.steps:
-        _replace(step, rows[step.spec.name], residency(graph, step, resident), machine)
+        _replace(step, rows[step.spec.name], residency(graph, step, held), machine)
     return schedule
 
 
@@ -102,7 +103,8 @@ class _Steps:
         for dim in reversed(self.tiling.schedule.order):
             ranges = self.tiling.ranges[dim]
             if len(ranges) > 1:
-                body = [self._at_anchor(ForOp(dim, sizes[dim], ranges[0].size, Region(Block(body))))]
+                step = max(piece.size for piece in ranges)
+                body = [self._at_anchor(ForOp(dim, sizes[dim], step, Region(Block(body))))]
         for (role, operand), ring in rings.items():
             ring.location = self._operand_location(operand) if role in READS else self._first
         return Region(Block([*rings.values(), *body]))

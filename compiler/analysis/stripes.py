@@ -1,0 +1,247 @@
+"""Kernels that share a loop: neighbours run stripe by stripe in turn, and what lies between them is never whole.
+
+The last kernel's stripes are chosen; every other kernel makes, in each stripe, the rows that the kernels after it read
+then and that are not there yet. Rows that are read again in the next stripe (halo) are carried over on chip, so nothing
+is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from compiler.analysis.cost import aligned, reads
+from compiler.analysis.graph import KernelGraph, Placed, Step, Storage
+from compiler.ir.kernel import CopyAnchor, Shape4
+from compiler.ir.place import Stripes, stored
+from compiler.ir.schedule import KernelSchedule, Schedule
+from compiler.ir.tiling import Box, Range, Tile, Tiling
+from isa.errors import ScheduleError
+
+ELEMENT_ROLES = frozenset({"act", "stream", "row", "pooled"})
+"""Roles in which a stripe of the result reads a stripe of the operand."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Kernels ``first`` .. ``last`` of the program, which share a loop."""
+
+    first: int
+    last: int
+
+    @property
+    def steps(self) -> range:
+        """Their numbers."""
+        return range(self.first, self.last + 1)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A group with its stripes: where those of each kernel end, and the rings of what lies between kernels."""
+
+    group: Group
+    ends: Mapping[int, tuple[int, ...]]
+    held: Mapping[int, Stripes]
+    """By index of the storage."""
+
+    @property
+    def ring_bytes(self) -> int:
+        """SRAM that the rings take."""
+        return sum(ring.slots * ring.slot_bytes for ring in self.held.values())
+
+
+def groups_of(rows: Sequence[KernelSchedule]) -> tuple[Group, ...]:
+    """The shared loops of the kernels of a program, in its order."""
+    found: list[Group] = []
+    first = 0
+    for index, row in enumerate(rows):
+        if not row.shares:
+            if index > first:
+                found.append(Group(first, index))
+            first = index + 1
+    return tuple(found)
+
+
+def stripe_rows(graph: KernelGraph, group: Group) -> int:
+    """Rows of the result of a group's last kernel (columns if it has one row)."""
+    shape = graph.steps[group.last].spec.output
+    return shape[_axis(shape)]
+
+
+def widened(first: int, last: int, groups: Sequence[Group]) -> tuple[int, int]:
+    """The kernels during which something is alive: one that shares a loop runs as long as the loop."""
+    for group in groups:
+        if group.first <= first <= group.last:
+            first = group.first
+        if group.first <= last <= group.last:
+            last = group.last
+    return first, last
+
+
+def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | None:
+    """The group with stripes of its last kernel that end at ``ends``; None where its kernels cannot share a loop."""
+    steps = [graph.steps[i] for i in group.steps]
+    if not all(map(_sharable, steps)) or len({step.spec.output[0] for step in steps}) > 1:
+        return None
+    uses = _uses(graph, steps)
+    if uses is None or not all(_storage(graph, step).index in uses for step in steps[:-1]):
+        return None
+    found: dict[int, tuple[int, ...]] = {group.last: tuple(ends)}
+    needs: dict[int, list[tuple[Range | None, ...]]] = {}
+    for step in reversed(steps):
+        index = _storage(graph, step).index
+        if step.index != group.last:
+            found[step.index] = _ends(needs.get(index, []), step.spec.output[_axis(step.spec.output)], len(ends))
+        for operand, storage in _read(graph, step):
+            if storage in uses:
+                needs.setdefault(storage, []).append(tuple(_needs(step, operand, found[step.index])))
+    inner = {s for s in uses if _inside(graph.storages[s], group)}
+    held = {s: _ring(graph, steps, s, needs[s], found) for s in sorted(inner)}
+    return Shared(group, found, held)
+
+
+def _storage(graph: KernelGraph, step: Step) -> Storage:
+    return graph.placed[step.op.output].storage
+
+
+def _sharable(step: Step) -> bool:
+    spec = step.spec
+    return spec.movement is None and not isinstance(spec.anchor, CopyAnchor) and max(spec.output[1:3]) > 1
+
+
+def _axis(shape: Shape4) -> int:
+    return 1 if shape[1] > 1 else 2
+
+
+def _inside(storage: Storage, group: Group) -> bool:
+    return storage.region is None and group.first <= storage.first and storage.last <= group.last
+
+
+def _read(graph: KernelGraph, step: Step) -> Iterator[tuple[int, int]]:
+    """(operand, storage) of everything that a kernel reads and that is no constant of it."""
+    for operand in dict.fromkeys(operand for _, operand in reads(step.spec)):
+        value = step.values[operand]
+        if value is not None and operand not in step.spec.constants:
+            yield operand, graph.placed[value].storage.index
+
+
+def _uses(graph: KernelGraph, steps: Sequence[Step]) -> frozenset[int] | None:
+    """Storages that one kernel writes and a later one reads; None where one is not read row by row as it is written."""
+    rows: dict[int, tuple[int, int, int]] = {}
+    used: set[int] = set()
+    for step in steps:
+        for operand, index in _read(graph, step):
+            if index not in rows:
+                continue
+            value = step.values[operand]
+            assert value is not None
+            roles = {role for role, other in reads(step.spec) if other == operand}
+            shape, _ = stored(step.spec.operands[operand], step.spec.dtypes[operand])
+            if not roles <= ELEMENT_ROLES or _rows(graph.placed[value], shape) != rows[index]:
+                return None
+            if _axis(shape) != _axis(step.spec.output):
+                return None
+            used.add(index)
+        placed = graph.placed[step.op.output]
+        shape, _ = stored(step.spec.output, step.spec.stored.output)
+        found = _rows(placed, shape)
+        if found is None or rows.setdefault(placed.storage.index, found) != found:
+            return None
+    return frozenset(used)
+
+
+def _rows(placed: Placed, shape: Shape4) -> tuple[int, int, int] | None:
+    """(axis, rows, bytes of a row) of a storage that a value is a part of each row of; None of another.
+
+    What leaves the graph is written as it lies; nobody reads it row by row.
+    """
+    axis = _axis(shape)
+    if placed.shape != shape:
+        return None
+    if placed.storage.region is not None:
+        return axis, shape[axis], 0
+    stride = placed.strides[axis]
+    extent = sum((n - 1) * s for n, s in zip(shape[axis + 1 :], placed.strides[axis + 1 :], strict=True))
+    within = placed.offset + extent < stride and (shape[0] == 1 or placed.strides[0] == shape[axis] * stride)
+    whole = shape[0] * shape[axis] * stride == placed.storage.bytes
+    return (axis, shape[axis], stride) if whole and within else None
+
+
+def _needs(step: Step, operand: int, ends: tuple[int, ...]) -> Iterator[Range | None]:
+    """The rows of an operand that each stripe of a kernel reads; None for a stripe without rows."""
+    spec = step.spec
+    axis = _axis(spec.output)
+    tiling = Tiling(spec, KernelSchedule(spec.name, (), *spec.output[1:], 1))
+    roles = [role for role, other in reads(spec) if other == operand]
+    whole = Box(Range(0, 1), *(Range(0, size) for size in spec.output[1:]))
+    for start, stop in zip((0, *ends), ends, strict=False):
+        if start == stop:
+            yield None
+            continue
+        out = whole._replace(h=Range(start, stop)) if axis == 1 else whole._replace(w=Range(start, stop))
+        found = [tiling.box(role, operand, Tile(out, Range(0, 0), True, True))[axis] for role in roles]
+        yield Range(min(r.start for r in found), max(r.stop for r in found))
+
+
+def _ends(needs: Sequence[tuple[Range | None, ...]], rows: int, stripes: int) -> tuple[int, ...]:
+    """Where the stripes of a kernel end whose rows are needed so; the last stripe makes what is left."""
+    tops = [max((r[j].stop for r in needs if r[j] is not None), default=0) for j in range(stripes)]  # type: ignore[union-attr]
+    return (*list(accumulate(tops, max))[:-1], rows)
+
+
+def _ring(
+    graph: KernelGraph,
+    steps: Sequence[Step],
+    storage: int,
+    needs: Sequence[tuple[Range | None, ...]],
+    ends: Mapping[int, tuple[int, ...]],
+) -> Stripes:
+    """The ring of a storage: each slot holds the rows of a stripe from the first that is still read."""
+    writer = next(step for step in steps if _storage(graph, step).index == storage)
+    made, axis = ends[writer.index], _axis(writer.spec.output)
+    first, lowest = list[int](), made[-1]
+    for j in reversed(range(len(made))):
+        lowest = min([lowest, *(r[j].start for r in needs if r[j] is not None)])  # type: ignore[union-attr]
+        first.append(min(lowest, made[j - 1] if j else 0))
+    first.reverse()
+    for j in range(1, len(made)):
+        first[j] = first[j - 1] if made[j] == made[j - 1] else first[j]
+    fills = tuple(accumulate(int(stop > start) for start, stop in zip((0, *made), made, strict=False)))
+    stride = graph.placed[writer.op.output].strides[axis]
+    most = max(stop - start for start, stop in zip(first, made, strict=True))
+    return Stripes(axis, min(2, fills[-1]), aligned(most * stride), tuple(first), fills)
+
+
+def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
+    """The shared loops of a schedule; ScheduleError where one cannot be, or its stripes do not fit together."""
+    found: list[Shared] = []
+    by_name = schedule.by_name()
+    program = [by_name[step.spec.name] for step in graph.steps]
+    for group in groups_of(program):
+        rows = [program[i] for i in group.steps]
+        last, names = rows[-1], f"kernels {rows[0].kernel!r} to {rows[-1].kernel!r}"
+        size = stripe_rows(graph, group)
+        if not last.stripes or last.stripes[-1] != size:
+            raise ScheduleError(
+                f"{names} share a loop, so the last needs stripes that end at its {size} rows, "
+                f"got {list(last.stripes)}"
+            )
+        shared = share(graph, group, last.stripes)
+        if shared is None:
+            raise ScheduleError(
+                f"{names} cannot share a loop: each must make what a later one reads, row by row; set shares = false"
+            )
+        for index, row in zip(group.steps, rows, strict=True):
+            if row.stripes != shared.ends[index]:
+                raise ScheduleError(
+                    f"kernel {row.kernel!r}: its stripes must end at {list(shared.ends[index])}, "
+                    "which the kernels behind it read"
+                )
+        found.append(shared)
+    return tuple(found)
+
+
+def with_stripes(row: KernelSchedule, shared: Shared, index: int) -> KernelSchedule:
+    """The schedule of kernel ``index`` as a member of the group."""
+    return replace(row, shares=index < shared.group.last, stripes=shared.ends[index], keep=False)
