@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from compiler.analysis.cost import ACC_ROLES, ChannelSize, Residency, aligned, channels, kernel_cost
 from compiler.analysis.graph import KernelGraph, Step, Storage
@@ -31,17 +32,22 @@ RingKey = tuple[int, str, int]
 class MemoryPlan:
     """Addresses of storages (by index) and rings, and the sizes of the DRAM regions.
 
-    Of storages in ``stripes`` only a ring lies in SRAM.
+    Of storages between kernels that share a loop (``loops``) only a ring lies in SRAM.
     """
 
     resident: frozenset[int]
-    stripes: Mapping[int, Stripes]
+    loops: tuple[Shared, ...]
     storages: Mapping[int, int]
     rings: Mapping[RingKey, int]
     input_bytes: int
     output_bytes: int
     arena_bytes: int
     sram_peak_bytes: int
+
+    @cached_property
+    def stripes(self) -> Mapping[int, Stripes]:
+        """The rings, by index of the storage."""
+        return {s: ring for loop in self.loops for s, ring in loop.held.items()}
 
     def place(self, storage: Storage, offset: int, strides: tuple[int, int, int, int], element: int) -> Place:
         """Where a value of ``storage`` lies."""
@@ -76,10 +82,9 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     """Addresses for everything; raises ScheduleError (AllocationError) naming what is alive where it does not fit."""
     loops = shared_loops(graph, schedule)
     groups = [loop.group for loop in loops]
-    stripes = {s: ring for loop in loops for s, ring in loop.held.items()}
     resident = kept_by(graph, schedule)
     rows = schedule.by_name()
-    on_chip = resident | stripes.keys()
+    on_chip = resident.union(*(loop.held for loop in loops))
     rings = [channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, on_chip), machine) for s in graph.steps]
     sram = _sram(graph, rings, resident, loops, machine)
     addresses: dict[RingKey, int] = {}
@@ -103,7 +108,7 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     sizes = {region: _pack_arguments(graph, region, storages) for region in (Region.INPUT, Region.OUTPUT)}
     return MemoryPlan(
         resident,
-        stripes,
+        loops,
         storages,
         addresses,
         sizes[Region.INPUT],

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from compiler.analysis.cost import aligned
+from compiler.analysis.cost import KernelCost, aligned
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
@@ -29,22 +29,36 @@ class LoopSearch:
     resident: frozenset[int]
     chosen: list[Choice]
     groups: list[Group] = field(default_factory=list[Group])
+    _prices: dict[Group, float] = field(default_factory=dict[Group, float])
     _memo: dict[object, Choice | None] = field(default_factory=dict[object, Choice | None])
 
     def run(self) -> tuple[frozenset[int], list[Choice]]:
         """What stays in SRAM as a whole, and the schedule of every kernel."""
         self._alive = self._residents()
         for storage in self._candidates():
-            group = self._hull(storage)
-            found = self._best(group)
-            if found is None or found[0] >= sum(price(self.chosen[i][1]) for i in group.steps):
-                continue
-            _, shared, choices = found
-            self.groups = [g for g in self.groups if g.last < group.first or group.last < g.first] + [group]
-            self.resident -= shared.held.keys()
-            for index, choice in zip(group.steps, choices, strict=True):
-                self.chosen[index] = with_stripes(choice[0], shared, index), choice[1]
+            group = self._hull(storage.first, storage.last)
+            if not self._try(group) and (wider := self._wider(group)) != group:
+                self._try(wider)
         return self.resident, self.chosen
+
+    def _try(self, group: Group) -> bool:
+        """Whether the kernels of a group have become a shared loop, since that is cheaper."""
+        found = self._best(group)
+        if found is None or found[0] >= self._now(group):
+            return False
+        total, shared, choices = found
+        self.groups = [g for g in self.groups if g.last < group.first or group.last < g.first] + [group]
+        self._prices[group] = total
+        self.resident -= shared.held.keys()
+        for index, choice in zip(group.steps, choices, strict=True):
+            self.chosen[index] = with_stripes(choice[0], shared, index), choice[1]
+        return True
+
+    def _now(self, group: Group) -> float:
+        """The price of a group's kernels and loops as they are."""
+        inside = [g for g in self.groups if group.first <= g.first and g.last <= group.last]
+        alone = set(group.steps).difference(*(g.steps for g in inside))
+        return sum(self._prices[g] for g in inside) + sum(price(self.chosen[i][1]) for i in alone)
 
     def _candidates(self) -> list[Storage]:
         """Tensors between kernels that go through DRAM, those with most traffic first."""
@@ -62,13 +76,15 @@ class LoopSearch:
                 alive[i].add(index)
         return alive
 
-    def _hull(self, storage: Storage) -> Group:
-        """The kernels that a storage spans, and those that share a loop with one of them."""
-        first, last = storage.first, storage.last
-        for group in self.groups:
-            if group.first <= storage.last and storage.first <= group.last:
-                first, last = min(first, group.first), max(last, group.last)
-        return Group(first, last)
+    def _hull(self, first: int, last: int) -> Group:
+        """The kernels ``first`` .. ``last``, and those that share a loop with one of them."""
+        met = [g for g in self.groups if g.first <= last and first <= g.last]
+        return Group(min([first, *(g.first for g in met)]), max([last, *(g.last for g in met)]))
+
+    def _wider(self, group: Group) -> Group:
+        """A group with the kernels that read what it makes: stripes may do where the whole took up the SRAM."""
+        made = [self.graph.placed[self.graph.steps[i].op.output].storage for i in group.steps]
+        return self._hull(group.first, max(group.last, *(s.last for s in made)))
 
     def _best(self, group: Group) -> tuple[float, Shared, list[Choice]] | None:
         """The cheapest stripes of a group: price, stripes, and the choice for each kernel."""
@@ -83,21 +99,27 @@ class LoopSearch:
             choices = self._fit(shared, stay | shared.held.keys(), budget)
             if choices is None:
                 continue
-            total = sum(price(cost) for _, cost in choices) + self._turns(shared)
+            total = self._price([cost for _, cost in choices], shared)
             if best is None or total < best[0]:
                 best = total, shared, choices
         return best
 
-    def _turns(self, shared: Shared) -> float:
-        """Cycles of taking turns, and of carrying over the rows that the next stripe reads again."""
+    def _price(self, costs: Sequence[KernelCost], shared: Shared) -> float:
+        """Of a loop: the engines work side by side, so the busiest counts, and what each kernel and turn adds."""
+        busy = sum(c.mmu for c in costs), sum(c.vcu for c in costs) + self._carried(shared), sum(c.dma for c in costs)
+        added = sum(cost.cycles - (max if self.slots > 1 else sum)((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
+        turns = STRIPE_CYCLES * len(costs) * len(shared.ends[shared.group.last])
+        return max(busy) + added + turns + 0.02 * busy[2]
+
+    def _carried(self, shared: Shared) -> int:
+        """Cycles of the vector unit for copying the rows that the next stripe reads again."""
         carried = 0
         for index, ring in shared.held.items():
             storage = self.graph.storages[index]
             made = shared.ends[storage.first]
             rows = sum(max(end - first, 0) for end, first in zip(made, ring.first_rows[1:], strict=False))
             carried += rows * storage.bytes // made[-1]
-        stripes = len(shared.ends[shared.group.last])
-        return carried / self.machine.vcu.lanes + STRIPE_CYCLES * stripes * len(shared.ends)
+        return carried // self.machine.vcu.lanes
 
     def _fit(self, shared: Shared, on_chip: frozenset[int], budget: int) -> list[Choice] | None:
         """Schedules of the group's kernels that fit ``budget`` together: no kernel may take more than a cap."""

@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from compiler.analysis.cost import aligned, reads
 from compiler.analysis.graph import KernelGraph, Placed, Step, Storage
-from compiler.ir.kernel import CopyAnchor, Shape4
+from compiler.ir.kernel import CopyAnchor, MatrixAnchor, Shape4
 from compiler.ir.place import Stripes, stored
 from compiler.ir.schedule import KernelSchedule, Schedule
 from compiler.ir.tiling import Box, Range, Tile, Tiling
@@ -42,6 +42,8 @@ class Shared:
 
     group: Group
     ends: Mapping[int, tuple[int, ...]]
+    delays: Mapping[int, int]
+    """How many stripes each kernel is behind: the engines that kernels need differ, and work on different stripes."""
     held: Mapping[int, Stripes]
     """By index of the storage."""
 
@@ -96,9 +98,34 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
         for operand, storage in _read(graph, step):
             if storage in uses:
                 needs.setdefault(storage, []).append(tuple(_needs(step, operand, found[step.index])))
-    inner = {s for s in uses if _inside(graph.storages[s], group)}
-    held = {s: _ring(graph, steps, s, needs[s], found) for s in sorted(inner)}
-    return Shared(group, found, held)
+    delays = _delays(graph, steps)
+    held: dict[int, Stripes] = {}
+    for index in sorted(s for s in uses if _inside(graph.storages[s], group)):
+        readers = [delays[step.index] for step in steps if index in dict(_read(graph, step)).values()]
+        writers = [step for step in steps if _storage(graph, step).index == index]
+        slots = max(readers) - min(delays[step.index] for step in writers) + 1
+        held[index] = _ring(graph, writers[0], slots, needs[index], found[writers[0].index])
+    return Shared(group, found, delays, held)
+
+
+def _delays(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, int]:
+    """A kernel of one kind is a stripe behind one of the other kind that it reads: their engines work side by side."""
+    delays: dict[int, int] = {}
+    made: dict[int, list[Step]] = {}
+    for step in steps:
+        behind = [
+            delays[other.index] + (on_matrix_unit(other) != on_matrix_unit(step))
+            for _, storage in _read(graph, step)
+            for other in made.get(storage, ())
+        ]
+        delays[step.index] = max(behind, default=0)
+        made.setdefault(_storage(graph, step).index, []).append(step)
+    return delays
+
+
+def on_matrix_unit(step: Step) -> bool:
+    """Whether a kernel multiplies; others need the vector unit alone."""
+    return isinstance(step.spec.anchor, MatrixAnchor)
 
 
 def _storage(graph: KernelGraph, step: Step) -> Storage:
@@ -192,14 +219,13 @@ def _ends(needs: Sequence[tuple[Range | None, ...]], rows: int, stripes: int) ->
 
 def _ring(
     graph: KernelGraph,
-    steps: Sequence[Step],
-    storage: int,
+    writer: Step,
+    slots: int,
     needs: Sequence[tuple[Range | None, ...]],
-    ends: Mapping[int, tuple[int, ...]],
+    made: tuple[int, ...],
 ) -> Stripes:
     """The ring of a storage: each slot holds the rows of a stripe from the first that is still read."""
-    writer = next(step for step in steps if _storage(graph, step).index == storage)
-    made, axis = ends[writer.index], _axis(writer.spec.output)
+    axis = _axis(writer.spec.output)
     first, lowest = list[int](), made[-1]
     for j in reversed(range(len(made))):
         lowest = min([lowest, *(r[j].start for r in needs if r[j] is not None)])  # type: ignore[union-attr]
@@ -210,7 +236,7 @@ def _ring(
     fills = tuple(accumulate(int(stop > start) for start, stop in zip((0, *made), made, strict=False)))
     stride = graph.placed[writer.op.output].strides[axis]
     most = max(stop - start for start, stop in zip(first, made, strict=True))
-    return Stripes(axis, min(2, fills[-1]), aligned(most * stride), tuple(first), fills)
+    return Stripes(axis, min(max(2, slots), fills[-1]), aligned(most * stride), tuple(first), fills)
 
 
 def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
@@ -12,6 +13,7 @@ from xdsl.ir import Operation, SSAValue
 from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.memory import MemoryPlan
+from compiler.analysis.stripes import on_matrix_unit
 from compiler.backend.emit_kernel import KernelEmitter
 from compiler.backend.emitter import Emitter
 from compiler.backend.pack import ConstantPool, packed
@@ -21,7 +23,7 @@ from compiler.dialects.qnn_base import shape_of
 from compiler.dialects.tile import KernelOp
 from compiler.ir.kernel import KernelSpec
 from compiler.ir.location import blamed, origin
-from compiler.ir.tiling import Tiling
+from compiler.ir.tiling import Tiling, Turn
 from isa.container import Binary, Location, TensorInfo
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Halt, Region
@@ -68,8 +70,8 @@ def emit(
     kernels = [(s, s.op) for s in graph.steps if isinstance(s.op, KernelOp)]
     for step, kernel in kernels:
         _stream_constants(step, kernel, pool)
-    for loop in _loops(kernels):
-        _emit_loop(loop, machine, pool, emitter, locations)
+    for loop, delays in _loops(kernels, plan):
+        _emit_loop(loop, delays, machine, pool, emitter, locations)
     synchronized = synchronize(emitter.instructions, machine)
     spans = _spans([emitter.locations[i] for i in synchronized.origin])
     end = len(locations.rows)
@@ -97,22 +99,22 @@ def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
             assert offset == kernel.places.data[i].data.offset
 
 
-def _loops(kernels: Sequence[tuple[Step, KernelOp]]) -> Iterator[list[tuple[Step, KernelOp]]]:
-    """Kernels that share a loop, in program order."""
-    loop: list[tuple[Step, KernelOp]] = []
+Loop = list[tuple[Step, KernelOp]]
+
+
+def _loops(kernels: Sequence[tuple[Step, KernelOp]], plan: MemoryPlan) -> Iterator[tuple[Loop, list[int]]]:
+    """Kernels that share a loop, in program order, and by how many stripes each is behind."""
+    behind = {i: delay for loop in plan.loops for i, delay in loop.delays.items()}
+    loop: Loop = []
     for step, kernel in kernels:
         loop.append((step, kernel))
         if not kernel.schedule.data.shares:
-            yield loop
+            yield loop, [behind.get(member.index, 0) for member, _ in loop]
             loop = []
 
 
 def _emit_loop(
-    loop: Sequence[tuple[Step, KernelOp]],
-    machine: Machine,
-    pool: ConstantPool,
-    emitter: Emitter,
-    locations: _Locations,
+    loop: Loop, delays: list[int], machine: Machine, pool: ConstantPool, emitter: Emitter, locations: _Locations
 ) -> None:
     """The kernels of a loop in turn, stripe by stripe; most loops are of one kernel in one turn."""
     emitters: list[KernelEmitter] = []
@@ -124,13 +126,37 @@ def _emit_loop(
         with blamed(kernel):
             _check_vector_unit(step.spec, machine)
         emitters.append(KernelEmitter(kernel, tiling, places, machine, pool, emitter, locate))
-    for turns in zip(*(each.tiling.turns() for each in emitters), strict=True):
-        for each, turn in zip(emitters, turns, strict=True):
-            with blamed(each.kernel):
-                each.emit(turn)
+    turns = [each.tiling.turns() for each in emitters]
+    for time in range(len(turns[0]) + max(delays)):
+        streams: dict[bool, list[Iterator[None]]] = {True: [], False: []}
+        sizes = {True: 0, False: 0}
+        for (step, _), each, all_turns, delay in zip(loop, emitters, turns, delays, strict=True):
+            if 0 <= time - delay < len(all_turns):
+                turn, kind = all_turns[time - delay], on_matrix_unit(step)
+                streams[kind].append(_blamed_tiles(each, turn))
+                sizes[kind] += 1 if turn is None else each.tiling.tiles_of(turn)
+        _side_by_side(chain(*streams[True]), sizes[True], chain(*streams[False]), sizes[False])
     for step, kernel in loop:
         if step.spec.macs:
             locations.credit(step.spec.name, kernel, step.spec.macs)
+
+
+def _blamed_tiles(emitter: KernelEmitter, turn: Turn | None) -> Iterator[None]:
+    """The tiles of a turn, one by one."""
+    with blamed(emitter.kernel):
+        yield from emitter.emit(turn)
+    yield
+
+
+def _side_by_side(one: Iterator[None], many: int, other: Iterator[None], few: int) -> None:
+    """Advance two streams of ``many`` and ``few`` tiles so that both end together."""
+    done = 0
+    for tile, _ in enumerate(one, 1):
+        while done < tile * few // max(many, 1):
+            next(other, None)
+            done += 1
+    for _ in other:
+        pass
 
 
 def _check_vector_unit(spec: KernelSpec, machine: Machine) -> None:

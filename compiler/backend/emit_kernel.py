@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from xdsl.ir import Operation
@@ -104,8 +104,11 @@ class KernelEmitter:
                 slots = Slots(op.address.value.data, op.slot_bytes.value.data, Ring(op.slots.value.data))
                 self.rings[op.role.data, op.operand.value.data] = slots
 
-    def emit(self, turn: Turn | None) -> None:
-        """The instructions of the kernel, in program order: all of them, or those of ``turn``."""
+    def emit(self, turn: Turn | None) -> Iterator[None]:
+        """The instructions of the kernel, in program order: all of them, or those of ``turn``; stops after each tile.
+
+        What is emitted between tiles may leave any setup behind.
+        """
         self.places = tuple(place.at(turn) for place in self.fixed)
         if turn is not None:
             self._carry(turn)
@@ -120,11 +123,21 @@ class KernelEmitter:
             StoreOp: self._store,
         }
         previous: Operation | None = None
-        for op, tile in walk_steps(self.kernel, self.tiling, turn):
+        tile: Tile | None = None
+        for op, work in walk_steps(self.kernel, self.tiling, turn):
+            if tile is not None and work.out != tile.out:
+                self._no_resize()
+                yield
+                previous = None
             if op is not previous:
                 self.out.location = self.locate(op)
                 previous = op
-            actions[type(op)](op, tile)
+            actions[type(op)](op, work)
+            tile = work
+        self._no_resize()
+
+    def _no_resize(self) -> None:
+        """No other kernel knows of the interpolation unit."""
         if isinstance(self.tiling.spec.anchor, ResizeAnchor):
             for axis in (0, 1):
                 self.out.setup(VcuResize, axis, Resize.NONE, 1, 1, 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import NamedTuple
 
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, PoolAnchor, ResizeAnchor, Window
@@ -76,6 +77,12 @@ class Tiling:
     def images(self) -> int:
         """Images per tile: one; a copy's strides may cross images, so it moves the whole batch at once."""
         return self.spec.output[0] if isinstance(self.spec.anchor, CopyAnchor) else 1
+
+    def tiles_of(self, turn: Turn) -> int:
+        """How many output tiles a turn has."""
+        s = self.schedule
+        step = s.tile_h if self.stripe_dim == "h" else s.tile_w
+        return -(-turn.rows.size // step) * prod(n for d, n in self.counts.items() if d not in ("n", "k", self.stripe_dim))
 
     @cached_property
     def ranges(self) -> dict[str, tuple[Range, ...]]:
