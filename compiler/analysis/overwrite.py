@@ -26,12 +26,12 @@ def overwrites(graph: KernelGraph, groups: Sequence[Group] = ()) -> dict[int, in
     for step in graph.steps:
         result = graph.placed[step.op.output].storage
         if result.region is None and writers[result.index] == 1 and (old := _dying(graph, step)) is not None:
-            if not _read_beside(graph, step, old, groups):
+            if not read_beside(graph, step, old, groups):
                 found[result.index] = old
     return found
 
 
-def _read_beside(graph: KernelGraph, step: Step, storage: int, groups: Sequence[Group]) -> bool:
+def read_beside(graph: KernelGraph, step: Step, storage: int, groups: Sequence[Group]) -> bool:
     """Whether another kernel of the step's loop touches ``storage``."""
     steps = (graph.steps[i] for g in groups if step.index in g.steps for i in g.steps if i != step.index)
     values = (v for other in steps for v in (*other.values, other.op.output) if v is not None)

@@ -1,13 +1,19 @@
-"""Which neighbouring kernels share a loop: those between which a tensor would otherwise go to DRAM and back."""
+"""Which neighbouring kernels share a loop: those between which a tensor would otherwise go to DRAM and back.
+
+Loops also make room: a tensor that lived through kernels whose operands filled the SRAM may stay there once they need
+no more than stripes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from compiler.analysis.cost import KernelCost, aligned
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
+from compiler.analysis.overwrite import overwrites, read_beside
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
 from compiler.analysis.tile_search import Choice, choose_schedule, price
 from isa.machine import Machine
@@ -16,6 +22,16 @@ STRIPE_CYCLES = 300
 """What a kernel's turn costs beside its tiles: its engines wait for the kernel before it."""
 LEAST_BUDGET = 1 << 12
 """Bytes of SRAM below which no kernel is asked to fit."""
+MOST_KERNELS = 64
+"""Kernels of one loop: more are not tried, so that the search stays linear in the size of the model."""
+
+
+class Found(NamedTuple):
+    """How a group may run: price, schedule and cost of each kernel, and its stripes unless it is one kernel."""
+
+    price: float
+    choices: Sequence[Choice]
+    shared: Shared | None
 
 
 @dataclass
@@ -28,37 +44,27 @@ class LoopSearch:
     capacity: int
     resident: frozenset[int]
     chosen: list[Choice]
-    groups: list[Group] = field(default_factory=list[Group])
+    groups: dict[int, Group] = field(default_factory=dict[int, Group])
+    """The loop of each kernel that shares one."""
     _prices: dict[Group, float] = field(default_factory=dict[Group, float])
     _memo: dict[object, Choice | None] = field(default_factory=dict[object, Choice | None])
 
+    def __post_init__(self) -> None:
+        self._old = overwrites(self.graph)
+        self._alive: list[set[int]] = [set() for _ in self.graph.steps]
+        for index in self.resident:
+            self._live(self.graph.storages[index], present=True)
+
     def run(self) -> tuple[frozenset[int], list[Choice]]:
         """What stays in SRAM as a whole, and the schedule of every kernel."""
-        self._alive = self._residents()
         for storage in self._candidates():
             group = self._hull(storage.first, storage.last)
-            if not self._try(group) and (wider := self._wider(group)) != group:
+            if not self._try(group) and (wider := self._hull(group.first, self._last_reader(group))) != group:
                 self._try(wider)
+        for storage in self._candidates():
+            if storage.bytes < self.capacity and not self._inside(storage):
+                self._keep(storage)
         return self.resident, self.chosen
-
-    def _try(self, group: Group) -> bool:
-        """Whether the kernels of a group have become a shared loop, since that is cheaper."""
-        found = self._best(group)
-        if found is None or found[0] >= self._now(group):
-            return False
-        total, shared, choices = found
-        self.groups = [g for g in self.groups if g.last < group.first or group.last < g.first] + [group]
-        self._prices[group] = total
-        self.resident -= shared.held.keys()
-        for index, choice in zip(group.steps, choices, strict=True):
-            self.chosen[index] = with_stripes(choice[0], shared, index), choice[1]
-        return True
-
-    def _now(self, group: Group) -> float:
-        """The price of a group's kernels and loops as they are."""
-        inside = [g for g in self.groups if group.first <= g.first and g.last <= group.last]
-        alone = set(group.steps).difference(*(g.steps for g in inside))
-        return sum(self._prices[g] for g in inside) + sum(price(self.chosen[i][1]) for i in alone)
 
     def _candidates(self) -> list[Storage]:
         """Tensors between kernels that go through DRAM, those with most traffic first."""
@@ -67,41 +73,129 @@ class LoopSearch:
             (s for s in found if s.index not in self.resident), key=lambda s: (-s.bytes * (1 + s.readers), s.index)
         )
 
-    def _residents(self) -> list[set[int]]:
-        """The storages that lie in SRAM during each kernel."""
-        alive: list[set[int]] = [set() for _ in self.graph.steps]
-        for index in self.resident:
-            storage = self.graph.storages[index]
-            for i in range(storage.first, storage.last + 1):
-                alive[i].add(index)
-        return alive
+    def _inside(self, storage: Storage) -> bool:
+        """Whether a storage lives in one loop alone."""
+        group = self.groups.get(storage.first)
+        return group is not None and storage.last <= group.last
+
+    def _live(self, storage: Storage, present: bool) -> None:
+        """Record that a storage lies, or does not lie, in SRAM while it lives."""
+        for i in range(storage.first, storage.last + 1):
+            (self._alive[i].add if present else self._alive[i].discard)(storage.index)
+
+    def _unit(self, step: int) -> Group:
+        """The loop of a kernel: most have one for themselves."""
+        return self.groups.get(step, Group(step, step))
 
     def _hull(self, first: int, last: int) -> Group:
         """The kernels ``first`` .. ``last``, and those that share a loop with one of them."""
-        met = [g for g in self.groups if g.first <= last and first <= g.last]
-        return Group(min([first, *(g.first for g in met)]), max([last, *(g.last for g in met)]))
+        return Group(self._unit(first).first, self._unit(last).last)
 
-    def _wider(self, group: Group) -> Group:
-        """A group with the kernels that read what it makes: stripes may do where the whole took up the SRAM."""
-        made = [self.graph.placed[self.graph.steps[i].op.output].storage for i in group.steps]
-        return self._hull(group.first, max(group.last, *(s.last for s in made)))
+    def _units(self, group: Group) -> Iterator[Group]:
+        """The loops in which a group's kernels run now."""
+        step = group.first
+        while step <= group.last:
+            yield (unit := self._unit(step))
+            step = unit.last + 1
 
-    def _best(self, group: Group) -> tuple[float, Shared, list[Choice]] | None:
-        """The cheapest stripes of a group: price, stripes, and the choice for each kernel."""
-        best: tuple[float, Shared, list[Choice]] | None = None
-        present = set[int]().union(*(self._alive[i] for i in group.steps)) & self.resident
+    def _now(self, group: Group) -> float:
+        """The price of a group's kernels and loops as they are."""
+        units = ((unit, self._prices.get(unit)) for unit in self._units(group))
+        return sum(price(self.chosen[unit.first][1]) if known is None else known for unit, known in units)
+
+    def _try(self, group: Group) -> bool:
+        """Whether the kernels of a group have become one loop, since that is cheaper."""
+        found = self._best(group)
+        if found is None or found.price >= self._now(group):
+            return False
+        self._take(group, found)
+        return True
+
+    def _take(self, group: Group, found: Found) -> None:
+        for unit in list(self._units(group)):
+            self._prices.pop(unit, None)
+        for index, choice in zip(group.steps, found.choices, strict=True):
+            self.chosen[index] = choice
+        if found.shared is None:
+            return
+        self._prices[group] = found.price
+        for index, (schedule, cost) in zip(group.steps, found.choices, strict=True):
+            self.groups[index] = group
+            self.chosen[index] = with_stripes(schedule, found.shared, index), cost
+        for index in self.resident & found.shared.held.keys():
+            self._live(self.graph.storages[index], present=False)
+        self.resident = self.resident.difference(found.shared.held)
+
+    def _keep(self, storage: Storage) -> None:
+        """Let a storage stay in SRAM if the kernels that it spans get cheaper together, some of them in larger loops."""
+        before = self.resident
+        self.resident |= {storage.index}
+        self._live(storage, present=True)
+        taken: list[tuple[Group, Found]] = []
+        step = self._unit(storage.first).first
+        while step <= storage.last:
+            option = next(((g, f) for g in self._options(self._unit(step), step) if (f := self._best(g))), None)
+            if option is None:
+                break
+            taken.append(option)
+            step = option[0].last + 1
+        gain = sum(self._now(group) - found.price for group, found in taken)
+        if step > storage.last and gain > 0:
+            for group, found in taken:
+                self._take(group, found)
+            return
+        self._live(storage, present=False)
+        self.resident = before
+
+    def _options(self, unit: Group, least: int) -> Iterator[Group]:
+        """A loop, and larger ones in which more of what lies in SRAM beside it would be stripes."""
+        first, last = max(self._first_writer(unit), least), self._last_reader(unit)
+        yield unit
+        for group in (self._hull(unit.first, last), self._hull(first, unit.last), self._hull(first, last)):
+            if group != unit and group.first >= least:
+                yield group
+
+    def _last_reader(self, group: Group) -> int:
+        """The last kernel that reads what a group makes."""
+        made = (self.graph.placed[self.graph.steps[i].op.output].storage for i in group.steps)
+        return max(group.last, *(s.last for s in made))
+
+    def _first_writer(self, group: Group) -> int:
+        """The kernel that makes what the group's first kernel reads: the latest of them."""
+        step = self.graph.steps[group.first]
+        read = (self.graph.placed[v].storage for v in step.values if v is not None)
+        return max((s.first for s in read if s.region is None and s.first < group.first), default=group.first)
+
+    def _used(self, group: Group, stay: frozenset[int]) -> int:
+        """Bytes that the storages which stay in SRAM take during a group."""
+        used = sum(aligned(self.graph.storages[s].bytes) for s in stay)
+        for new in stay:
+            storage, old = self.graph.storages[new], self._old.get(new, -1)
+            step = self.graph.steps[storage.first]
+            if old in stay and not read_beside(self.graph, step, old, [group]):
+                used -= aligned(storage.bytes)
+        return used
+
+    def _best(self, group: Group) -> Found | None:
+        """The cheapest way to run a group in one loop; None where there is none."""
+        if group.last - group.first >= MOST_KERNELS:
+            return None
+        present = frozenset[int]().union(*(self._alive[i] for i in group.steps))
+        if group.first == group.last:
+            choice = self._choose(group.first, present, self.capacity - self._used(group, present), ())
+            return None if choice is None else Found(price(choice[1]), [choice], None)
+        best: Found | None = None
         for ends in _stripes(stripe_rows(self.graph, group)):
             shared = share(self.graph, group, ends)
             if shared is None:
                 return None
-            stay = frozenset(present - shared.held.keys())
-            budget = self.capacity - shared.ring_bytes - sum(aligned(self.graph.storages[s].bytes) for s in stay)
-            choices = self._fit(shared, stay | shared.held.keys(), budget)
+            stay = present.difference(shared.held)
+            choices = self._fit(shared, stay, self.capacity - shared.ring_bytes - self._used(group, stay))
             if choices is None:
                 continue
             total = self._price([cost for _, cost in choices], shared)
-            if best is None or total < best[0]:
-                best = total, shared, choices
+            if best is None or total < best.price:
+                best = Found(total, choices, shared)
         return best
 
     def _price(self, costs: Sequence[KernelCost], shared: Shared) -> float:
@@ -121,13 +215,13 @@ class LoopSearch:
             carried += rows * storage.bytes // made[-1]
         return carried // self.machine.vcu.lanes
 
-    def _fit(self, shared: Shared, on_chip: frozenset[int], budget: int) -> list[Choice] | None:
+    def _fit(self, shared: Shared, stay: frozenset[int], budget: int) -> list[Choice] | None:
         """Schedules of the group's kernels that fit ``budget`` together: no kernel may take more than a cap."""
-        cap = budget
+        cap, in_sram = budget, stay.union(shared.held)
         while cap >= LEAST_BUDGET:
             choices = list[Choice]()
             for index in shared.group.steps:
-                choice = self._choose(index, on_chip, cap, shared.ends[index])
+                choice = self._choose(index, in_sram, cap, shared.ends[index])
                 if choice is None:
                     return None
                 choices.append(choice)
@@ -136,9 +230,9 @@ class LoopSearch:
             cap //= 2
         return None
 
-    def _choose(self, index: int, on_chip: frozenset[int], cap: int, ends: tuple[int, ...]) -> Choice | None:
+    def _choose(self, index: int, in_sram: frozenset[int], cap: int, ends: tuple[int, ...]) -> Choice | None:
         step = self.graph.steps[index]
-        stays = residency(self.graph, step, on_chip)
+        stays = residency(self.graph, step, in_sram)
         key = (index, stays, cap, ends)
         if key not in self._memo:
             self._memo[key] = choose_schedule(step.spec, step.nodes, stays, self.machine, cap, self.slots, ends)
