@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
-from compiler.analysis.cost import KernelCost, aligned
+from compiler.analysis.cost import aligned
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
 from compiler.analysis.overwrite import overwrites, read_beside
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
-from compiler.analysis.tile_search import Choice, choose_schedule, price
+from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, choose_schedule, price
+from compiler.ir.tiling import Tiling
 from isa.machine import Machine
 
-STRIPE_CYCLES = 300
+STRIPE_CYCLES = 200
 """What a kernel's turn costs beside its tiles: its engines wait for the kernel before it."""
 LEAST_BUDGET = 1 << 12
 """Bytes of SRAM below which no kernel is asked to fit."""
@@ -131,29 +133,42 @@ class LoopSearch:
         before = self.resident
         self.resident |= {storage.index}
         self._live(storage, present=True)
-        taken: list[tuple[Group, Found]] = []
-        step = self._unit(storage.first).first
-        while step <= storage.last:
-            option = next(((g, f) for g in self._options(self._unit(step), step) if (f := self._best(g))), None)
-            if option is None:
-                break
-            taken.append(option)
-            step = option[0].last + 1
-        gain = sum(self._now(group) - found.price for group, found in taken)
-        if step > storage.last and gain > 0:
-            for group, found in taken:
+        taken = self._rearranged(storage)
+        if sum(gain for _, _, gain in taken) > 0:
+            for group, found, _ in taken:
                 self._take(group, found)
             return
         self._live(storage, present=False)
         self.resident = before
 
-    def _options(self, unit: Group, least: int) -> Iterator[Group]:
-        """A loop, and larger ones in which more of what lies in SRAM beside it would be stripes."""
-        first, last = max(self._first_writer(unit), least), self._last_reader(unit)
+    def _rearranged(self, storage: Storage) -> list[tuple[Group, Found, float]]:
+        """Loops for all kernels that a storage spans, with it in SRAM, and what each gains; nothing where one fails."""
+        taken: list[tuple[Group, Found, float]] = []
+        step = self._unit(storage.first).first
+        while step <= storage.last:
+            best: tuple[float, int, Group, Found] | None = None
+            for group in self._options(self._unit(step)):
+                kept = sum(other.last < group.first for other, _, _ in taken)
+                found = None if taken[kept:] and taken[kept][0].first < group.first else self._best(group)
+                if found is None:
+                    continue
+                gain = self._now(group) - found.price
+                if best is None or gain - sum(g for _, _, g in taken[kept:]) > best[0]:
+                    best = gain - sum(g for _, _, g in taken[kept:]), kept, group, found
+            if best is None:
+                return []
+            _, kept, group, found = best
+            taken = [*taken[:kept], (group, found, self._now(group) - found.price)]
+            step = group.last + 1
+        return taken
+
+    def _options(self, unit: Group) -> Iterator[Group]:
+        """A loop, and if it has no room larger ones in which more of what lies in SRAM beside it would be stripes."""
         yield unit
-        for group in (self._hull(unit.first, last), self._hull(first, unit.last), self._hull(first, last)):
-            if group != unit and group.first >= least:
-                yield group
+        if self._best(unit) is None:
+            first, last = self._first_writer(unit), self._last_reader(unit)
+            wider = (self._hull(unit.first, last), self._hull(first, unit.last), self._hull(first, last))
+            yield from dict.fromkeys(group for group in wider if group != unit)
 
     def _last_reader(self, group: Group) -> int:
         """The last kernel that reads what a group makes."""
@@ -193,17 +208,22 @@ class LoopSearch:
             choices = self._fit(shared, stay, self.capacity - shared.ring_bytes - self._used(group, stay))
             if choices is None:
                 continue
-            total = self._price([cost for _, cost in choices], shared)
+            total = self._price(choices, shared)
             if best is None or total < best.price:
                 best = Found(total, choices, shared)
         return best
 
-    def _price(self, costs: Sequence[KernelCost], shared: Shared) -> float:
+    def _price(self, choices: Sequence[Choice], shared: Shared) -> float:
         """Of a loop: the engines work side by side, so the busiest counts, and what each kernel and turn adds."""
+        costs = [cost for _, cost in choices]
         busy = sum(c.mmu for c in costs), sum(c.vcu for c in costs) + self._carried(shared), sum(c.dma for c in costs)
         added = sum(cost.cycles - (max if self.slots > 1 else sum)((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
-        turns = STRIPE_CYCLES * len(costs) * len(shared.ends[shared.group.last])
-        return max(busy) + added + turns + 0.02 * busy[2]
+        turns = len(shared.ends[shared.group.last])
+        for index, (schedule, cost) in zip(shared.group.steps, choices, strict=True):
+            counts = Tiling(self.graph.steps[index].spec, schedule).counts
+            # A turn ends when the vector unit is done with its last tile.
+            added += turns * (STRIPE_CYCLES + cost.vcu // prod(counts[d] for d in "nhwc"))
+        return max(busy) + added + TRAFFIC_PRICE * busy[2]
 
     def _carried(self, shared: Shared) -> int:
         """Cycles of the vector unit for copying the rows that the next stripe reads again."""

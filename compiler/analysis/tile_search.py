@@ -21,6 +21,8 @@ from isa.machine import Machine
 
 Choice = tuple[KernelSchedule, KernelCost]
 
+TRAFFIC_PRICE = 0.1
+"""Cycles that a cycle of DRAM traffic is worth where it costs no time: it costs about as much energy as the array."""
 MAX_PIXEL_BYTES = (1 << 16) - 1
 """What the pixel_stride of ``mmu.input`` can say."""
 
@@ -53,7 +55,7 @@ def choose_schedule(
 
 def price(cost: KernelCost) -> float:
     """Cycles, and a little for traffic: what is free in time still costs energy."""
-    return cost.cycles + 0.02 * cost.dma
+    return cost.cycles + TRAFFIC_PRICE * cost.dma
 
 
 def _cheapest(
