@@ -18,6 +18,7 @@ from compiler.defects import naming
 from compiler.ir.schedule import Schedule
 from compiler.ir.signature import input_names, main_function, output_names
 from compiler.passes.canonicalize_qnn import CanonicalizeQnnPass
+from compiler.passes.delay_kernels import delay_kernels
 from compiler.passes.fold_constants import FoldConstantsPass
 from compiler.passes.fuse_kernels import Options as FuseOptions
 from compiler.passes.fuse_kernels import fuse_kernels
@@ -118,6 +119,9 @@ def compile_module(
     with watch.step("fuse", "materialize-copies"):
         materialize_copies(module)
     watch.passed("materialize-copies", module)
+    with watch.step("fuse", "delay-kernels"):
+        delay_kernels(module)
+    watch.passed("delay-kernels", module)
     with watch.step("tile", "tile-kernels"):
         schedule = tile_kernels(module, machine, options.schedule, 2 if options.double_buffer else 1)
     watch.passed("tile-kernels", module)

@@ -26,6 +26,7 @@ PASSES = {
     "legalize-linear": "compiler.passes.legalize_linear:LegalizeLinearPass",
     "legalize-rows": "compiler.passes.legalize_rows:LegalizeRowsPass",
     "materialize-copies": "compiler.passes.materialize_copies:MaterializeCopiesPass",
+    "delay-kernels": "compiler.passes.delay_kernels:DelayKernelsPass",
     "plan-memory": "compiler.passes.plan_memory:PlanMemoryPass",
     "tile-kernels": "compiler.passes.tile_kernels:TileKernelsPass",
 }
