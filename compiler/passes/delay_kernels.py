@@ -25,7 +25,7 @@ from compiler.ir.signature import main_function
 
 @dataclass(frozen=True)
 class DelayKernelsPass(ModulePass):
-    """Move kernels down to the first reader of their result where that keeps fewer bytes alive."""
+    """Move kernels down to the first reader of their result where that keeps no more bytes alive."""
 
     name = "delay-kernels"
 
@@ -60,11 +60,11 @@ class _Order:
             self.position[self.ops[i]] = i
 
     def saves(self, op: Operation, target: int) -> bool:
-        """Whether fewer bytes are alive if ``op`` moves down to the operation at ``target``; names take none."""
+        """Whether no more bytes are alive if ``op`` moves down to the operation at ``target``; names take none."""
         if not isinstance(op, kern.FusedOp):
             return True
         prolonged = sum(_bytes(value) for value in _read(op) if not self._read_behind(value, op, target))
-        return prolonged < _bytes(op.output)
+        return prolonged <= _bytes(op.output)
 
     def _read_behind(self, value: SSAValue, op: Operation, target: int) -> bool:
         """Whether another operation at ``target`` or behind it reads ``value``."""

@@ -10,7 +10,8 @@ import pytest
 
 from compiler.analysis.cost import channels
 from compiler.analysis.graph import KernelGraph, build_graph
-from compiler.analysis.memory import check, choose, kept_by, plan_memory, residency
+from compiler.analysis.memory import check, kept_by, plan_memory, residency
+from compiler.analysis.residency import choose
 from compiler.analysis.overwrite import overwrites
 from compiler.backend.allocate import AllocationError
 from compiler.ir.schedule import Schedule

@@ -10,7 +10,8 @@ import torch
 from xdsl.ir import SSAValue
 
 from compiler.analysis.graph import KernelGraph, build_graph
-from compiler.analysis.memory import choose, plan_memory, resident_bytes
+from compiler.analysis.memory import plan_memory, resident_bytes
+from compiler.analysis.residency import choose
 from compiler.analysis.overwrite import overwrites
 from compiler.dialects import qnn
 from compiler.interpreter.qnn import run_qnn
