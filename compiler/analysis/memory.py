@@ -9,7 +9,7 @@ from functools import cached_property
 from compiler.analysis.cost import ACC_ROLES, ChannelSize, Residency, aligned, channels, kernel_cost
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.overwrite import overwrites
-from compiler.analysis.stripes import Group, Shared, shared_loops, widened
+from compiler.analysis.stripes import Group, Shared, kept_by, shared_loops, widened
 from compiler.analysis.tile_search import check_schedule
 from compiler.backend.allocate import Allocation, AllocationError, Interval, allocate
 from compiler.ir.kernel import MatrixAnchor
@@ -60,17 +60,6 @@ def residency(graph: KernelGraph, step: Step, resident: Collection[int]) -> Resi
     """Which operands and whether the result of ``step`` are among the storages that lie in SRAM."""
     values = [v is not None and graph.placed[v].storage.index in resident for v in step.values]
     return Residency(tuple(values), graph.placed[step.op.output].storage.index in resident)
-
-
-def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
-    """Storages whose every writer says ``keep``."""
-    rows = schedule.by_name()
-    keep: dict[int, bool] = {}
-    for step in graph.steps:
-        storage = graph.placed[step.op.output].storage
-        if storage.region is None:
-            keep[storage.index] = keep.get(storage.index, True) and rows[step.spec.name].keep
-    return frozenset(index for index, kept in keep.items() if kept)
 
 
 def in_sram(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:

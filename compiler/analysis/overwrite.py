@@ -25,9 +25,10 @@ def overwrites(graph: KernelGraph, groups: Sequence[Group] = ()) -> dict[int, in
     found: dict[int, int] = {}
     for step in graph.steps:
         result = graph.placed[step.op.output].storage
-        if result.region is None and writers[result.index] == 1 and (old := _dying(graph, step)) is not None:
-            if not read_beside(graph, step, old, groups):
-                found[result.index] = old
+        if result.region is not None or writers[result.index] > 1 or (old := _dying(graph, step)) is None:
+            continue
+        if not read_beside(graph, step, old, groups):
+            found[result.index] = old
     return found
 
 

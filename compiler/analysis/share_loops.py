@@ -129,7 +129,7 @@ class LoopSearch:
         self.resident = self.resident.difference(found.shared.held)
 
     def _keep(self, storage: Storage) -> None:
-        """Let a storage stay in SRAM if the kernels that it spans get cheaper together, some of them in larger loops."""
+        """Let a storage stay in SRAM if the kernels that it spans get cheaper together, some in larger loops."""
         before = self.resident
         self.resident |= {storage.index}
         self._live(storage, present=True)

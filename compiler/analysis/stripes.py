@@ -239,10 +239,24 @@ def _ring(
     return Stripes(axis, min(max(2, slots), fills[-1]), aligned(most * stride), tuple(first), fills)
 
 
+def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
+    """Storages whose every writer says ``keep``."""
+    rows = schedule.by_name()
+    keep: dict[int, bool] = {}
+    for step in graph.steps:
+        storage = graph.placed[step.op.output].storage
+        if storage.region is None:
+            keep[storage.index] = keep.get(storage.index, True) and rows[step.spec.name].keep
+    return frozenset(index for index, kept in keep.items() if kept)
+
+
 def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
-    """The shared loops of a schedule; ScheduleError where one cannot be, or its stripes do not fit together."""
+    """The shared loops of a schedule; ScheduleError where one cannot be, or its stripes do not fit together.
+
+    What a kernel keeps lies in SRAM as a whole, also in a loop.
+    """
     found: list[Shared] = []
-    by_name = schedule.by_name()
+    by_name, kept = schedule.by_name(), kept_by(graph, schedule)
     program = [by_name[step.spec.name] for step in graph.steps]
     for group in groups_of(program):
         rows = [program[i] for i in group.steps]
@@ -264,7 +278,8 @@ def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
                     f"kernel {row.kernel!r}: its stripes must end at {list(shared.ends[index])}, "
                     "which the kernels behind it read"
                 )
-        found.append(shared)
+        held = {s: ring for s, ring in shared.held.items() if s not in kept}
+        found.append(replace(shared, held=held))
     return tuple(found)
 
 

@@ -14,11 +14,12 @@ def walk_steps(kernel: KernelOp, tiling: Tiling, turn: Turn | None = None) -> It
     """Every load, mma, vector, pool, copy and store of ``kernel``, in ``turn`` if it shares a loop, with its tile."""
     whole = {d: Range(0, size) for d, size in zip("nhwc", tiling.spec.output, strict=True)}
     whole["k"] = Range(0, tiling.reduction[-1].stop)
+    part: dict[str, Range] = {}
     if turn is not None:
-        whole |= {"n": Range(turn.image, turn.image + 1), tiling.stripe_dim: turn.rows}
+        part = {"n": Range(turn.image, turn.image + 1), tiling.stripe_dim: turn.rows}
         if not turn.rows.size:
             return iter(())
-    steps = _walk(kernel.steps.block, whole, whole["k"].stop)
+    steps = _walk(kernel.steps.block, whole | part, part, whole["k"].stop)
     return steps if tiling.spec.product is None or not tiling.schedule.pipelined else _pipelined(steps)
 
 
@@ -60,11 +61,14 @@ def _cut(steps: Steps) -> tuple[Steps, Steps, Steps, Steps]:
     return steps[: mma + 1], steps[mma + 1 : vector + 1], steps[vector + 1 : product + 1], steps[product + 1 :]
 
 
-def _walk(block: Block, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Operation, Tile]]:
+def _walk(
+    block: Block, at: dict[str, Range], part: dict[str, Range], k_stop: int
+) -> Iterator[tuple[Operation, Tile]]:
+    """The steps of a block at a place in the loops around it; loops over a dimension in ``part`` stay inside that."""
     tile: Tile | None = None
     for op in block.ops:
         if isinstance(op, ForOp):
-            yield from _loop(op, at, k_stop)
+            yield from _loop(op, at, part, k_stop)
         elif not isinstance(op, ChannelOp):
             if tile is None:
                 k = at["k"]
@@ -72,7 +76,10 @@ def _walk(block: Block, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Ope
             yield op, tile
 
 
-def _loop(op: ForOp, at: dict[str, Range], k_stop: int) -> Iterator[tuple[Operation, Tile]]:
+def _loop(
+    op: ForOp, at: dict[str, Range], part: dict[str, Range], k_stop: int
+) -> Iterator[tuple[Operation, Tile]]:
     dim, step = op.dim.data, op.step.value.data
-    for start in range(at[dim].start, at[dim].stop, step):
-        yield from _walk(op.body.block, {**at, dim: Range(start, min(start + step, at[dim].stop))}, k_stop)
+    whole = part.get(dim, Range(0, op.size.value.data))
+    for start in range(whole.start, whole.stop, step):
+        yield from _walk(op.body.block, {**at, dim: Range(start, min(start + step, whole.stop))}, part, k_stop)

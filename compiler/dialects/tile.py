@@ -70,7 +70,8 @@ class ScheduleAttr(Data[KernelSchedule]):
 
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
-            printer.print_list(list(self.data.said()), lambda pair: printer.print_string(f"{pair[0]} = {literal(pair[1])}"))
+            pairs = list(self.data.said())
+            printer.print_list(pairs, lambda pair: printer.print_string(f"{pair[0]} = {literal(pair[1])}"))
 
 
 def _parse_value(parser: AttrParser) -> Any:

@@ -82,7 +82,8 @@ class Tiling:
         """How many output tiles a turn has."""
         s = self.schedule
         step = s.tile_h if self.stripe_dim == "h" else s.tile_w
-        return -(-turn.rows.size // step) * prod(n for d, n in self.counts.items() if d not in ("n", "k", self.stripe_dim))
+        others = (count for dim, count in self.counts.items() if dim not in ("n", "k", self.stripe_dim))
+        return -(-turn.rows.size // step) * prod(others)
 
     @cached_property
     def ranges(self) -> dict[str, tuple[Range, ...]]:

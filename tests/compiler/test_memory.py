@@ -11,8 +11,9 @@ import pytest
 from compiler.analysis.cost import channels
 from compiler.analysis.graph import KernelGraph, build_graph
 from compiler.analysis.memory import check, kept_by, plan_memory, residency
-from compiler.analysis.residency import choose
 from compiler.analysis.overwrite import overwrites
+from compiler.analysis.residency import choose
+from compiler.analysis.stripes import widened
 from compiler.backend.allocate import AllocationError
 from compiler.ir.schedule import Schedule
 from compiler.ir.tiling import Tiling
@@ -40,18 +41,24 @@ def tenants(found: KernelGraph, schedule: Schedule) -> list[tuple[range, range, 
     plan = plan_memory(found, schedule, TINY)
     rows = schedule.by_name()
     result: list[tuple[range, range, object]] = []
+
+    def alive(first: int, last: int) -> range:
+        first, last = widened(first, last, [loop.group for loop in plan.loops])
+        return range(first, last + 1)
+
     for storage in found.storages:
-        if storage.index in plan.resident:
-            start = plan.storages[storage.index]
-            result.append((range(storage.first, storage.last + 1), range(start, start + storage.bytes), storage.index))
+        start, held = plan.storages.get(storage.index, 0), plan.stripes.get(storage.index)
+        if held or storage.index in plan.resident:
+            size = held.slots * held.slot_bytes if held else storage.bytes
+            result.append((alive(storage.first, storage.last), range(start, start + size), storage.index))
     for step in found.steps:
         tiling = Tiling(step.spec, rows[step.spec.name])
-        for ring in channels(tiling, residency(found, step, plan.resident), TINY):
+        for ring in channels(tiling, residency(found, step, plan.resident | plan.stripes.keys()), TINY):
             start = plan.rings[step.index, ring.role, ring.operand]
             if ring.role == "acc":
                 assert start + ring.bytes <= TINY.acc.bytes
             else:
-                result.append((range(step.index, step.index + 1), range(start, start + ring.bytes), ring))
+                result.append((alive(step.index, step.index), range(start, start + ring.bytes), ring))
     return result
 
 
@@ -92,7 +99,7 @@ def test_small_networks_stay_on_chip():
 
 def test_what_is_not_kept_goes_to_the_arena():
     found, schedule = planned("zoo")
-    rows = tuple(replace(k, keep=False) for k in schedule.kernels)
+    rows = tuple(replace(k, keep=False, shares=False, stripes=()) for k in schedule.kernels)
     plan = plan_memory(found, replace(schedule, kernels=rows), TINY)
     assert not plan.resident
     places = [

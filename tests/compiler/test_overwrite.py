@@ -11,8 +11,8 @@ from xdsl.ir import SSAValue
 
 from compiler.analysis.graph import KernelGraph, build_graph
 from compiler.analysis.memory import plan_memory, resident_bytes
-from compiler.analysis.residency import choose
 from compiler.analysis.overwrite import overwrites
+from compiler.analysis.residency import choose
 from compiler.dialects import qnn
 from compiler.interpreter.qnn import run_qnn
 from compiler.passes.fuse_kernels import fuse_kernels

@@ -163,4 +163,4 @@ def test_a_watch_sees_every_pass():
     seen: list[str] = []
     compile_module(module(), TINY, Options(), Stopwatch(lambda name, module: seen.append(name)))
     legal = [step.name for step in pipeline.LEGALIZE]
-    assert seen == [*legal, "fuse-kernels", "materialize-copies", "tile-kernels"]
+    assert seen == [*legal, "fuse-kernels", "materialize-copies", "delay-kernels", "tile-kernels"]
