@@ -43,6 +43,7 @@ class Options:
 
     fuse: bool = True
     double_buffer: bool = True
+    share_loops: bool = True
     schedule: Schedule | None = None
     validate: bool = False
     """Execute the module after every pass and compare bits: ValidationError names the pass and the operation."""
@@ -123,7 +124,8 @@ def compile_module(
         delay_kernels(module)
     watch.passed("delay-kernels", module)
     with watch.step("tile", "tile-kernels"):
-        schedule = tile_kernels(module, machine, options.schedule, 2 if options.double_buffer else 1)
+        slots = 2 if options.double_buffer else 1
+        schedule = tile_kernels(module, machine, options.schedule, slots, options.share_loops)
     watch.passed("tile-kernels", module)
     with watch.step("plan", "plan-memory"):
         layout, plan = plan_module(module, machine)

@@ -76,12 +76,14 @@ def compile(
     *,
     fuse: bool = True,
     double_buffer: bool = True,
+    share_loops: bool = True,
     schedule: Schedule | str | Path | None = None,
     validate: bool = False,
 ) -> Executable:
     """Quantized graph (or its ``.pt2``) to a binary for ``machine`` (name, TOML path or value).
 
-    ``schedule`` gives back what an earlier compilation decided, edited or not; ``validate`` executes every level of the
+    ``fuse``, ``double_buffer`` and ``share_loops`` (kernels that feed each other run stripe by stripe) cost time or
+    traffic where they are off, never bits. ``schedule`` gives back what an earlier compilation decided, edited or not; ``validate`` executes every level of the
     compiler and the binary and compares bits. Raises UnsupportedError, ScheduleError, DescriptionError or, from
     ``validate``, ValidationError.
     """
@@ -93,7 +95,7 @@ def compile(
     target = machine if isinstance(machine, Machine) else Machine.load(machine)
     EnergyTable.load(target.energy)  # a binary carries its machine: one that names no table could never be priced
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
-    options = Options(fuse=fuse, double_buffer=double_buffer, schedule=decided, validate=validate)
+    options = Options(fuse, double_buffer, share_loops, decided, validate)
     compiled = compile_graph(quantized_graph(q), target, options)
     if compiled.validator is not None:
         _validate_binary(compiled.binary, compiled.validator)

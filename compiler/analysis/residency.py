@@ -25,6 +25,7 @@ class _Search:
     machine: Machine
     slots: int
     capacity: int
+    share_loops: bool
 
     def __post_init__(self) -> None:
         self._memo: dict[object, tuple[KernelSchedule, KernelCost] | None] = {}
@@ -67,6 +68,8 @@ class _Search:
                     used[i] += self._added(storage, i, resident)
                     chosen[i] = choice
                 resident = trial
+        if not self.share_loops:
+            return self._schedule(resident, chosen)
         loops = LoopSearch(self.graph, self.machine, self.slots, self.capacity, resident, chosen)
         return self._schedule(*loops.run())
 
@@ -97,10 +100,10 @@ def _too_large(step: Step, machine: Machine) -> str:
     )
 
 
-def choose(graph: KernelGraph, machine: Machine, slots: int = 2) -> Schedule:
+def choose(graph: KernelGraph, machine: Machine, slots: int = 2, share_loops: bool = True) -> Schedule:
     """A schedule for the whole graph that is known to fit: retried with less SRAM if packing fragments it."""
     for percent in (94, 85, 75, 60, 45):
-        schedule = _Search(graph, machine, slots, machine.sram.bytes * percent // 100).run()
+        schedule = _Search(graph, machine, slots, machine.sram.bytes * percent // 100, share_loops).run()
         try:
             plan_memory(graph, schedule, machine)
         except AllocationError:

@@ -38,7 +38,7 @@ from isa.machine import Machine
 class TileKernelsPass(ModulePass):
     """Choose a schedule for ``machine`` (or take the file ``schedule``) and write it out as rings and loops.
 
-    ``slots`` is the depth of rings: 2 double-buffers, 1 does not.
+    ``slots`` is the depth of rings: 2 double-buffers, 1 does not; ``share_loops`` lets kernels run stripe by stripe.
     """
 
     name = "tile-kernels"
@@ -46,18 +46,21 @@ class TileKernelsPass(ModulePass):
     machine: str = "edge28"
     schedule: str = ""
     slots: int = 2
+    share_loops: bool = True
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         machine = Machine.load(self.machine)
         given = Schedule.from_toml(Path(self.schedule).read_text(), self.schedule) if self.schedule else None
-        tile_kernels(op, machine, given, self.slots)
+        tile_kernels(op, machine, given, self.slots, self.share_loops)
 
 
-def tile_kernels(module: ModuleOp, machine: Machine, given: Schedule | None = None, slots: int = 2) -> Schedule:
+def tile_kernels(
+    module: ModuleOp, machine: Machine, given: Schedule | None = None, slots: int = 2, share_loops: bool = True
+) -> Schedule:
     """Replace every kern.kernel by a tile.kernel; returns the schedule. Raises ScheduleError."""
     graph = build_graph(module)
     check_modes(graph, machine)
-    schedule = given if given is not None else choose(graph, machine, slots)
+    schedule = given if given is not None else choose(graph, machine, slots, share_loops)
     check(graph, schedule, machine)
     held = in_sram(graph, schedule)
     rows = schedule.by_name()

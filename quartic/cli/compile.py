@@ -19,6 +19,7 @@ def command(
     emit_schedule: Annotated[Path | None, typer.Option(help="Write the schedule that was used.")] = None,
     fuse: Annotated[bool, typer.Option(help="Fuse elementwise work into the kernels.")] = True,
     double_buffer: Annotated[bool, typer.Option(help="Overlap transfers with work.")] = True,
+    share_loops: Annotated[bool, typer.Option(help="Run kernels that feed each other stripe by stripe.")] = True,
     validate: Annotated[bool, typer.Option(help="Run every level of the compiler and compare bits.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +33,13 @@ def command(
         import quartic
 
         exe = quartic.compile(
-            program, machine, fuse=fuse, double_buffer=double_buffer, schedule=schedule, validate=validate
+            program,
+            machine,
+            fuse=fuse,
+            double_buffer=double_buffer,
+            share_loops=share_loops,
+            schedule=schedule,
+            validate=validate,
         )
     exe.save(output)
     if emit_schedule is not None and exe.schedule is not None:
