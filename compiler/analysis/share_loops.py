@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
-from compiler.analysis.cost import aligned
+from compiler.analysis.cost import aligned, channels
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
 from compiler.analysis.overwrite import overwrites, read_beside
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
 from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, choose_schedule, price
-from compiler.ir.tiling import Tiling
+from compiler.ir.tiling import READS, Tiling
+from isa.cost import dma_cycles
 from isa.machine import Machine
 
 STRIPE_CYCLES = 200
@@ -208,21 +209,24 @@ class LoopSearch:
             choices = self._fit(shared, stay, self.capacity - shared.ring_bytes - self._used(group, stay))
             if choices is None:
                 continue
-            total = self._price(choices, shared)
+            total = self._price(choices, shared, stay.union(shared.held))
             if best is None or total < best.price:
                 best = Found(total, choices, shared)
         return best
 
-    def _price(self, choices: Sequence[Choice], shared: Shared) -> float:
+    def _price(self, choices: Sequence[Choice], shared: Shared, in_sram: frozenset[int]) -> float:
         """Of a loop: the engines work side by side, so the busiest counts, and what each kernel and turn adds."""
         costs = [cost for _, cost in choices]
         busy = sum(c.mmu for c in costs), sum(c.vcu for c in costs) + self._carried(shared), sum(c.dma for c in costs)
         added = sum(cost.cycles - (max if self.slots > 1 else sum)((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
-        turns = len(shared.ends[shared.group.last])
+        images = self.graph.steps[shared.group.first].spec.output[0]
         for index, (schedule, cost) in zip(shared.group.steps, choices, strict=True):
-            counts = Tiling(self.graph.steps[index].spec, schedule).counts
-            # A turn ends when the vector unit is done with its last tile.
-            added += turns * (STRIPE_CYCLES + cost.vcu // prod(counts[d] for d in "nhwc"))
+            tiling = Tiling(self.graph.steps[index].spec, schedule)
+            rings = channels(tiling, residency(self.graph, self.graph.steps[index], in_sram), self.machine)
+            # A turn starts when its first tile has come from DRAM, and ends when the vector unit is done with its last.
+            first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS), self.machine)
+            last = cost.vcu // prod(tiling.counts[d] for d in "nhwc")
+            added += images * len(shared.ends[index]) * (STRIPE_CYCLES + first + last)
         return max(busy) + added + TRAFFIC_PRICE * busy[2]
 
     def _carried(self, shared: Shared) -> int:

@@ -155,7 +155,7 @@ def _read(graph: KernelGraph, step: Step) -> Iterator[tuple[int, int]]:
 
 def _uses(graph: KernelGraph, steps: Sequence[Step]) -> frozenset[int] | None:
     """Storages that one kernel writes and a later one reads; None where one is not read row by row as it is written."""
-    rows: dict[int, tuple[int, int, int]] = {}
+    rows: dict[int, tuple[int, int, int] | None] = {}
     used: set[int] = set()
     for step in steps:
         for operand, index in _read(graph, step):
@@ -165,7 +165,7 @@ def _uses(graph: KernelGraph, steps: Sequence[Step]) -> frozenset[int] | None:
             assert value is not None
             roles = {role for role, other in reads(step.spec) if other == operand}
             shape, _ = stored(step.spec.operands[operand], step.spec.dtypes[operand])
-            if not roles <= ELEMENT_ROLES or _rows(graph.placed[value], shape) != rows[index]:
+            if not roles <= ELEMENT_ROLES or rows[index] is None or _rows(graph.placed[value], shape) != rows[index]:
                 return None
             if _axis(shape) != _axis(step.spec.output):
                 return None
@@ -173,8 +173,8 @@ def _uses(graph: KernelGraph, steps: Sequence[Step]) -> frozenset[int] | None:
         placed = graph.placed[step.op.output]
         shape, _ = stored(step.spec.output, step.spec.stored.output)
         found = _rows(placed, shape)
-        if found is None or rows.setdefault(placed.storage.index, found) != found:
-            return None
+        if rows.setdefault(placed.storage.index, found) != found:
+            rows[placed.storage.index] = None
     return frozenset(used)
 
 
