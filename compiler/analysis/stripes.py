@@ -109,12 +109,16 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
 
 
 def _delays(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, int]:
-    """A kernel of one kind is a stripe behind one of the other kind that it reads: their engines work side by side."""
+    """How many stripes each kernel is behind, so that engines work side by side.
+
+    It is one more than that of a kernel that it reads if one of them is on the matrix unit and the other is not, or if
+    that one ends in passes over rows, which take the vector unit as long as the product takes the other.
+    """
     delays: dict[int, int] = {}
     made: dict[int, list[Step]] = {}
     for step in steps:
         behind = [
-            delays[other.index] + (on_matrix_unit(other) != on_matrix_unit(step))
+            delays[other.index] + (bool(other.spec.stages) or on_matrix_unit(other) != on_matrix_unit(step))
             for _, storage in _read(graph, step)
             for other in made.get(storage, ())
         ]

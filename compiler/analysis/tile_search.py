@@ -294,6 +294,8 @@ def _pixel_tiles(
             if blocks > 1 or n > 1:
                 yield replace(base, order="nhwc")
                 yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
+            if n > 1 and any(shape[0] == 1 for shape in spec.operands):
+                yield replace(base, order="chwn")  # what all images share is read once
             if len(tried) >= 6:
                 return
         if tried and tile_w == w:
