@@ -17,9 +17,9 @@ from xdsl.interpreter import (
     impl_terminator,
     register_impls,
 )
-from xdsl.interpreters.func import FuncFunctions
 
 from compiler.dialects import kern
+from compiler.interpreter.func import FuncFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.interpreter import Interpreter, InterpreterFunctions, PythonValues, impl, register_impls
-from xdsl.interpreters.func import FuncFunctions
 from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
+from compiler.interpreter.func import FuncFunctions
 from compiler.interpreter.windows import (
     Windows,
     adaptive_ranges,

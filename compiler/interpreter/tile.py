@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.interpreter import Interpreter, InterpreterFunctions, PythonValues, impl, register_impls
-from xdsl.interpreters.func import FuncFunctions
 from xdsl.ir import Operation
 
 from compiler.backend.kernel_spec import lower_kernel, stored
@@ -32,6 +31,7 @@ from compiler.dialects.tile import (
     StoreOp,
     VectorOp,
 )
+from compiler.interpreter.func import FuncFunctions
 from compiler.interpreter.kern import KernFunctions
 from compiler.interpreter.qnn import QnnFunctions, check_inputs
 from compiler.interpreter.rows import fill_rows, run_stages
