@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.nn import functional
+
+from quantizer import capture
 
 Body = Callable[..., torch.Tensor]
 sdpa = functional.scaled_dot_product_attention
@@ -96,6 +100,51 @@ class Twice(nn.Module):
 
 
 ROWS: dict[str, Callable[[], Body]] = {
+    "gelu": lambda: functional.gelu,
+    "gelu of tanh": lambda: lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": lambda: functional.silu,
+    "softmax": lambda: lambda x: x.softmax(-1),
+    "softmax of tokens": lambda: lambda x: x.softmax(1),
+    "layer norm": lambda: nn.LayerNorm(8),
+    "layer norm without factors": lambda: nn.LayerNorm(8, elementwise_affine=False),
+    "layer norm of two": lambda: nn.LayerNorm((6, 8)),
+    "rms norm": lambda: nn.RMSNorm(8),
+    "exp": lambda: lambda x: (-x.abs()).exp(),
+    "log": lambda: lambda x: (x.abs() + 1.0).log(),
+    "sqrt": lambda: lambda x: x.abs().sqrt(),
+    "rsqrt": lambda: lambda x: (x.abs() + 0.5).rsqrt(),
+    "reciprocal": lambda: lambda x: (x.abs() + 0.5).reciprocal(),
+    "div": lambda: lambda x: x / (x.abs() + 1.0),
+    "square": lambda: lambda x: x**2,
+    "floor": lambda: lambda x: (x * 4).floor(),
+    "erf": lambda: torch.erf,
+    "extremes": lambda: lambda x: torch.minimum(torch.maximum(x, -x * 0.5), x * x),
+    "where": lambda: lambda x: torch.where(x > 0.1, x, x * 0.25),
+    "compare": lambda: lambda x: x * (x <= 0.3).float() + (x != 0.0).float(),
+    "sum": lambda: lambda x: x - x.sum(-1, keepdim=True) * 0.125,
+    "mean": lambda: lambda x: x - x.mean(-1, keepdim=True),
+    "mean of tokens": lambda: lambda x: x.mean(1),
+    "amax": lambda: lambda x: x - x.amax(-1, keepdim=True),
+    "amin of tokens": lambda: lambda x: x.amin(1),
+    "causal of one head": lambda: lambda x: sdpa(x, x, x, is_causal=True),
+    "unequal batches": lambda: (
+        lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2))
+    ),
+    "leaky relu": lambda: lambda x: functional.leaky_relu(x, 0.3),
+    "softplus": lambda: lambda x: functional.softplus(x * 8),
+    "masked fill": lambda: lambda x: (x * 2).masked_fill(~((x > 0.5) | (x < -0.5)), 0.25),
+    "max of an axis": lambda: lambda x: x.max(-1, keepdim=True).values * x,
+    "min of two": lambda: lambda x: torch.min(x, x * x),
+    "group norm of tokens": lambda: nn.GroupNorm(3, 6),
+    "baddbmm of probabilities": lambda: lambda x: torch.baddbmm(x, x.softmax(1).transpose(1, 2)[:, :6, :6], x),
+    "in place": lambda: lambda x: (x * 2).abs_().add_(1.0).sqrt_().neg_(),
+    "broadcast inside": lambda: (
+        lambda x: (x.view(2, 1, 3, 2, 2, 4) * x[..., :4].reshape(2, 1, 3, 2, 1, 4)).sum(2).flatten(2)
+    ),
+    "broadcast constant": lambda: (
+        lambda x: (x.view(2, 3, 2, 2, 2, 2) + torch.arange(12.0).view(3, 1, 2, 2, 1)).view(2, 6, 8)
+    ),
+    "conv1d of one group": lambda: nn.Conv1d(6, 5, 3, padding=1),
     "sdpa scale": lambda: attend(scale=0.3),
     "sdpa causal": lambda: attend(is_causal=True),
     "sdpa other keys": lambda: attend((..., slice(4), slice(None)), (..., slice(1, 5), slice(None))),
@@ -120,7 +169,7 @@ ROWS: dict[str, Callable[[], Body]] = {
     "rms norm by hand": lambda: lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
     "variance": lambda: (lambda x: (x - x.mean(-1, True)).pow(2).mean(-1, True)),
     "unit length": lambda: lambda x: functional.normalize(x, dim=-1),
-    "elu": lambda: functional.elu,
+    "elu": lambda: lambda x: functional.elu(x) + functional.elu(x, 0.7),
     "mish": lambda: functional.mish,
     "prelu": lambda: nn.PReLU(),
     "powers": lambda: lambda x: x**3 + x**4 * 0.1 + (x.abs() + 1) ** -2,
@@ -150,6 +199,24 @@ ROWS: dict[str, Callable[[], Body]] = {
 }
 
 IMAGES: dict[str, Callable[[], Body]] = {
+    "bilinear": lambda: lambda x: resize(x, size=(9, 13), mode="bilinear"),
+    "bilinear by corners": lambda: lambda x: resize(x, size=(11, 10), mode="bilinear", align_corners=True),
+    "bilinear by a factor": lambda: lambda x: resize(x, scale_factor=7 / 4, mode="bilinear"),
+    "bilinear by a factor of corners": lambda: lambda x: resize(x, None, 1.5, "bilinear", align_corners=True),
+    "nearest": lambda: lambda x: resize(x, scale_factor=2, mode="nearest"),
+    "nearest to odd": lambda: lambda x: resize(x, size=(7, 11), mode="nearest"),
+    "nearest by a factor": lambda: lambda x: resize(x, scale_factor=3.5, mode="nearest"),
+    "averages": lambda: lambda x: functional.avg_pool2d(x, 3, 2, 1),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 4, 2, 1),
+    "transposed patches": lambda: nn.ConvTranspose2d(4, 6, 2, 2),
+    "transposed odd": lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
+    "softmax of channels": lambda: lambda x: x.softmax(1),
+    "layer norm of channels": lambda: (
+        lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2)
+    ),
+    "sum of channels": lambda: lambda x: x * x.sum(1, keepdim=True),
+    "pixel shuffle": lambda: lambda x: functional.pixel_shuffle(x, 2),
+    "mean of an image": lambda: lambda x: x.mean((2, 3), keepdim=True),
     "layer norm of images": lambda: nn.LayerNorm((4, 6, 5)),
     "group norm": lambda: nn.GroupNorm(2, 4),
     "instance norm": lambda: nn.InstanceNorm2d(4, affine=True),
@@ -169,3 +236,29 @@ IMAGES: dict[str, Callable[[], Body]] = {
     "maximum": lambda: lambda x: functional.adaptive_max_pool2d(x, (2, 1)),
     "generalized mean": lambda: With(lambda x, p: x.clamp(min=0.01).pow(p).mean((2, 3), True).pow(1 / p) + x, THREE),
 }
+
+
+class Between(nn.Module):
+    """A body between two layers, so that there are codes around it."""
+
+    def __init__(self, first: nn.Module, body: Body, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.body, self.second = first, body, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the second layer makes of the body's result."""
+        return self.second(self.body(self.first(x)))
+
+
+@lru_cache(maxsize=2)
+def captured(name: str) -> tuple[nn.Module, GraphModule, tuple[torch.Tensor, ...]]:
+    """The model of a row with drawn parameters, its graph, and two inputs to calibrate it on."""
+    torch.manual_seed(0)
+    if name in ROWS:
+        model, shape = Between(nn.Linear(8, 8), ROWS[name](), nn.LazyLinear(4)), (2, 6, 8)
+    else:
+        model, shape = Between(nn.Conv2d(4, 4, 1), IMAGES[name](), nn.LazyConv2d(3, 1)), (1, 4, 6, 5)
+    with torch.no_grad():
+        model.eval()(torch.randn(shape))
+    batches = (torch.randn(shape), torch.randn(shape))
+    return model, capture(model, batches[0]), batches
