@@ -12,6 +12,8 @@ from torch.fx import GraphModule
 import quartic
 from benchmarks.probes import probes as named_probes
 from benchmarks.zoo import NETWORKS
+from quantizer import capture
+from quartic import Executable
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -25,14 +27,21 @@ def quantized(
     return quartic.quantize(model, batches[0], batches, recipe=recipe)
 
 
+@lru_cache(maxsize=2)
+def captured(name: str, batch: int = 1, full: bool = False) -> tuple[GraphModule, tuple[int, ...]]:
+    """The float graph of a network of the zoo at its reduced or full resolution, and its input's shape."""
+    row = NETWORKS[name]
+    shape = (batch, *(row.shape if full else row.small))
+    return capture(row.model(shape=shape[1:]), torch.zeros(shape)), shape
+
+
 @lru_cache(maxsize=4)
 def network(
     name: str, batch: int = 1, full: bool = False, recipe: str = "w8a8"
 ) -> tuple[GraphModule, tuple[int, ...]]:
     """A quantized network of the zoo at its reduced or full resolution, and its input's shape."""
-    row = NETWORKS[name]
-    shape = (batch, *(row.shape if full else row.small))
-    return quantized(row.model(shape=shape[1:]), shape, recipe=recipe), shape
+    graph, shape = captured(name, batch, full)
+    return quantized(graph, shape, recipe=recipe), shape
 
 
 def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
@@ -41,8 +50,8 @@ def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
     return found if extreme else found[:1]
 
 
-def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> None:
-    """The simulator's outputs are the reference's, bit for bit, on every one of ``inputs``."""
+def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> Executable:
+    """The simulator's outputs are the reference's, bit for bit, on every one of ``inputs``; what ran there."""
     exe = quartic.compile(q, machine, **options)
     reference = quartic.reference(q)
     for index, x in enumerate(inputs):
@@ -55,3 +64,4 @@ def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge
             different = (one != other).sum().item()
             assert different == 0, f"probe {index} on {machine} {options}: {different} of {one.numel()} differ"
             assert torch.equal(one, other)
+    return exe
