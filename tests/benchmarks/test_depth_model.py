@@ -37,11 +37,11 @@ def test_float_accuracy_is_the_stated_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["w8a8", "w4a8", "w4a4"])
-def test_the_chip_computes_the_bits_of_the_reference(recipe: str) -> None:
+def test_the_chip_computes_the_bits_of_the_reference() -> None:
+    """As the table's; other recipes are in the guide, which runs as a test, and in ``make depth``."""
     import quartic
 
-    q, exe = compiled(trained(), recipe, "edge28")
+    q, exe = compiled(trained(), "w4a8", "edge28")
     images, _ = held_out(2)
     for image in images.split(1):
         run = quartic.simulate(exe, image)

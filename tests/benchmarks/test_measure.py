@@ -31,13 +31,13 @@ def test_packed_bytes_are_codes_scales_and_biases() -> None:
     assert (counted.packed(8), counted.packed(4)) == (30 + 40, 15 + 40)
 
 
-@pytest.mark.parametrize("recipe", ["w4a4", "w16a16"])
-def test_a_network_is_measured_at_any_width(recipe: str) -> None:
-    row = measure("products", "edge28", 1, recipe)
+@pytest.mark.slow
+def test_a_network_is_measured_at_any_width() -> None:
+    row = measure("products", "edge28", 1, "w4a4")
     assert row["exact"]
     assert row["cycles"] > 0
     assert row["seconds"] >= row["bound seconds"]
     line = chip_table([row]).splitlines()[-1]
-    assert line.startswith(f"| products {recipe} | edge28 | 0.0 | yes |")
+    assert line.startswith("| products w4a4 | edge28 | 0.0 | yes |")
     assert not targets([row])
-    assert f"| products {recipe} |" in report([row], {})
+    assert "| products w4a4 |" in report([row], {})

@@ -30,6 +30,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     build, million_params, million_macs = PUBLISHED[name]
@@ -40,16 +41,13 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert round(counted.macs / 1e6) == million_macs
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("name", "side", "million_params", "giga_macs"),
     [
         ("s", (252, 252), 37.495, 21.9),
-        ("s", (256, 256), 37.495, 24.4),
         ("s", (512, 512), 37.495, 105),
         ("s", (616, 1064), 37.495, 318.2),
-        ("s", (1024, 1024), 37.495, 629),
-        ("l", (256, 256), 411.9, 259),
-        ("l", (512, 512), 411.9, 1048),
         ("l", (616, 1064), 411.9, 2886),
         ("l", (1024, 1024), 411.9, 5299),
     ],

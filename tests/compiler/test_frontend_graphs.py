@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 from torchao.testing.pt2e import _xnnpack_quantizer as xnnpack
 
 from compiler.dialects import qnn
@@ -61,6 +60,8 @@ def xnnpack_graph():
 
 @pytest.fixture(scope="module")
 def x86_graph():
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86  # imports all of Inductor
+
     config = x86.get_default_x86_inductor_quantization_config()
     return converted(x86.X86InductorQuantizer().set_global(config))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-ANCHORS = {"resnet50": 53 + 1, "mobilenet_v2": 52 + 1}
+ANCHORS = {"resnet18": 20 + 1, "mobilenet_v2": 52 + 1}
 """Convolutions and linear layers: each is the anchor of a kernel."""
 
 
@@ -86,23 +88,21 @@ SCRIPT = """
 import hashlib
 import quartic
 from tests.e2e.support import network
-for name in ("digits", "gates", "odd", "pools"):
+for name, machine in (("digits", "tiny"), ("gates", "edge28"), ("odd", "tiny"), ("pools", "edge28")):
     q, _ = network(name)
-    for machine in ("edge28", "tiny"):
-        exe = quartic.compile(q, machine)
-        profile = quartic.timing(exe).profile
-        data = exe.binary.to_bytes()
-        print(name, machine, hashlib.sha256(data).hexdigest(), profile.cycles, profile.energy.total_fj.nominal)
+    exe = quartic.compile(q, machine)
+    profile = quartic.timing(exe).profile
+    data = exe.binary.to_bytes()
+    print(name, machine, hashlib.sha256(data).hexdigest(), profile.cycles, profile.energy.total_fj.nominal)
 """
 
 
-def test_two_processes_with_two_hash_seeds_agree() -> None:
-    def lines(seed: str) -> list[str]:
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", SCRIPT]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
-        return done.stdout.splitlines()
-
-    first, second = lines("1"), lines("2")
-    assert len(first) == 8
-    assert first == second
+def test_a_process_with_another_hash_seed_agrees() -> None:
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    with contextlib.redirect_stdout(io.StringIO()) as here:
+        exec(SCRIPT, {})
+    assert here.getvalue().count("\n") == 4
+    assert done.stdout == here.getvalue()

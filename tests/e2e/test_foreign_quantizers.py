@@ -45,7 +45,8 @@ def quantized(graph: GraphModule, x: torch.Tensor, quantizer: type[XNNPACKQuanti
     return convert_pt2e(prepared)
 
 
-@pytest.mark.parametrize("name", ["vit_nano", "resnet_v2_nano", "gates"])
+@pytest.mark.thin(1)
+@pytest.mark.parametrize("name", ["gates", "vit_nano", "resnet_v2_nano"])
 def test_the_exported_graph_computes_what_the_model_does(name: str) -> None:
     x, original = images(name), model(name)
     with torch.no_grad():
@@ -55,10 +56,13 @@ def test_the_exported_graph_computes_what_the_model_does(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "quantizer"),
-    [("vit_nano", WithProducts), ("digits", XNNPACKQuantizer), ("resnet18", XNNPACKQuantizer)],
+    ("name", "quantizer", "machine"),
+    [
+        ("digits", XNNPACKQuantizer, "edge28"),
+        ("vit_nano", WithProducts, "tiny"),
+        pytest.param("resnet18", XNNPACKQuantizer, "edge28", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("machine", ["edge28", "tiny"])
 def test_what_annotates_every_product_compiles(name: str, quantizer: type[XNNPACKQuantizer], machine: str) -> None:
     x = images(name)
     q = quantized(quartic.export(model(name), (x,)), x, quantizer)
@@ -68,8 +72,8 @@ def test_what_annotates_every_product_compiles(name: str, quantizer: type[XNNPAC
 
 
 def test_batch_norms_are_folded_before_another_quantizer_sees_them() -> None:
-    x = images("resnet18")
-    graph = quartic.export(model("resnet18"), (x,))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    graph = quartic.export(model, (torch.zeros(1, 3, 8, 8),))
     assert not [n for n in graph.graph.nodes if n.target in (aten.batch_norm.default, aten.mul.Tensor)]
 
 

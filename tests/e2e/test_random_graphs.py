@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,12 +13,6 @@ from tests.thinning import examples
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
-def _holds(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
-    shape = (recipe.batch, *recipe.shape)
-    q = quantized(Graph(recipe).eval(), shape)
-    assert_bits(q, probes(shape)[:3], machine, fuse=fuse, double_buffer=double_buffer)
-
-
 @given(recipes())
 @settings(max_examples=examples(100), **COMMON)
 def test_recipes_are_valid_modules(recipe: Recipe) -> None:
@@ -28,14 +21,9 @@ def test_recipes_are_valid_modules(recipe: Recipe) -> None:
     assert out.shape[0] == recipe.batch
 
 
-@given(recipes(max_steps=4), st.sampled_from(["tiny", "edge28"]), st.booleans(), st.booleans())
-@settings(max_examples=examples(12), **COMMON)
-def test_random_graph(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
-    _holds(recipe, machine, fuse, double_buffer)
-
-
-@pytest.mark.slow
 @given(recipes(max_steps=8), st.sampled_from(["tiny", "edge28"]), st.booleans(), st.booleans())
-@settings(max_examples=examples(150), **COMMON)
-def test_many_random_graphs(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
-    _holds(recipe, machine, fuse, double_buffer)
+@settings(max_examples=examples(60), **COMMON)
+def test_random_graph(recipe: Recipe, machine: str, fuse: bool, double_buffer: bool) -> None:
+    shape = (recipe.batch, *recipe.shape)
+    q = quantized(Graph(recipe).eval(), shape)
+    assert_bits(q, probes(shape)[::3], machine, fuse=fuse, double_buffer=double_buffer)
