@@ -83,9 +83,9 @@ def compile(
     """Quantized graph (or its ``.pt2``) to a binary for ``machine`` (name, TOML path or value).
 
     ``fuse``, ``double_buffer`` and ``share_loops`` (kernels that feed each other run stripe by stripe) cost time or
-    traffic where they are off, never bits. ``schedule`` gives back what an earlier compilation decided, edited or not; ``validate`` executes every level of the
-    compiler and the binary and compares bits. Raises UnsupportedError, ScheduleError, DescriptionError or, from
-    ``validate``, ValidationError.
+    traffic where they are off, never bits. ``schedule`` gives back what an earlier compilation decided, edited or not;
+    ``validate`` executes every level of the compiler and the binary and compares bits. Raises UnsupportedError,
+    ScheduleError, DescriptionError or, from ``validate``, ValidationError.
     """
     from compiler.pipeline import Options, compile_graph
     from isa.energy import EnergyTable
