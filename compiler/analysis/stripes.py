@@ -104,7 +104,7 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
         readers = [delays[step.index] for step in steps if index in dict(_read(graph, step)).values()]
         writers = [step for step in steps if _storage(graph, step).index == index]
         slots = max(readers) - min(delays[step.index] for step in writers) + 1
-        held[index] = _ring(graph, writers[0], slots, needs[index], found[writers[0].index])
+        held[index] = _ring(graph, writers[0], slots, needs[index], [found[step.index] for step in writers])
     return Shared(group, found, delays, held)
 
 
@@ -226,21 +226,25 @@ def _ring(
     writer: Step,
     slots: int,
     needs: Sequence[tuple[Range | None, ...]],
-    made: tuple[int, ...],
+    ends: Sequence[tuple[int, ...]],
 ) -> Stripes:
-    """The ring of a storage: each slot holds the rows of a stripe from the first that is still read."""
-    axis = _axis(writer.spec.output)
+    """The ring of a storage: each slot holds the rows of a stripe from the first that is still read.
+
+    ``ends`` are those of its writers. Readers between them ask the first for more than the others.
+    """
+    axis, images = _axis(writer.spec.output), writer.spec.output[0]
+    made, least = list(map(max, zip(*ends, strict=True))), list(map(min, zip(*ends, strict=True)))
     first, lowest = list[int](), made[-1]
     for j in reversed(range(len(made))):
         lowest = min([lowest, *(r[j].start for r in needs if r[j] is not None)])  # type: ignore[union-attr]
-        first.append(min(lowest, made[j - 1] if j else 0))
+        first.append(min(lowest, least[j - 1] if j else 0))
     first.reverse()
     for j in range(1, len(made)):
         first[j] = first[j - 1] if made[j] == made[j - 1] else first[j]
     fills = tuple(accumulate(int(stop > start) for start, stop in zip((0, *made), made, strict=False)))
     stride = graph.placed[writer.op.output].strides[axis]
     most = max(stop - start for start, stop in zip(first, made, strict=True))
-    return Stripes(axis, min(max(2, slots), fills[-1]), aligned(most * stride), tuple(first), fills)
+    return Stripes(axis, min(max(2, slots), images * fills[-1]), aligned(most * stride), tuple(first), fills)
 
 
 def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:
@@ -262,6 +266,7 @@ def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
     found: list[Shared] = []
     by_name, kept = schedule.by_name(), kept_by(graph, schedule)
     program = [by_name[step.spec.name] for step in graph.steps]
+    _check_ends(program)
     for group in groups_of(program):
         rows = [program[i] for i in group.steps]
         last, names = rows[-1], f"kernels {rows[0].kernel!r} to {rows[-1].kernel!r}"
@@ -285,6 +290,16 @@ def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
         held = {s: ring for s, ring in shared.held.items() if s not in kept}
         found.append(replace(shared, held=held))
     return tuple(found)
+
+
+def _check_ends(program: Sequence[KernelSchedule]) -> None:
+    """ScheduleError where a kernel shares a loop with none, or has stripes without one."""
+    if program and program[-1].shares:
+        name = program[-1].kernel
+        raise ScheduleError(f"kernel {name!r}: no kernel is behind it to share a loop with; set shares = false")
+    for before, row in zip((None, *program), program, strict=False):
+        if row.stripes and not row.shares and not (before and before.shares):
+            raise ScheduleError(f"kernel {row.kernel!r}: it has stripes but shares no loop; leave stripes out")
 
 
 def with_stripes(row: KernelSchedule, shared: Shared, index: int) -> KernelSchedule:

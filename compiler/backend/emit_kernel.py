@@ -145,10 +145,8 @@ class KernelEmitter:
     def _carry(self, turn: Turn) -> None:
         """Copy the rows of the result that are read again from the last slot to the next one."""
         held, spec = self.fixed[-1].stripes, self.tiling.spec
-        if held is None or not turn.stripe or not turn.rows.size:
-            return
-        rows = Range(held.first_rows[turn.stripe], turn.rows.start)
-        if rows.size <= 0:
+        rows = held.carried(turn.stripe, turn.rows.start) if held is not None else Range(0, 0)
+        if held is None or not rows.size:
             return
         self.out.location = self.locate(next(op for op in self.kernel.steps.walk() if isinstance(op, VectorOp)))
         box = Box(Range(turn.image, turn.image + 1), *(Range(0, size) for size in spec.output[1:]))

@@ -56,6 +56,12 @@ class Stripes:
         """The slot that holds a stripe."""
         return (image * self.fills[-1] + self.fills[stripe] - 1) % self.slots
 
+    def carried(self, stripe: int, made: int) -> Range:
+        """Of the first ``made`` rows, those that a stripe copies from the slot before its own, if it has one."""
+        if not stripe or self.fills[stripe] == self.fills[stripe - 1]:
+            return Range(made, made)
+        return Range(min(self.first_rows[stripe], made), made)
+
 
 @dataclass(frozen=True)
 class Place:
