@@ -51,7 +51,7 @@ def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
 
 
 def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> Executable:
-    """The simulator's outputs are the reference's, bit for bit, on every one of ``inputs``; what ran there."""
+    """The simulator's outputs are the reference's on all of ``inputs``, NaN where that has NaN; what ran there."""
     exe = quartic.compile(q, machine, **options)
     reference = quartic.reference(q)
     for index, x in enumerate(inputs):
@@ -61,7 +61,6 @@ def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge
         for one, other in zip(actual, expected, strict=True):
             assert one.dtype == other.dtype
             assert one.shape == other.shape
-            different = (one != other).sum().item()
+            different = ((one != other) & ~(one.isnan() & other.isnan())).sum().item()
             assert different == 0, f"probe {index} on {machine} {options}: {different} of {one.numel()} differ"
-            assert torch.equal(one, other)
     return exe
