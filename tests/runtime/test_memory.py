@@ -112,3 +112,12 @@ def test_what_follows_from_sram_bytes_holds_until_one_of_them_is_written(memory)
     memory.target(Memory.SRAM, torch.uint8, 96, (5,), (1,))
     held.append(memory.derived("sums", 100, 164, (1, 4))[1])
     assert held == [False, True, False]
+
+
+def test_the_buffer_of_what_no_longer_holds_serves_the_next(memory):
+    first, _ = memory.derived("a", 0, 64, (4, 4), torch.int16)
+    other, _ = memory.derived("b", 64, 128, (4, 4), torch.int16)
+    memory.target(Memory.SRAM, torch.uint8, 8, (1,), (1,))
+    again, held = memory.derived("c", 128, 192, (3, 5), torch.int16)
+    assert not held
+    assert again.data_ptr() == first.data_ptr() != other.data_ptr()
