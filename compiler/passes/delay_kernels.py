@@ -40,7 +40,7 @@ def delay_kernels(module: ModuleOp) -> None:
     for op in reversed(list(block.ops)):
         at = len(order.ops)
         if isinstance(op, kern.BodyOp | kern.ConcatOp):
-            target = max((order.position[user] for user in _users(op)), default=at)
+            target = max((order.position[user] for user in _users(op)), default=at - 1)
             at = target + 1 if order.saves(op, target) else at
         if at < len(order.ops):
             _move(block, op, order.ops[at - 1])
