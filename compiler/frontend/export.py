@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -185,6 +186,6 @@ def _source(trace: str) -> tuple[str, int]:
 def _short(file: str) -> str:
     """Path below the import root, so that binaries do not depend on where a checkout lies."""
     path = PurePath(file)
-    roots = [PurePath(root) for root in sys.path if root]
+    roots = [PurePath(root or os.getcwd()) for root in sys.path]  # "" is where an interactive session runs
     inside = [path.relative_to(root) for root in roots if path.is_relative_to(root)]
     return str(min(inside, key=lambda p: len(p.parts), default=PurePath(path.name)))
