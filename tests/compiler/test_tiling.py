@@ -98,6 +98,19 @@ def test_a_ring_remembers_what_its_slots_hold():
 def test_a_schedule_reads_back_equal():
     value = Schedule("edge28", (schedule(keep=True, order="hwnc"), schedule(kernel='odd "name"')))
     assert Schedule.from_toml(value.to_toml()) == value
+    assert "shares" not in value.to_toml()
+    loop = Schedule("tiny", (schedule(shares=True, stripes=(0, 3, 3, 8)), schedule(kernel="l", stripes=(0, 2, 4, 8))))
+    assert Schedule.from_toml(loop.to_toml()) == loop
+
+
+def test_stripes_cut_every_row_into_one_tile():
+    tiling = Tiling(conv(shape=(2, 8, 8, 4), out=(2, 8, 8, 6)), schedule(order="nhwc", stripes=(2, 2, 7, 8)))
+    assert [tuple(rows) for rows in tiling.stripes] == [(0, 2), (2, 2), (2, 7), (7, 8)]
+    assert [tuple(rows) for rows in tiling.ranges["h"]] == [(0, 2), (2, 5), (5, 7), (7, 8)]
+    turns = tiling.turns()
+    assert [(turn.image, turn.stripe) for turn in turns if turn] == [(n, j) for n in range(2) for j in range(4)]
+    assert [tiling.tiles_of(turn) for turn in turns if turn] == [2, 0, 4, 2] * 2
+    assert sum(tiling.tiles_of(turn) for turn in turns if turn) == len({tile.out for tile in tiling.tiles()})
 
 
 @pytest.mark.parametrize(
@@ -116,7 +129,14 @@ def test_a_malformed_schedule_names_what_is_wrong(text, message):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"tile_h": 0}, "tile_h = 0"), ({"order": "cnh"}, "must name each of the loops")]
+    ("changes", "message"),
+    [
+        ({"tile_h": 0}, "tile_h = 0"),
+        ({"order": "cnh"}, "must name each of the loops"),
+        ({"stripes": (3, 2, 8)}, r"kernel 'k': stripes = \(3, 2, 8\) must be integers that do not fall"),
+        ({"stripes": (3, 8.0)}, r"kernel 'k': stripes = \(3, 8\.0\) must be integers that do not fall"),
+        ({"shares": True}, "kernel 'k': it shares a loop with the next kernel, so it needs stripes"),
+    ],
 )
 def test_an_illegal_kernel_schedule_is_refused(changes, message):
     with pytest.raises(ScheduleError, match=message):

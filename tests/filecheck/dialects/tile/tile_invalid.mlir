@@ -49,6 +49,21 @@ tile.for "h" to 4 step 0 {
 
 // -----
 
+// CHECK: #tile.schedule: kernel 'a': stripes = 4 must be a list
+"test.op"() {schedule = #tile.schedule<kernel = "a", nodes = [], tile_h = 1, tile_w = 1, tile_c = 1, tile_k = 1, stripes = 4>} : () -> ()
+
+// -----
+
+// CHECK: kernel 'a': stripes = (4, 2) must be integers that do not fall
+"test.op"() {schedule = #tile.schedule<kernel = "a", nodes = [], tile_h = 1, tile_w = 1, tile_c = 1, tile_k = 1, stripes = [4, 2]>} : () -> ()
+
+// -----
+
+// CHECK: kernel 'a': it shares a loop with the next kernel, so it needs stripes
+"test.op"() {schedule = #tile.schedule<kernel = "a", nodes = [], tile_h = 1, tile_w = 1, tile_c = 1, tile_k = 1, shares = true>} : () -> ()
+
+// -----
+
 func.func @stranger(%x: tensor<4xf32>) {
   // CHECK: test.op cannot stand among the steps of a kernel
   %0 = tile.kernel "r" (%a = %x) : (tensor<4xf32>) -> tensor<4xf32> {
