@@ -1,0 +1,73 @@
+"""Kernels that share loops give the reference's bits, at every width, and the bits that they give alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import quartic
+from compiler.analysis.stripes import groups_of
+from isa.machine import Machine
+from tests.e2e.support import assert_bits, probes, quantized
+
+EDGE = Machine.load("edge28")
+SMALL = replace(EDGE, sram=replace(EDGE.sram, bytes=256 * 1024, bank_bytes=16 * 1024))
+"""``edge28`` with a quarter of its SRAM."""
+
+
+class Decoder(nn.Module):
+    """A residual block, a stride, a skip connection, interpolation, a join of both and a head."""
+
+    def __init__(self, channels: int = 16):
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.point = nn.Conv2d(channels, channels, 1)
+        self.down = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.head = nn.Conv2d(2 * channels, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(self.stem(x))
+        b = a + self.point(torch.relu(self.depthwise(a)))
+        low = torch.relu(self.down(b))
+        high = functional.interpolate(low, scale_factor=2.0, mode="bilinear")
+        return self.head(torch.cat([b, high], 1))
+
+
+class Tokens(nn.Module):
+    """The two linear layers of a transformer's block, on tokens: a single row of the machine's maps."""
+
+    def __init__(self, channels: int = 64):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.wide, self.narrow = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.narrow(functional.gelu(self.wide(self.norm(x))))
+
+
+CASES = [
+    ("tiny", "w8a8", Decoder(8), (1, 3, 48, 40)),
+    ("tiny", "w4a4", Decoder(8), (2, 3, 48, 40)),
+    ("tiny", "w8a16", Decoder(8), (1, 3, 48, 24)),
+    (SMALL, "f32", Decoder(8), (1, 3, 96, 96)),
+    (SMALL, "w4a8", Decoder(), (1, 3, 160, 128)),
+    (SMALL, "w8a8", Tokens(), (2, 800, 64)),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{getattr(m, 'name', m)}-{r}-{type(n).__name__}" for m, r, n, _ in CASES])
+def test_loops_are_shared_and_bits_are_the_references(case):
+    machine, recipe, model, shape = case
+    q = quantized(model.eval(), shape, recipe=recipe)
+    exe = quartic.compile(q, machine)
+    assert exe.schedule is not None
+    assert groups_of(exe.schedule.kernels)
+    again = quartic.compile(q, machine, schedule=exe.schedule)
+    assert again.binary.to_bytes() == exe.binary.to_bytes()
+    assert_bits(q, probes(shape)[:3], machine)
+    assert_bits(q, probes(shape)[:1], machine, share_loops=False)
