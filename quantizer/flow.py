@@ -208,7 +208,6 @@ def _shapes(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
     return [tuple(x.shape) for x in inputs]
 
 
-
 def is_float(program: torch.export.ExportedProgram) -> bool:
     """Whether nothing in the program says that it was quantized: no codes, and no mark of the binary32 recipe."""
     if (program.graph_module.meta.get("custom") or {}).get(RECIPE):

@@ -297,9 +297,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {e.by: e for e in (MinMax, Average, Per
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def spread_error(
-    rows: Rows, scale: torch.Tensor, zero: torch.Tensor, grid: Grid, power: float
-) -> torch.Tensor:
+def spread_error(rows: Rows, scale: torch.Tensor, zero: torch.Tensor, grid: Grid, power: float) -> torch.Tensor:
     """Sum of |x - x'|^power over histogram ``rows``, whose values are spread evenly between a row's ends.
 
     ``scale`` and ``zero`` of any shape, binary64 as the result. No row straddles 0. Of one sign, the integral of the

@@ -1,15 +1,15 @@
 """Recipes as TOML files: a base and what differs, with errors that name file, table, key and the nearest valid key.
 
-    base = "w4a8"                    # a preset, or another file
-    description = "W4A8, the depth head at 8 bits"
+base = "w4a8"                    # a preset, or another file
+description = "W4A8, the depth head at 8 bits"
 
-    [activation]
-    range = { by = "percentile", percent = 99.9 }
+[activation]
+range = { by = "percentile", percent = 99.9 }
 
-    [[override]]
-    modules = "head"                 # or: layer = "first"
-    why = "regression at 4 bits bands the depth"
-    weight = { bits = 8 }
+[[override]]
+modules = "head"                 # or: layer = "first"
+why = "regression at 4 bits bands the depth"
+weight = { bits = 8 }
 """
 
 from __future__ import annotations

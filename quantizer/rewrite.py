@@ -110,9 +110,7 @@ def _values(args: Iterable[object], known: Mapping[Node, object]) -> list[object
     return [tree_map(lambda a: known[a] if isinstance(a, Node) else a, a) for a in args]
 
 
-def _call(
-    model: GraphModule, like: Node, target: object, *args: object, shape: Sequence[int] | None = None
-) -> Node:
+def _call(model: GraphModule, like: Node, target: object, *args: object, shape: Sequence[int] | None = None) -> Node:
     """A call with the metadata of ``like``; ``shape`` is that of its result where it differs."""
     node = model.graph.call_function(target, args)  # type: ignore[arg-type]
     node.meta = dict(like.meta)

@@ -113,7 +113,14 @@ def conv_transpose2d(
     x, weight = as_lazy(x, "conv_transpose2d"), as_weight(weight, "conv_transpose2d", 1)
     centred = weight.codes.double() - weight.zeros.double().view(1, -1, 1, 1)
     acc = functional.conv_transpose2d(
-        x.codes.double() - x.zero, centred, None, stride, padding, output_padding, groups, dilation  # type: ignore[arg-type]
+        x.codes.double() - x.zero,
+        centred,
+        None,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,  # type: ignore[arg-type]
     )
     scale = weight.product_scale(x.scale).repeat(groups)
     y = numerics.accumulate_to_float(acc.permute(0, 2, 3, 1), scale, None if bias is None else as_float(bias))

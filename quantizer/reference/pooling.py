@@ -112,9 +112,7 @@ def total(
     return (rows.sum(-1).float() * numerics.fp32(x.scale)).view(shape)
 
 
-def _rows(
-    x: torch.Tensor, dim: int | Sequence[int] | None, keepdim: bool
-) -> tuple[torch.Tensor, tuple[int, ...]]:
+def _rows(x: torch.Tensor, dim: int | Sequence[int] | None, keepdim: bool) -> tuple[torch.Tensor, tuple[int, ...]]:
     """What is reduced as one last axis, and the shape of the result."""
     axes = [dim] if isinstance(dim, int) else list(dim or range(x.dim()))
     axes = sorted(a % x.dim() for a in axes)

@@ -190,6 +190,7 @@ def test_results_of_an_unknown_operator_stay_float() -> None:
 
 def codes_in_front_of(body: object, shape: tuple[int, ...], name: str) -> bool:
     """Whether the operand of operator ``name`` is quantized."""
+
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return body(x)  # type: ignore[operator]

@@ -134,7 +134,7 @@ FILES = [
     ("base = 'w8a8'\nweight = 4", "[weight] = 4: must be a table, as { bits = 8 }"),
     (
         "base = 'w8a8'\n[weight]\nrange = 'mse'",
-        "[weight] range: must be a table with an estimator, as { by = \"minmax\" }; known are minmax, average, ",
+        '[weight] range: must be a table with an estimator, as { by = "minmax" }; known are minmax, average, ',
     ),
     (
         "base = 'w8a8'\n[activation]\nrange = { by = 'percentil' }",
