@@ -21,10 +21,10 @@ from quartic.files import write_text
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from torch.fx import GraphModule
 
     from benchmarks.depth.metrics import Metrics
-    from benchmarks.depth.model import DepthNet
     from quartic.executable import Executable
 
 RECIPES = ("w8a8", "w4a8", "w4a4", "w8a16", "w16a16")
@@ -70,7 +70,7 @@ def held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(images), torch.from_numpy(depths)
 
 
-def compiled(model: DepthNet, recipe: str, machine: str) -> tuple[GraphModule, Executable]:
+def compiled(model: nn.Module, recipe: str, machine: str) -> tuple[GraphModule, Executable]:
     """The quantized graph for one frame, and its binary."""
     import quartic
 
@@ -79,7 +79,7 @@ def compiled(model: DepthNet, recipe: str, machine: str) -> tuple[GraphModule, E
     return q, quartic.compile(q, machine=machine)
 
 
-def evaluated(model: DepthNet, recipe: str, machine: str, images: torch.Tensor, truth: torch.Tensor) -> Evaluation:
+def evaluated(model: nn.Module, recipe: str, machine: str, images: torch.Tensor, truth: torch.Tensor) -> Evaluation:
     """Reference and simulator on every scene, one frame at a time."""
     import torch
 
@@ -104,7 +104,7 @@ def evaluated(model: DepthNet, recipe: str, machine: str, images: torch.Tensor, 
     )
 
 
-def float_depth(model: DepthNet, images: torch.Tensor) -> torch.Tensor:
+def float_depth(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The model in PyTorch's binary32, one frame at a time as the chip runs it."""
     import torch
 
@@ -174,7 +174,7 @@ def report(floats: Metrics, found: Sequence[Evaluation], source: dict[str, Any])
     return "\n\n".join(f"{title}\n\n{body}" for title, body in parts) + "\n"
 
 
-def sources(found: Sequence[Evaluation], model: DepthNet, count: int) -> dict[str, Any]:
+def sources(found: Sequence[Evaluation], model: nn.Module, count: int) -> dict[str, Any]:
     """What the numbers depend on."""
     from benchmarks.depth.model import CHECKPOINT, SIZE
     from benchmarks.depth.scenes import TEST

@@ -1,4 +1,4 @@
-"""A small Depth Anything: a ViT encoder of patches of 14 and a DPT head, for images of 112 x 112."""
+"""The depth networks, for images of 112 x 112: a small Depth Anything (a ViT with a DPT head) and a U-Net."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from benchmarks.depth.head import metres
+from benchmarks.depth.unet import UNet
 from benchmarks.zoo.depth_anything import DPTHead
 from benchmarks.zoo.vit import Dino, Width
 
 CHECKPOINT = Path(__file__).parent / "checkpoint.pt"
+"""Of the first network."""
 SIZE = 112
 WIDTH = Width(96, 4, 3)
-NEAREST, FARTHEST = 1.0, 12.0
 
 
 class DepthNet(nn.Module):
-    """Depth in metres, [B, 1, 112, 112], of images [B, 3, 112, 112]: the head's output is bent between 1 and 12 m."""
+    """A ViT of patches of 14 and a DPT head: depth in metres, [B, 1, 112, 112], of images [B, 3, 112, 112]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,15 +28,18 @@ class DepthNet(nn.Module):
         self.head.scratch.output_conv2[3] = nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Inverse depth is a sigmoid, so near and far both stay in range."""
+        """The head's output, bent."""
         tokens = [t[:, 1:] for t in self.encoder(x, (0, 1, 2, 3))]
-        y = functional.sigmoid(self.head(tokens, SIZE // 14, SIZE // 14))
-        return 1.0 / (y * (1.0 / NEAREST - 1.0 / FARTHEST) + 1.0 / FARTHEST)
+        return metres(self.head(tokens, SIZE // 14, SIZE // 14))
 
 
-def trained(path: Path = CHECKPOINT) -> DepthNet:
-    """The network with the weights of the repository's checkpoint, in eval mode."""
-    model = DepthNet()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict({name: value.float() for name, value in state.items()})
+NETWORKS: dict[str, type[nn.Module]] = {"vit": DepthNet, "unet": UNet}
+CHECKPOINTS = {"vit": CHECKPOINT, "unet": CHECKPOINT.with_name("unet.pt")}
+
+
+def trained(name: str = "vit", path: Path | None = None) -> nn.Module:
+    """A network of NETWORKS with the weights of the repository's checkpoint or of ``path``, in eval mode."""
+    model = NETWORKS[name]()
+    state = torch.load(path or CHECKPOINTS[name], map_location="cpu", weights_only=True)
+    model.load_state_dict({key: value.to(model.state_dict()[key].dtype) for key, value in state.items()})
     return model.eval()

@@ -31,6 +31,11 @@ class Scenes:
     boxes: tuple[int, int] = (2, 5)
     spheres: tuple[int, int] = (1, 4)
     ambient: float = 0.35
+    colours: tuple[float, float] = (0.15, 1.0)
+    pattern: tuple[float, float] = (1.0, 4.0)
+    """Cells of a texture per metre."""
+    noise: float = 0.01
+    """Standard deviation, of the image's 0 .. 1."""
 
     def scene(self, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Image [3, size, size] in 0 .. 1 and depth [1, size, size]."""
@@ -76,8 +81,8 @@ class Scenes:
         for i, (_, normal) in enumerate(hits):
             seen = nearest == i
             shade = self.ambient + (1 - self.ambient) * np.clip(normal[seen] @ light, 0, 1)
-            image[seen] = _texture(rng, points[seen]) * shade[:, None]
-        noise = rng.normal(scale=0.01, size=image.shape)
+            image[seen] = _texture(rng, points[seen], self.colours, self.pattern) * shade[:, None]
+        noise = rng.normal(scale=self.noise, size=image.shape)
         return np.clip(image + noise, 0, 1), distance
 
 
@@ -118,12 +123,27 @@ def _sphere(origin: Floats, rays: Floats, centre: Floats, radius: float) -> tupl
     return t, (points - centre) / radius
 
 
-def _texture(rng: np.random.Generator, points: Floats) -> Floats:
+SETS = {
+    "held out": Scenes(),
+    "textures": Scenes(pattern=(6.0, 16.0), colours=(0.0, 1.0)),
+    "night": Scenes(ambient=0.1, colours=(0.05, 0.5), noise=0.04),
+    "crowd": Scenes(boxes=(7, 11), spheres=(5, 9)),
+    "camera": Scenes(field_of_view=95.0, camera_height=(2.2, 3.0), pitch=(15.0, 28.0)),
+}
+"""What is measured on: the first as the training scenes, the others each changed in one respect."""
+
+
+def _texture(
+    rng: np.random.Generator,
+    points: Floats,
+    colours: tuple[float, float] = Scenes.colours,
+    pattern: tuple[float, float] = Scenes.pattern,
+) -> Floats:
     """Colours [N, 3] of points [N, 3]: checkers, stripes or plain, of two random colours.
 
     The pattern starts at a random place: an edge of it that lies in the plane y = 0 would be drawn by rounding.
     """
-    colours, scale, start = rng.uniform(0.15, 1.0, (2, 3)), rng.uniform(1.0, 4.0), rng.uniform(0.0, 2.0, 3)
+    pair, scale, start = rng.uniform(*colours, (2, 3)), rng.uniform(*pattern), rng.uniform(0.0, 2.0, 3)
     place = points * scale + start
     match rng.integers(3):
         case 0:
@@ -132,4 +152,4 @@ def _texture(rng: np.random.Generator, points: Floats) -> Floats:
             mask = np.floor(place @ rng.normal(size=3)) % 2
         case _:
             mask = 0.5 + 0.5 * np.sin(place @ rng.normal(size=3))
-    return colours[0] + (colours[1] - colours[0]) * mask[:, None]
+    return pair[0] + (pair[1] - pair[0]) * mask[:, None]

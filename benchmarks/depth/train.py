@@ -1,7 +1,7 @@
-"""Train the depth model on generated scenes: ``python -m benchmarks.depth.train [--steps 1875] [--fresh]``.
+"""Train a depth network on generated scenes: ``python -m benchmarks.depth.train [--model unet] [--fresh]``.
 
 Scenes, order, flips and swapped colours follow from the seed and the number of the step. The rate rises, stays and
-falls to zero as a cosine, so a run that was cut off goes on from ``build/depth/state.pt`` with
+falls to zero as a cosine, so a run that was cut off goes on from ``build/depth/<model>.pt`` with
 ``--resume``. The checkpoint that is kept is the best on validation scenes, which are not the test scenes.
 
 The repository's checkpoint: a short first training (commit 3230925; AbsRel 0.1267, delta1 0.881 on 64 test scenes of
@@ -17,16 +17,19 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from benchmarks.depth.metrics import Metrics
-from benchmarks.depth.model import CHECKPOINT, DepthNet, trained
+from benchmarks.depth.model import CHECKPOINTS, NETWORKS, trained
 from benchmarks.depth.scenes import VALIDATION, Scenes
 
-STATE = Path("build/depth/state.pt")
+STATES = Path("build/depth")
 RATE, WARM, STAYS, EVERY = 8e-4, 200, 0.4, 250
 
 
@@ -37,10 +40,10 @@ def loss_of(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return functional.l1_loss(predicted.log(), truth.log()) + across
 
 
-def rate_of(step: int, steps: int) -> float:
+def rate_of(step: int, steps: int, most: float = RATE) -> float:
     """Learning rate: a linear rise over WARM steps, a plateau up to STAYS of all, a cosine to zero over the rest."""
     fall = max(0.0, (step / steps - STAYS) / (1 - STAYS))
-    return RATE * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fall))
+    return most * min(1.0, (step + 1) / WARM) * 0.5 * (1 + math.cos(math.pi * fall))
 
 
 def pool(first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,30 +65,46 @@ def batch_of(
     return (x.flip(-1), y.flip(-1)) if step % 2 else (x, y)
 
 
-def validated(model: DepthNet, images: torch.Tensor, truth: torch.Tensor) -> Metrics:
-    """Metrics on images and depths in half precision."""
+def validated(model: nn.Module, images: torch.Tensor, truth: torch.Tensor) -> Metrics:
+    """Metrics in eval mode on images and depths in half precision; the model is in training mode before and after."""
+    model.eval()
     with torch.no_grad():
-        return Metrics.of(model(images.float()), truth.float())
+        found = Metrics.of(model(images.float()), truth.float())
+    model.train()
+    return found
 
 
-def train(model: DepthNet, steps: int, seed: int, scenes: int, batch: int, resume: bool) -> None:
+@dataclass(frozen=True)
+class Plan:
+    """What a training depends on besides the weights that it starts from."""
+
+    model: str = "vit"
+    steps: int = 1875
+    seed: int = 0
+    scenes: int = 6000
+    batch: int = 16
+    rate: float = RATE
+
+
+def train(model: nn.Module, plan: Plan, resume: bool) -> None:
     """Run the steps; writes the state every EVERY of them, and the checkpoint whenever validation improves."""
     torch.set_num_threads(1)
-    start, first = time.process_time(), 0
-    images, depths = pool(0, scenes)
+    start, first, kept, steps = time.process_time(), 0, STATES / f"{plan.model}.pt", plan.steps
+    images, depths = pool(0, plan.scenes)
     held, truth = pool(VALIDATION, 64)
-    print(f"{scenes} scenes: {time.process_time() - start:.0f} s of one core", flush=True)
+    print(f"{plan.scenes} scenes: {time.process_time() - start:.0f} s of one core", flush=True)
     best = validated(model, held, truth).abs_rel
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.02)
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=0.02)
     if resume:
-        state = torch.load(STATE, weights_only=True)
+        state = torch.load(kept, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         first, best = state["step"], min(best, state["best"])
     for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate_of(step, steps)
-        x, y = batch_of(images, depths, batch, seed, step)
+            group["lr"] = rate_of(step, steps, plan.rate)
+        x, y = batch_of(images, depths, plan.batch, plan.seed, step)
         loss = loss_of(model(x), y)
         optimiser.zero_grad()
         loss.backward()
@@ -97,12 +116,17 @@ def train(model: DepthNet, steps: int, seed: int, scenes: int, batch: int, resum
             print(f"step {step + 1}: {spent:.0f} s, loss {float(loss.detach()):.4f}, {found.short()}", flush=True)
             if found.abs_rel < best:
                 best = found.abs_rel
-                _save({name: value.half() for name, value in model.state_dict().items()}, CHECKPOINT)
+                _save(halved(model), CHECKPOINTS[plan.model])
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1, "best": best}
-            _save(state, STATE)
+            _save(state, kept)
 
 
-def _save(state: dict[str, object], path: Path) -> None:
+def halved(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of ``model`` with its floats in half precision."""
+    return {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+
+
+def _save(state: Mapping[str, object], path: Path) -> None:
     """Written to a temporary name and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -112,13 +136,13 @@ def _save(state: dict[str, object], path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1875)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=16)
+    for row in fields(Plan):
+        names = NETWORKS if row.name == "model" else None
+        parser.add_argument(f"--{row.name}", type=type(row.default), default=row.default, choices=names)
     parser.add_argument("--fresh", action="store_true", help="start from random weights, not from the checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the state of a run that was cut off")
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    network = DepthNet() if options.fresh else trained()
-    train(network.train(), options.steps, options.seed, options.scenes, options.batch, options.resume)
+    options = vars(parser.parse_args())
+    fresh, resumed = options.pop("fresh"), options.pop("resume")
+    plan = Plan(**options)
+    torch.manual_seed(plan.seed)
+    train(NETWORKS[plan.model]() if fresh else trained(plan.model), plan, resumed)

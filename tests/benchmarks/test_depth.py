@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.depth import picture, scenes
+from benchmarks.depth.head import FARTHEST, NEAREST
 from benchmarks.depth.metrics import Metrics
-from benchmarks.depth.scenes import TEST, VALIDATION, Scenes
-from benchmarks.depth.train import batch_of, rate_of
+from benchmarks.depth.model import NETWORKS, trained
+from benchmarks.depth.scenes import SETS, TEST, VALIDATION, Scenes
+from benchmarks.depth.train import batch_of, halved, rate_of, validated
+from benchmarks.depth.unet import UNet
 
 # ---------------------------------------------------------------- scenes
 
@@ -99,6 +105,37 @@ def test_rounding_does_not_draw_the_pattern_of_the_ground() -> None:
         assert np.abs(above - below).max() < 1e-9
 
 
+def test_scenes_as_in_training_are_those_of_the_stated_results() -> None:
+    """New parameters of the generator leave its old scenes as they are."""
+    images, depths = SETS["held out"].batch(TEST, 2)
+    assert hashlib.sha256(images.tobytes() + depths.tobytes()).hexdigest()[:16] == "c684284f58dd0c96"
+
+
+@pytest.mark.parametrize("name", list(SETS)[1:])
+def test_other_sets_are_exact_scenes_within_the_depths_that_a_network_can_say(name: str) -> None:
+    images, depths = dataclasses.replace(SETS[name], size=28).batch(TEST, 12)
+    usual, _ = dataclasses.replace(SETS["held out"], size=28).batch(TEST, 12)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert depths.min() > NEAREST
+    assert depths.max() < FARTHEST
+    assert not np.array_equal(images, usual)
+
+
+def statistics(name: str) -> tuple[float, float, float]:
+    """Mean brightness, mean step between neighbouring pixels, mean depth."""
+    images, depths = dataclasses.replace(SETS[name], size=56).batch(TEST, 12)
+    return float(images.mean()), float(np.abs(np.diff(images)).mean()), float(depths.mean())
+
+
+def test_each_set_differs_in_what_its_name_says() -> None:
+    bright, detail, far = statistics("held out")
+    assert statistics("textures")[1] > 1.5 * detail
+    assert statistics("night")[0] < 0.5 * bright
+    assert statistics("camera")[2] < 0.95 * far
+    assert statistics("crowd")[2] < 0.95 * far
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -123,6 +160,28 @@ def test_a_batch_follows_from_seed_and_step() -> None:
     assert not torch.equal(first[0], batch_of(images, depths, 4, 1, 7)[0])
 
 
+def test_a_validation_uses_running_statistics_and_leaves_them_alone() -> None:
+    model = UNet().train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images, depths = (torch.from_numpy(a).half() for a in Scenes(size=32).batch(0, 3))
+    both, one = validated(model, images, depths), validated(model, images[:1], depths[:1])
+    rest = validated(model, images[1:], depths[1:])
+    assert both.abs_rel == pytest.approx((one.abs_rel + 2 * rest.abs_rel) / 3)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_say_depths_between_their_ends_from_checkpoints_in_half_precision(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = NETWORKS[name]().eval()
+    torch.save(halved(model), tmp_path / "checkpoint.pt")
+    depth = trained(name, tmp_path / "checkpoint.pt")(100 * torch.randn(2, 3, 112, 112))
+    assert depth.shape == (2, 1, 112, 112)
+    assert depth.min() >= NEAREST
+    assert depth.max() <= FARTHEST * (1 + 1e-6)
+
+
 # ---------------------------------------------------------------- metrics
 
 
@@ -141,6 +200,20 @@ def test_metrics_are_averaged_over_images_and_silog_ignores_scale() -> None:
     assert found.abs_rel == pytest.approx(0.5)
     assert found.silog == pytest.approx(0, abs=1e-6)
     assert found.rmse == pytest.approx(((1 + 4) / 2) ** 0.5 / 2)
+
+
+def test_deltas_nest_and_count_ratios_both_ways() -> None:
+    """Ratios 1.2, 1 / 1.5, 1.9 and 2: below 1.25, 1.5625, 1.953 and none of them."""
+    found = Metrics.of(torch.tensor([[1.2, 1.0, 1.9, 1.0]]), torch.tensor([[1.0, 1.5, 1.0, 2.0]]))
+    assert (found.delta1, found.delta2, found.delta3) == (0.25, 0.5, 0.75)
+    assert found.abs_rel == pytest.approx((0.2 + 1 / 3 + 0.9 + 0.5) / 4)
+
+
+def test_silog_is_the_spread_of_the_ratio_s_logarithm() -> None:
+    """Ratios e and 1 / e: mean 0, standard deviation 1, given as 100."""
+    found = Metrics.of(torch.tensor([[np.e, 1.0]]), torch.tensor([[1.0, np.e]]))
+    assert found.silog == pytest.approx(100)
+    assert found.rmse == pytest.approx(np.e - 1)
 
 
 def test_metrics_want_one_shape() -> None:
