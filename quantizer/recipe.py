@@ -1,7 +1,8 @@
 """Recipes: how a model is to be quantized, as data. Files of them are read and written by ``quantizer.recipe_file``.
 
-Whatever a later step needs to know (polishing, reconstruction, training) is a table of its own beside these, a frozen
-dataclass that a recipe holds and that is off unless said otherwise.
+Whatever a later step needs to know (polishing, reconstruction, training) is a stage: a frozen dataclass in that
+step's own file, with a default for every field, which a recipe holds under the name of its table in ``STAGES``; None,
+the default, is off.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from isa.errors import DescriptionError
 from quantizer.ranges import Estimator
+from quantizer.reconstruct.options import Compensate, Round
 
 FLOAT = 32
 """Bits of what stays binary32."""
@@ -20,6 +23,9 @@ WIDTHS = (4, 8, 16, FLOAT)
 CHANNEL, TENSOR = "channel", "tensor"
 FIRST, LAST, EMBEDDING = "first", "last", "embedding"
 LAYERS = (FIRST, LAST, EMBEDDING)
+
+STAGES: dict[str, type[Any]] = {"compensate": Compensate, "round": Round}
+"""The stages in the order in which they run: the table's name in a recipe, which is its field too, and the schema."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,8 @@ class Recipe:
     wide: Change = Change()
     overrides: tuple[Override, ...] = ()
     description: str = ""
+    compensate: Compensate | None = None
+    round: Round | None = None
 
     def __post_init__(self) -> None:
         self.roles()
@@ -171,6 +179,11 @@ class Recipe:
             activation.changed(self.elementwise, *(o.elementwise for o in applied)),
             activation.changed(self.wide, *(o.wide for o in applied)),
         )
+
+    @property
+    def stages(self) -> dict[str, Any]:
+        """The stages that are on, by name, in the order in which they run."""
+        return {name: stage for name in STAGES if (stage := getattr(self, name)) is not None}
 
     @property
     def is_float(self) -> bool:

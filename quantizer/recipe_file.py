@@ -1,15 +1,20 @@
 """Recipes as TOML files: a base and what differs, with errors that name file, table, key and the nearest valid key.
 
-base = "w4a8"                    # a preset, or another file
-description = "W4A8, the depth head at 8 bits"
+    base = "w4a8"                    # a preset, or another file
+    description = "W4A8, the depth head at 8 bits"
 
-[activation]
-range = { by = "percentile", percent = 99.9 }
+    [activation]
+    range = { by = "percentile", percent = 99.9 }
 
-[[override]]
-modules = "head"                 # or: layer = "first"
-why = "regression at 4 bits bands the depth"
-weight = { bits = 8 }
+    [[override]]
+    modules = "head"                 # or: layer = "first"
+    why = "regression at 4 bits bands the depth"
+    weight = { bits = 8 }
+
+    [round]                          # a stage: on, with what the base or else the default says of the rest
+    iterations = 20000
+
+``compensate = false`` in place of a table turns off a stage of the base.
 """
 
 from __future__ import annotations
@@ -22,17 +27,17 @@ from dataclasses import fields
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_origin, get_type_hints
 
 from isa.description import listing, parse_toml
 from isa.errors import DescriptionError, QuantizationError
 from quantizer.ranges import ESTIMATORS, Estimator
-from quantizer.recipe import ROLES, Change, Format, Override, Recipe
+from quantizer.recipe import ROLES, STAGES, Change, Format, Override, Recipe
 
 PRESETS = Path(__file__).parent / "recipes"
 DEEPEST = 16
 """Bases of bases: more is a cycle."""
-KEYS = ("base", "name", "description", *ROLES, "override")
+KEYS = ("base", "name", "description", *ROLES, "override", *STAGES)
 TEXT = ("modules", "layer", "why")
 TYPES: dict[str, type] = {"bits": int, "symmetric": bool, "per": str}
 Table = Mapping[str, Any]
@@ -72,7 +77,8 @@ def read(text: str, source: str, path: Path | None = None, depth: int = 0) -> Re
     with _naming(f"{source}:"):
         if not base:
             weight, activation = (_whole(changes[role], role) for role in ("weight", "activation"))
-            return Recipe(name, weight, activation, changes["elementwise"], changes["wide"], overrides, description)
+            rest = changes["elementwise"], changes["wide"], overrides, description
+            return Recipe(name, weight, activation, *rest, **_stages(table, source))
         below = _base(base, path, depth)
         return Recipe(
             name,
@@ -82,6 +88,7 @@ def read(text: str, source: str, path: Path | None = None, depth: int = 0) -> Re
             _joined(below.wide, changes["wide"]),
             (*below.overrides, *overrides),
             description,
+            **_stages(table, source, below),
         )
 
 
@@ -149,6 +156,24 @@ def _range(table: Any, where: str) -> Estimator:
         return ESTIMATORS[by](**given)
 
 
+def _stages(table: Table, source: str, below: Recipe | None = None) -> dict[str, Any]:
+    """Every stage by name: as the base has it where the file says nothing, None where off."""
+    found = {}
+    for name, kind in STAGES.items():
+        base, said, where = getattr(below, name, None), table.get(name), f"{source}: [{name}]"
+        if said is None or said is False:
+            found[name] = base if said is None else None
+            continue
+        if not isinstance(said, dict):
+            raise DescriptionError(f"{where} = {said!r}: must be a table, or false to turn the stage off")
+        known = get_type_hints(kind)
+        _check_keys(said, known, where, listed=True)
+        given = {key: _value(said, key, get_origin(known[key]) or known[key], where, None) for key in said}
+        with _naming(where):
+            found[name] = dataclasses.replace(base or kind(), **given)
+    return found
+
+
 def _parameters(estimator: Estimator) -> dict[str, Any]:
     return dataclasses.asdict(cast(Any, estimator))
 
@@ -159,17 +184,21 @@ def _value(table: Table, key: str, kind: type, where: str, default: Any) -> Any:
     value = table[key]
     if isinstance(value, Decimal) or (kind is float and type(value) is int):
         value = float(value)
+    if kind is tuple and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = tuple(value)
     if type(value) is not kind:  # bool is not accepted as int
-        raise DescriptionError(f"{where} {key} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
+        wanted = "a list of strings" if kind is tuple else kind.__name__
+        raise DescriptionError(f"{where} {key} = {value!r}: must be {wanted}, not {type(value).__name__}")
     return value
 
 
-def _check_keys(table: Table, known: Iterable[str], where: str) -> None:
+def _check_keys(table: Table, known: Iterable[str], where: str, listed: bool = False) -> None:
     names = list(known)
     for key in table:
         if key not in names:
             near = get_close_matches(key, names, 1, 0.0)
-            raise DescriptionError(f"{where} unknown key {key!r}; did you mean {near[0]!r}?")
+            all_of_them = f" Known are {', '.join(names)}" if listed else ""
+            raise DescriptionError(f"{where} unknown key {key!r}; did you mean {near[0]!r}?{all_of_them}")
 
 
 @contextmanager
@@ -193,10 +222,13 @@ def write(recipe: Recipe) -> str:
         texts = [f"{key} = {_text(getattr(override, key))}" for key in TEXT if getattr(override, key)]
         changes = [f"{role} = {{ {', '.join(_said(change))} }}" for role, change in override.changes.items()]
         lines += ["", "[[override]]", *texts, *changes]
+    for name, stage in recipe.stages.items():
+        lines += ["", f"[{name}]", *_said(stage)]
     return "\n".join(lines) + "\n"
 
 
-def _said(change: Change | Format) -> Iterator[str]:
+def _said(change: Any) -> Iterator[str]:
+    """A dataclass as lines of TOML, without what is None."""
     for row in fields(change):
         value = getattr(change, row.name)
         if value is not None:
@@ -211,6 +243,8 @@ def _scalar(value: Any) -> str:
             return _text(value)
         case int() | float():
             return repr(value)
+        case tuple():
+            return f"[{', '.join(map(_scalar, cast(tuple[Any, ...], value)))}]"
         case _:
             given = ", ".join(f"{key} = {_scalar(v)}" for key, v in {"by": value.by, **_parameters(value)}.items())
             return f"{{ {given} }}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from isa.errors import DescriptionError, QuantizationError
 from quantizer.ranges import Average, Entropy, MeanError, MinMax, Percentile
-from quantizer.recipe import Change, Format, Override, Recipe
+from quantizer.recipe import STAGES, Change, Format, Override, Recipe
 from quantizer.recipe_file import read
+from quantizer.reconstruct.options import Round
 
 WEIGHT = Format(8, True, "channel", MinMax())
 ACTIVATION = Format(8, False, "tensor", Average())
@@ -205,3 +209,89 @@ def test_a_file_that_is_missing_lists_the_presets() -> None:
 def test_what_is_no_recipe_is_named() -> None:
     with pytest.raises(QuantizationError, match=r"a recipe is a preset's name, the path of a TOML file or .* not int"):
         Recipe.load(8)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of every type of field."""
+
+    on: bool = True
+    count: int = 3
+    share: float = 0.5
+    how: str = "so"
+    modules: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.count > 9:
+            raise DescriptionError(f"count = {self.count}: must be at most 9")
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe's [round] is a ``Stage``."""
+    monkeypatch.setitem(STAGES, "round", Stage)
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_stage_is_off_until_its_table_is_there() -> None:
+    assert Recipe.load("w4a8").stages == {}
+    assert read("base = 'w4a8'\n[round]", "f").stages == {"round": Stage()}
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_stage_inherits_key_by_key_and_is_turned_off_by_false(tmp_path: Path) -> None:
+    load(tmp_path, "base = 'w4a8'\n[round]\ncount = 5\nshare = 1\nmodules = ['a', 'b']", "below.toml")
+    above = load(tmp_path, "base = 'below.toml'\n[round]\nhow = 'thus'")
+    assert above.stages == {"round": Stage(True, 5, 1.0, "thus", ("a", "b"))}
+    assert load(tmp_path, "base = 'below.toml'").stages == {"round": Stage(True, 5, 1.0, "so", ("a", "b"))}
+    assert load(tmp_path, "base = 'below.toml'\nround = false").stages == {}
+    assert read(above.to_toml(), "again") == above
+
+
+STAGE_ERRORS = [
+    (
+        "[round]\ncounts = 3",
+        "f: [round] unknown key 'counts'; did you mean 'count'? Known are on, count, share, how, modules",
+    ),
+    ("[round]\ncount = 3.5", "f: [round] count = 3.5: must be int, not float"),
+    ("[round]\nmodules = 'a'", "f: [round] modules = 'a': must be a list of strings, not str"),
+    ("[round]\nmodules = [1]", "f: [round] modules = [1]: must be a list of strings, not list"),
+    ("[round]\ncount = 10", "f: [round] count = 10: must be at most 9"),
+    ("round = true", "f: [round] = True: must be a table, or false to turn the stage off"),
+]
+
+
+@pytest.mark.usefixtures("stage")
+@pytest.mark.parametrize(("text", "message"), STAGE_ERRORS)
+def test_a_mistake_in_a_stage_is_named(text: str, message: str) -> None:
+    with pytest.raises(DescriptionError, match=re.escape(message)):
+        read(f"base = 'w4a8'\n{text}", "f")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_has_a_field_and_reads_back_equal(name: str) -> None:
+    recipe = dataclasses.replace(Recipe.load("w4a8"), **{name: STAGES[name]()})
+    assert read(recipe.to_toml(), "again") == recipe
+
+
+OPTIONS = [
+    (dict(method="up"), "method = 'up': must be one of 'nearest', 'adaround', 'gptq'"),
+    (dict(scope="model"), "scope = 'model': must be one of 'layer', 'block'"),
+    (dict(metric="mae"), "metric = 'mae': must be one of 'mse', 'fisher', 'kfac'"),
+    (dict(target="input"), "target = 'input': must be one of 'output', 'weight'"),
+    (dict(iterations=0), "iterations = 0: must be at least 1"),
+    (dict(batch=0), "batch = 0: must be at least 1"),
+    (dict(drop=1.5), "drop = 1.5: must be at most 1"),
+    (dict(damping=-1.0), "damping = -1.0: must be at least 0"),
+    (dict(rate=0.0), "rate = 0.0: must be above 0"),
+    (dict(beta_last=1.0), "beta_first = 20.0, beta_last = 1.0: must fall, and end above 1"),
+    (dict(scope="block", method="gptq"), "method = 'gptq' is of layers: say scope = 'layer', or 'adaround'"),
+    (dict(scope="block", metric="kfac"), "metric = 'kfac' is of layers: say scope = 'layer', or another metric"),
+    (dict(scope="block", target="weight"), "target = 'weight' is of layers: say scope = 'layer', or another target"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), OPTIONS)
+def test_what_cannot_be_rounded_so_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DescriptionError, match=re.escape(message)):
+        Round(**given)

@@ -1,0 +1,1 @@
+"""Weights chosen for what the layers compute rather than for themselves, unit by unit of a calibrated graph."""
