@@ -23,18 +23,34 @@ class Observer(UniformQuantizationObserverBase):
         super().__init__(**kwargs)
         self.estimator = estimator
         self.grid = Grid(self.quant_min, self.quant_max, self.qscheme in SYMMETRIC)
+        self.frozen: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def seen(self) -> bool:
-        """Whether it has seen anything."""
+        """Whether it has seen anything, or was told."""
+        return self.frozen is not None or self._saw()
+
+    def freeze(self, scale: torch.Tensor, zero: torch.Tensor) -> None:
+        """Let scale and zero point, [1] or one per channel each, be these from now on, whatever passes."""
+        self.frozen = scale.detach().clone(), zero.detach().clone()
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Scale and zero point, [1] or one per channel each: frozen ones, or of the range that was seen."""
+        return self._found() if self.frozen is None else self.frozen
+
+    def _saw(self) -> bool:
+        raise NotImplementedError
+
+    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point of the range that was seen, stretched to hold 0."""
         raise NotImplementedError
 
     def close_batch(self) -> None:
         """What passed since the last call is one batch, however it was cut to fit the exported shapes."""
 
     def adopt(self, source: Observer) -> None:
-        """Take over what ``source`` has seen."""
-        raise NotImplementedError
+        """Take over what ``source`` has seen, as of its last batch, or was told."""
+        self.frozen = source.frozen
 
     def like(self, other: object) -> bool:
         """Whether ``other`` observes for the same codes and by the same estimator."""
@@ -48,9 +64,7 @@ class ActivationObserver(Observer):
         super().__init__(estimator, **kwargs)
         self.statistic: Statistic = estimator.start()
 
-    @property
-    def seen(self) -> bool:
-        """Whether it has seen anything."""
+    def _saw(self) -> bool:
         return self.statistic.seen
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -64,13 +78,13 @@ class ActivationObserver(Observer):
         self.statistic.close()
 
     def adopt(self, source: Observer) -> None:
-        """Take over what ``source`` has seen, as of its last batch."""
+        """Take over what ``source`` has seen, as of its last batch, or was told."""
         assert isinstance(source, ActivationObserver)
+        super().adopt(source)
         source.close_batch()
         self.statistic = copy.deepcopy(source.statistic)
 
-    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        """Scale and zero point, [1] each, of the range that was seen, stretched to hold 0."""
+    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
         self.close_batch()
         low, high = self.estimator.of_statistic(self.statistic, self.grid)
         return self.grid.parameters(low.reshape(1), high.reshape(1))
@@ -85,9 +99,7 @@ class WeightObserver(Observer):
         super().__init__(estimator, **kwargs)
         self.value: torch.Tensor | None = None
 
-    @property
-    def seen(self) -> bool:
-        """Whether it has seen the weight."""
+    def _saw(self) -> bool:
         return self.value is not None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -98,10 +110,10 @@ class WeightObserver(Observer):
     def adopt(self, source: Observer) -> None:
         """The weights of one model are the same at any input size."""
         assert isinstance(source, WeightObserver)
+        super().adopt(source)
         self.value = source.value
 
-    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
-        """Scale and zero point, [1] each, or one per channel."""
+    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.value is not None, "convert asks for what was observed"
         rows = self.value.reshape(1, -1) if self.ch_axis is None else self.value.transpose(0, self.ch_axis).flatten(1)
         return self.grid.parameters(*self.estimator.of_rows(rows, self.grid))

@@ -11,7 +11,7 @@ from torch import nn
 from isa import numerics
 from isa.errors import QuantizationError
 from quantizer import calibrate, capture, convert, prepare, quantize, transfer
-from quantizer.observers import ActivationObserver
+from quantizer.observers import ActivationObserver, Observer
 from quantizer.recipe import Recipe
 from quantizer.spec import activation_spec
 from tests.thinning import examples
@@ -225,3 +225,16 @@ def test_a_captured_graph_serves_every_recipe(monkeypatch: pytest.MonkeyPatch) -
 def test_a_captured_graph_is_of_its_shapes() -> None:
     with pytest.raises(QuantizationError, match=r"cannot capture GraphModule for inputs of shapes \[\(2, 3, 3, 3\)\]"):
         prepare(capture(model(), IMAGE), torch.cat([IMAGE, IMAGE]))
+
+
+def test_a_frozen_range_outlives_calibration_and_transfer() -> None:
+    prepared, other = (prepare(model(), (IMAGE,), "w8a8") for _ in range(2))
+    for observer in (m for m in prepared.modules() if isinstance(m, Observer)):
+        observer.freeze(torch.tensor([0.25]), torch.tensor([0]))
+    names = [n for n, m in prepared.named_modules() if isinstance(m, Observer)]
+    assert names
+    calibrate(prepared, [(IMAGE * 100,)])
+    transfer(prepared, other)
+    for name in names:
+        scale, zero = other.get_submodule(name).calculate_qparams()
+        assert (scale.item(), zero.item()) == (0.25, 0)
