@@ -9,7 +9,7 @@ import torch
 from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.utils import is_per_channel
 
-from quantizer.quantizers import Grid
+from quantizer.quantizers import Grid, simulate
 from quantizer.ranges import Estimator
 from quantizer.statistics import Statistic
 
@@ -18,6 +18,9 @@ SYMMETRIC = (torch.per_tensor_symmetric, torch.per_channel_symmetric)
 
 class Observer(UniformQuantizationObserverBase):
     """Base: passes tensors on unchanged and gives scale and zero point for the range that ``estimator`` finds."""
+
+    ch_axis: int | None = None
+    """The dimension whose every index has a range of its own; None: one range for the whole tensor."""
 
     def __init__(self, estimator: Estimator, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -44,6 +47,18 @@ class Observer(UniformQuantizationObserverBase):
     def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Scale and zero point of the range that was seen, stretched to hold 0."""
         raise NotImplementedError
+
+    def broadcast(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point where ``x`` lies, of shapes that broadcast against it."""
+        shape = [1] * x.ndim
+        if self.ch_axis is not None:
+            shape[self.ch_axis] = -1
+        scale, zero = (each.to(x.device).reshape(shape) for each in self.calculate_qparams())
+        return scale, zero
+
+    def simulate(self, x: torch.Tensor) -> torch.Tensor:
+        """What the codes leave of ``x``, of its shape."""
+        return simulate(x, *self.broadcast(x), self.grid)
 
     def close_batch(self) -> None:
         """What passed since the last call is one batch, however it was cut to fit the exported shapes."""
@@ -92,8 +107,6 @@ class ActivationObserver(Observer):
 
 class WeightObserver(Observer):
     """Keeps the constant itself, which is one in every batch, for one range of the whole of it."""
-
-    ch_axis: int | None = None
 
     def __init__(self, estimator: Estimator, **kwargs: Any) -> None:
         super().__init__(estimator, **kwargs)
