@@ -39,13 +39,13 @@ class Observer(UniformQuantizationObserverBase):
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         """Scale and zero point, [1] or one per channel each: frozen ones, or of the range that was seen."""
-        return self._found() if self.frozen is None else self.frozen
+        return self.parameters(self.grid) if self.frozen is None else self.frozen
 
     def _saw(self) -> bool:
         raise NotImplementedError
 
-    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scale and zero point of the range that was seen, stretched to hold 0."""
+    def parameters(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point that the codes of ``grid`` have for the range that was seen, stretched to hold 0."""
         raise NotImplementedError
 
     def broadcast(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,10 +99,11 @@ class ActivationObserver(Observer):
         source.close_batch()
         self.statistic = copy.deepcopy(source.statistic)
 
-    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def parameters(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point, [1] each."""
         self.close_batch()
-        low, high = self.estimator.of_statistic(self.statistic, self.grid)
-        return self.grid.parameters(low.reshape(1), high.reshape(1))
+        low, high = self.estimator.of_statistic(self.statistic, grid)
+        return grid.parameters(low.reshape(1), high.reshape(1))
 
 
 class WeightObserver(Observer):
@@ -126,10 +127,11 @@ class WeightObserver(Observer):
         super().adopt(source)
         self.value = source.value
 
-    def _found(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def parameters(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scale and zero point, [1] each, or one per channel."""
         assert self.value is not None, "convert asks for what was observed"
         rows = self.value.reshape(1, -1) if self.ch_axis is None else self.value.transpose(0, self.ch_axis).flatten(1)
-        return self.grid.parameters(*self.estimator.of_rows(rows, self.grid))
+        return grid.parameters(*self.estimator.of_rows(rows, grid))
 
 
 class PerChannelWeightObserver(WeightObserver):

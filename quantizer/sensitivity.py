@@ -1,0 +1,181 @@
+"""How much the result loses when a single layer is quantized, for every layer and width.
+
+A layer is whatever a recipe's override can name: all weighted operators and products of one module path. One capture
+and one calibration serve all of them, so the cost is a forward pass per layer and width, or by Fisher information a
+backward pass for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf, log10
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from isa.errors import InputError, QuantizationError
+from isa.instructions import Mode
+from quantizer.flow import Batch, as_tuple, calibrate, prepare
+from quantizer.probe import Metric, Piece, Progress, fisher, layers_of, one_by_one
+from quantizer.recipe import Recipe
+
+SQNR, METRIC, FISHER = "sqnr", "metric", "fisher"
+MEASURES = (SQNR, METRIC, FISHER)
+WIDTHS = tuple(mode.name.lower() for mode in (Mode.W4A4, Mode.W4A8, Mode.W8A8, Mode.W8A16, Mode.W16A16))
+"""Widths of weights and activations that a layer may have, by the names of the matrix unit's modes."""
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """One layer: module path, names of its FX nodes, whether any of them multiplies two activations, number of its
+    weights, and the loss by width."""
+
+    module: str
+    nodes: tuple[str, ...]
+    product: bool
+    weights: int
+    losses: Mapping[str, float]
+
+    def sqnr_db(self, width: str) -> float:
+        """Of a loss by ``sqnr``, in decibels; inf where nothing was lost."""
+        loss = self.losses[width]
+        return -10 * log10(loss) if loss > 0 else inf
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Losses of the layers of a model, in the graph's order.
+
+    ``by`` "sqnr": noise power over signal power of the outputs (independent errors add up); "metric": the metric less
+    that of the float model; "fisher": sum over the elements of (error * gradient)^2.
+    """
+
+    by: str
+    recipe: str
+    layers: tuple[LayerSensitivity, ...]
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """All widths that any layer has, the narrowest first."""
+        return tuple(width for width in WIDTHS if any(width in layer.losses for layer in self.layers))
+
+    def ranked(self, width: str) -> tuple[LayerSensitivity, ...]:
+        """The layers that have this width, those that lose most by it first."""
+        having = [layer for layer in self.layers if width in layer.losses]
+        return tuple(sorted(having, key=lambda layer: -layer.losses[width]))
+
+    def to_json(self) -> str:
+        """What ``from_json`` reads back as an equal value."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "<sensitivity>") -> Sensitivity:
+        """Of the text of ``to_json``; ``source`` names it in errors. Raises InputError."""
+        try:
+            found = json.loads(text)
+            layers = tuple(
+                LayerSensitivity(
+                    str(row["module"]),
+                    tuple(map(str, row["nodes"])),
+                    bool(row["product"]),
+                    int(row["weights"]),
+                    {width: float(loss) for width, loss in row["losses"].items()},
+                )
+                for row in found["layers"]
+            )
+            unknown = [width for layer in layers for width in layer.losses if width not in WIDTHS]
+            if unknown:
+                raise InputError(f"{source}: unknown width {unknown[0]!r}; known are {', '.join(WIDTHS)}")
+            return cls(str(found["by"]), str(found["recipe"]), layers)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            reason = f"no key {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                f"{source}: not a table of sensitivities ({reason}); write one with quartic sensitivity --json"
+            ) from None
+
+
+def sensitivity(
+    model: nn.Module,
+    example_inputs: Batch,
+    calibration_batches: Iterable[Batch],
+    recipe: str | Path | Recipe = "w8a8",
+    *,
+    by: str = SQNR,
+    widths: Sequence[str] = WIDTHS,
+    samples: int = 8,
+    targets: Sequence[Any] | None = None,
+    metric: Metric | None = None,
+    loss: Metric | None = None,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """What the outputs of ``model`` lose when one layer alone is quantized, for every layer and each of ``widths``.
+
+    ``recipe`` says how ranges are found and which codes are affine. All batches calibrate; the losses are of the first
+    ``samples`` samples of the example inputs' batch size. A product has no weights, and so no widths that differ.
+
+    * ``by="sqnr"``: noise over signal power of the outputs, summed over several outputs.
+    * ``by="metric"``: ``metric(outputs, target)`` less that of the float model, averaged over the batches.
+    * ``by="fisher"``: the diagonal of the empirical Fisher information (arXiv 2503.16709, eq. 13), sum of
+      (error * gradient)^2 over the elements of the layer's weights and inputs. Gradients are of
+      ``loss(outputs, target)``; without targets, of half the squared distance to the float outputs at the point where
+      everything is quantized by ``recipe``, since they are 0 at the float point.
+
+    ``targets`` holds one per batch. Raises QuantizationError.
+    """
+    if by not in MEASURES:
+        raise QuantizationError(f"by = {by!r}: must be one of {', '.join(map(repr, MEASURES))}")
+    if by == METRIC and (metric is None or targets is None):
+        raise QuantizationError("by = 'metric' needs a metric of outputs and targets, and targets, one per batch")
+    if bad := [width for width in widths if width not in WIDTHS]:
+        raise QuantizationError(f"width {bad[0]!r}: must be one of {', '.join(WIDTHS)}")
+    batches = [as_tuple(batch) for batch in calibration_batches]
+    if targets is not None and len(targets) != len(batches):
+        raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one per batch")
+    given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    graph = calibrate(prepare(model, example_inputs, given), batches)
+    layers = layers_of(graph, [width for width in WIDTHS if width in widths])
+    if not layers:
+        raise QuantizationError(
+            f"no layers: recipe {given.title} quantizes no convolution, linear layer or product of the model"
+        )
+    pieces = _first(batches, targets, example_inputs, samples)
+    if by == FISHER:
+        losses = fisher(graph, layers, pieces, loss, progress)
+    else:
+        losses = one_by_one(graph, layers, pieces, metric if by == METRIC else None, progress)
+    rows = (
+        LayerSensitivity(
+            layer.module,
+            tuple(node.name for node in layer.nodes),
+            layer.product,
+            layer.weights(graph),
+            {width: losses[layer.module, width] for width in layer.widths},
+        )
+        for layer in layers
+    )
+    return Sensitivity(by, given.title, tuple(rows))
+
+
+def _first(
+    batches: Sequence[tuple[torch.Tensor, ...]], targets: Sequence[Any] | None, example: Batch, samples: int
+) -> list[Piece]:
+    """The first samples and their targets, in pieces of the size that the graph was made for; at least one."""
+    sizes = [len(x) if x.dim() else 1 for x in as_tuple(example)]
+    found: list[Piece] = []
+    for i, batch in enumerate(batches):
+        target = None if targets is None else targets[i]
+        cut: Iterator[Any] = iter(())
+        if isinstance(target, torch.Tensor) and target.dim() and len(target) == len(batch[0]):
+            cut = iter(target.split(sizes[0]))
+        pieces = zip(*(x.split(n) if x.dim() else (x,) for x, n in zip(batch, sizes, strict=True)), strict=True)
+        for piece in pieces:
+            if found and len(found) * sizes[0] >= samples:
+                return found
+            found.append((piece, next(cut, target)))
+    return found

@@ -1,0 +1,192 @@
+"""Sensitivity: what it measures, that the planted layer leads, and its errors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from math import inf
+
+import pytest
+import torch
+from torch import nn
+
+from isa.errors import InputError, QuantizationError
+from quantizer import Change, Override, Recipe, quantize
+from quantizer.flow import calibrate, prepare
+from quantizer.probe import codes_of, layers_of, observer_of
+from quantizer.quantizers import simulate
+from quantizer.sensitivity import MEASURES, WIDTHS, LayerSensitivity, Sensitivity, sensitivity
+
+
+class Chain(nn.Module):
+    """Three layers and a product; the input of the second has an outlier that takes the codes from all else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.planted, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [N, 8]."""
+        y = torch.relu(self.first(x))
+        spread = torch.cat([y[:, :7], 400 * y[:, 7:]], 1)
+        z = torch.relu(self.planted(spread))
+        return self.last(z) + torch.matmul(z, z.transpose(0, 1)).mean(1, keepdim=True)
+
+
+@pytest.fixture(scope="module")
+def model() -> Chain:
+    torch.manual_seed(0)
+    made = Chain().eval()
+    with torch.no_grad():
+        made.planted.weight[:, 7] /= 400  # what the outlier carries counts no more than the rest
+    return made
+
+
+def inputs(count: int = 4) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(6, 8, generator=generator) for _ in range(count)]
+
+
+def distance(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (found - target).square().mean()
+
+
+@pytest.fixture(scope="module", params=MEASURES)
+def measured(request: pytest.FixtureRequest, model: Chain) -> Sensitivity:
+    batches = inputs()
+    with torch.no_grad():
+        targets = [model(x) for x in batches]
+    return sensitivity(model, batches[0], batches, by=request.param, samples=24, targets=targets, metric=distance)
+
+
+def test_layers_are_what_overrides_match(measured: Sensitivity) -> None:
+    assert [layer.module for layer in measured.layers] == ["first", "planted", "last", ""]
+    found = {layer.module: layer for layer in measured.layers}
+    assert (found["planted"].nodes, found["planted"].weights, found["planted"].product) == (("linear_1",), 64, False)
+    assert (found[""].weights, found[""].product, set(found[""].losses)) == (0, True, {"w4a4", "w8a8", "w16a16"})
+    assert measured.widths == WIDTHS
+
+
+def test_the_planted_layer_leads(measured: Sensitivity) -> None:
+    assert measured.ranked("w4a4")[0].module == "planted"
+    assert measured.ranked("w4a8")[0].module == "planted"
+
+
+def test_more_bits_lose_less(measured: Sensitivity) -> None:
+    planted = next(layer for layer in measured.layers if layer.module == "planted").losses
+    assert planted["w4a4"] > planted["w4a8"] >= planted["w8a8"] > planted["w16a16"] >= 0
+
+
+def test_json_reads_back_as_an_equal_value(measured: Sensitivity) -> None:
+    assert Sensitivity.from_json(measured.to_json()) == measured
+
+
+def test_it_is_deterministic(model: Chain) -> None:
+    batches = inputs()
+    first, second = (sensitivity(model, batches[0], batches, widths=("w4a8", "w4a4"), samples=6) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("width", ["w4a8", "w8a8"])
+@pytest.mark.parametrize("module", ["first", "planted"])
+def test_the_loss_is_that_of_a_graph_with_this_layer_quantized(model: Chain, module: str, width: str) -> None:
+    """Through torchao's own conversion, everything else in binary32."""
+    batches = inputs()
+    found = sensitivity(model, batches[0], batches, widths=(width,), samples=12)
+    weight, activation = (Change(bits=int(bits)) for bits in width[1:].split("a"))
+    alone = replace(
+        Recipe.load("w8a8"),
+        weight=Recipe.load("f32").weight,
+        activation=Recipe.load("f32").activation,
+        elementwise=Change(bits=32),
+        wide=Change(bits=32),
+        overrides=(Override(module, weight=weight, activation=activation),),
+    )
+    q = quantize(model, batches[0], batches, alone)
+    ratios = []
+    with torch.no_grad():
+        for x in batches[:2]:
+            wanted = model(x).double()
+            ratios.append((q(x).double() - wanted).square().sum() / wanted.square().sum())
+    layer = next(layer for layer in found.layers if layer.module == module)
+    assert layer.losses[width] == pytest.approx(float(sum(ratios)) / 2, rel=1e-4)
+
+
+def test_fisher_is_its_formula() -> None:
+    """One layer, y = W x: with the loss sum(y c), the gradients are c x' and W' c."""
+    torch.manual_seed(2)
+    model, x, c = nn.Sequential(nn.Linear(5, 3, bias=False)).eval(), torch.randn(1, 5), torch.randn(1, 3)
+
+    def loss(found: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (found * target).sum()
+
+    found = sensitivity(model, x, [x], by="fisher", targets=[c], loss=loss, widths=("w4a8",))
+    graph = calibrate(prepare(model, x, "w8a8"), [x])
+    (layer,) = layers_of(graph, ("w4a8",))
+    act, weight = layer.edges
+    w = model[0].weight.detach()
+    error_x = simulate(x, *codes_of(graph, act, 8)) - x
+    error_w = simulate(w, *codes_of(graph, weight, 4)) - w
+    want = (error_w * (c.T @ x)).square().sum() + (error_x * (c @ w)).square().sum()
+    assert found.layers[0].losses["w4a8"] == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_codes_of_another_width_are_those_of_an_observer_of_that_width(model: Chain) -> None:
+    batches = inputs()
+    narrow, wide = (calibrate(prepare(model, batches[0], name), batches) for name in ("w4a4", "w8a8"))
+    for left, right in zip(layers_of(narrow, WIDTHS), layers_of(wide, WIDTHS), strict=True):
+        for a, b in zip(left.edges, right.edges, strict=True):
+            observer = observer_of(narrow, a)
+            assert observer is not None
+            for one, other in zip(observer.calculate_qparams(), codes_of(wide, b, 4)[:2], strict=True):
+                assert torch.equal(one.flatten(), other.flatten())
+
+
+def test_progress_counts_to_the_end(model: Chain) -> None:
+    told: list[tuple[int, int]] = []
+    x = inputs()[0]
+    sensitivity(model, x, [x], widths=("w8a8",), progress=lambda done, total: told.append((done, total)))
+    assert told == [(i, 4) for i in range(1, 5)]
+
+
+def test_decibels() -> None:
+    layer = LayerSensitivity("a", ("conv2d",), False, 9, {"w4a8": 1e-3, "w8a8": 0.0})
+    assert layer.sqnr_db("w4a8") == pytest.approx(30)
+    assert layer.sqnr_db("w8a8") == inf
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "taste"}, "by = 'taste': must be one of 'sqnr', 'metric', 'fisher'"),
+        ({"by": "metric"}, "by = 'metric' needs a metric of outputs and targets, and targets, one per batch"),
+        ({"widths": ("w4a9",)}, "width 'w4a9': must be one of w4a4, w4a8, w8a8, w8a16, w16a16"),
+        ({"targets": [1, 2]}, "2 targets for 1 batches: give one per batch"),
+        ({"recipe": "f32"}, "no layers: recipe f32 quantizes no convolution, linear layer or product of the model"),
+        (
+            {"by": "fisher", "targets": [1], "loss": lambda found, target: 3.0},
+            "by = 'fisher' needs a loss that is one number and has a gradient",
+        ),
+    ],
+)
+def test_errors(model: Chain, options: dict, message: str) -> None:
+    x = inputs()[0]
+    with pytest.raises(QuantizationError, match=re.escape(message)):
+        sensitivity(model, x, [x], **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "s.json: not a table of sensitivities (Expecting"),
+        ('{"by": "sqnr", "recipe": ""}', "s.json: not a table of sensitivities (no key 'layers')"),
+        (
+            '{"by": "sqnr", "recipe": "", "layers": [{"module": "a", "nodes": [], "product": false, "weights": 1,'
+            ' "losses": {"w5a5": 1}}]}',
+            "s.json: unknown width 'w5a5'; known are w4a4",
+        ),
+    ],
+)
+def test_json_that_is_none(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        Sensitivity.from_json(text, "s.json")
