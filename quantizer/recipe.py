@@ -16,6 +16,7 @@ from typing import Any
 from isa.errors import DescriptionError
 from quantizer.ranges import Estimator
 from quantizer.reconstruct.options import Compensate, Round
+from quantizer.train.options import Train
 
 FLOAT = 32
 """Bits of what stays binary32."""
@@ -24,7 +25,7 @@ CHANNEL, TENSOR = "channel", "tensor"
 FIRST, LAST, EMBEDDING = "first", "last", "embedding"
 LAYERS = (FIRST, LAST, EMBEDDING)
 
-STAGES: dict[str, type[Any]] = {"compensate": Compensate, "round": Round}
+STAGES: dict[str, type[Any]] = {"compensate": Compensate, "round": Round, "train": Train}
 """The stages in the order in which they run: the table's name in a recipe, which is its field too, and the schema."""
 
 
@@ -160,6 +161,7 @@ class Recipe:
     description: str = ""
     compensate: Compensate | None = None
     round: Round | None = None
+    train: Train | None = None
 
     def __post_init__(self) -> None:
         self.roles()
