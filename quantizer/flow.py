@@ -24,6 +24,8 @@ from quantizer.plan import APPLIED, told
 from quantizer.recipe import Recipe
 from quantizer.report import RECIPE
 from quantizer.rewrite import rewrite
+from quantizer.train.module import Trainable
+from quantizer.train.norms import NORMS, norms_of
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
@@ -40,7 +42,9 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
     quantizer = QuarticQuantizer(recipe)
     graph = capture(model, example_inputs)
     del graph.meta[CAPTURED]
+    norms = norms_of(graph)
     prepared = _quietly(prepare_pt2e, graph, quantizer)
+    prepared.meta[NORMS] = norms
     prepared.meta[RECIPE] = "f32" if quantizer.recipe.is_float else quantizer.recipe.title
     prepared.meta[APPLIED] = [told(override) for override in quantizer.recipe.overrides]
     return prepared
@@ -136,11 +140,13 @@ def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
     return prepared
 
 
-def convert(prepared: GraphModule) -> GraphModule:
+def convert(prepared: GraphModule | Trainable) -> GraphModule:
     """The calibrated graph with q/dq ops (``quantized_decomposed``) and int8 weights.
 
-    Raises QuantizationError if an observer has seen no data.
+    One that is trained stays as it is. Raises QuantizationError if an observer has seen no data.
     """
+    if isinstance(prepared, Trainable):
+        prepared = prepared.finish()
     if not all(observer.seen for observer in _observers(prepared)):
         raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     said = {RECIPE: prepared.meta.get(RECIPE, ""), APPLIED: prepared.meta.get(APPLIED, [])}
