@@ -22,6 +22,7 @@ DIALECTS = {
 PASSES = {
     "canonicalize-qnn": "compiler.passes.canonicalize_qnn:CanonicalizeQnnPass",
     "fuse-kernels": "compiler.passes.fuse_kernels:FuseKernelsPass",
+    "kern-assign-precision": "compiler.passes.kern_assign_precision:KernAssignPrecisionPass",
     "fold-constants": "compiler.passes.fold_constants:FoldConstantsPass",
     "legalize-linear": "compiler.passes.legalize_linear:LegalizeLinearPass",
     "legalize-rows": "compiler.passes.legalize_rows:LegalizeRowsPass",

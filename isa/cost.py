@@ -6,7 +6,7 @@ the machine. ``docs/machines.md`` derives the formulas. All arithmetic is on int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
@@ -32,7 +32,6 @@ from isa.instructions import (
     StoreCopy,
     StoreSync,
     StoreTile,
-    VcuOp,
     VcuRun,
     VcuStream,
     VcuSync,
@@ -266,18 +265,18 @@ def _mmu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
     half = bool(state.mmu_codes.decode)
     if inst.depthwise:
         columns = min(window.kernel_w, window.stride_w) if window.dilation_w == 1 else window.kernel_w
-        return _depthwise(
+        return depthwise(
             m, taps, window.kernel_h * columns, inst.n, inst.accumulate, machine, inst.mode, zeros, half
         )
     k = taps * state.mmu_input.channels
-    return _dense(m, k, inst.n, inst.accumulate, machine, inst.mode, zeros, half)
+    return dense(m, k, inst.n, inst.accumulate, machine, inst.mode, zeros, half)
 
 
 @lru_cache(maxsize=65536)
-def _dense(
+def dense(
     m: int, k: int, n: int, accumulate: int, machine: Machine, mode: Mode, zeros: int, decode: bool
 ) -> Cost:
-    """``zeros``: words of weight zero points; ``decode``: activations are stored as 4-bit codes."""
+    """Of M x K x N; ``zeros``: words of weight zero points; ``decode``: activations are stored as 4-bit codes."""
     mmu, lanes, word = machine.mmu, machine.mmu.shape(mode), machine.sram.word_bytes
     tiles_k, tiles_n = ceil_div(k, lanes.k), ceil_div(n, lanes.n)
     chunks = ceil_div(m, mmu.acc_rows)
@@ -301,10 +300,10 @@ def _dense(
 
 
 @lru_cache(maxsize=65536)
-def _depthwise(
+def depthwise(
     m: int, taps: int, fresh: int, n: int, accumulate: int, machine: Machine, mode: Mode, zeros: int, decode: bool
 ) -> Cost:
-    """``fresh``: input pixels per output that the window's sliding buffer does not already hold."""
+    """Of M pixels of N channels; ``fresh``: input pixels per output that the window's buffer does not already hold."""
     mmu, lanes, word = machine.mmu, machine.mmu.shape(mode), machine.sram.word_bytes
     steps_done = m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, lanes.n)
     act_bits = STORED_BITS[DType.I4 if decode else mode.activation]
@@ -354,7 +353,7 @@ def _vcu_run(inst: Instruction, state: State, machine: Machine) -> Cost:
     reduce = state.vcu_reduce
     row = [0] * EVENTS
     row[Event.INSTRUCTION] = 1
-    _program_events(state.program(inst.first, inst.count), elements, row)
+    program_events((op.func for op in state.program(inst.first, inst.count)), elements, row)
     if taps > 1:
         row[Event.VCU_ADD] += elements * taps
     stores = reduce.kind == RowReduce.NONE or reduce.elements
@@ -384,9 +383,9 @@ def _word_event(space: Space, write: bool) -> Event:
     return Event.SRAM_WRITE_WORD if write else Event.SRAM_READ_WORD
 
 
-def _program_events(program: Sequence[VcuOp], elements: int, row: list[int]) -> None:
-    for op in program:
-        func = op.func
+def program_events(funcs: Iterable[Func], elements: int, row: list[int]) -> None:
+    """Add to ``row``, by :class:`isa.energy.Event`, what the operations of a vector program do on ``elements``."""
+    for func in funcs:
         muls = int(func is Func.MUL) if func in CHEAP_FUNCS else steps(func) // 2
         adds = 0 if func is Func.COPY else steps(func) - muls
         row[Event.VCU_MUL] += muls * elements

@@ -31,6 +31,10 @@ class ScheduleError(QuarticError, ValueError):
     """A schedule that is not legal for its kernel and machine."""
 
 
+class AssignmentError(QuarticError, ValueError):
+    """A budget that no assignment of widths keeps; says what the cheapest takes."""
+
+
 class ValidationError(QuarticError):
     """A level of the compiler computes other bits than the model; names the pass and the first operation."""
 

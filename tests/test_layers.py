@@ -14,8 +14,8 @@ ALLOWED = {
     "runtime": {"runtime", "isa", "numpy", "torch"},
     "runtime/loops": {"runtime", "isa", "numpy", "numba", "llvmlite"},
     "runtime/report": {"runtime", "isa", "numpy", "jinja2"},
-    "compiler": {"compiler", "isa", "numpy", "xdsl", "networkx"},
-    "compiler/frontend": {"compiler", "isa", "numpy", "xdsl", "networkx", "torch"},
+    "compiler": {"compiler", "isa", "numpy", "xdsl", "networkx", "scipy"},
+    "compiler/frontend": {"compiler", "isa", "numpy", "xdsl", "networkx", "scipy", "torch"},
     "quantizer": {"quantizer", "isa", "numpy", "torch", "torchao"},
 }
 """Folder -> what its files may import besides the standard library; the longest matching folder counts."""

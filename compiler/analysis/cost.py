@@ -151,8 +151,8 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     """The rings of a kernel, accumulators included (role "acc"); operands that lie in SRAM need none."""
     spec, s = tiling.spec, tiling.schedule
     anchor = spec.anchor
-    out = _tile_sizes(tiling)
-    inner = _anchor_sizes(tiling)
+    out = tile_sizes(tiling)
+    inner = anchor_sizes(tiling)
     sizes: list[ChannelSize] = []
     slots = {"act": s.input_slots, "rhs": s.weight_slots, "second": s.weight_slots}
     for role, operand in reads(spec):
@@ -183,14 +183,15 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     return tuple(sizes)
 
 
-def _tile_sizes(tiling: Tiling) -> tuple[int, int, int]:
+def tile_sizes(tiling: Tiling) -> tuple[int, int, int]:
+    """Rows, columns and channels of an output tile."""
     s, (_, h, w, c) = tiling.schedule, tiling.spec.output
     return min(s.tile_h, h), min(s.tile_w, w), min(s.tile_c, c)
 
 
-def _anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
+def anchor_sizes(tiling: Tiling) -> tuple[int, int, int]:
     """Rows, columns and channels that the anchor produces per tile."""
-    h, w, c = _tile_sizes(tiling)
+    h, w, c = tile_sizes(tiling)
     pool = tiling.spec.pool
     if pool is None:
         return h, w, c
@@ -222,9 +223,9 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     spec, s = tiling.spec, tiling.schedule
     anchor = spec.anchor
     rings = channels(tiling, residency, machine)
-    h, w, c = _anchor_sizes(tiling)
+    h, w, c = anchor_sizes(tiling)
     tiles = prod(tiling.counts[d] for d in "nhwc")
-    edge = _edge_factor(tiling)
+    edge = edge_factor(tiling)
     mmu_tile = 0
     if isinstance(anchor, MatrixAnchor):
         if anchor.depthwise:
@@ -234,15 +235,15 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
             pieces = max(1, -(-c // tiling.group_outputs))
             mmu_tile = tiling.counts["k"] * pieces * mmu_cycles(h * w, depth, -(-c // pieces), machine, anchor.mode)
     if spec.product is not None:
-        mmu_tile += mmu_cycles(h * w, c, _tile_sizes(tiling)[2], machine, spec.product.mode)
+        mmu_tile += mmu_cycles(h * w, c, tile_sizes(tiling)[2], machine, spec.product.mode)
     strided = spec.movement is not None
-    vcu_tile = vcu_cycles(h * w * c, program_slots(spec.program, machine), _taps(anchor), machine, strided)
+    vcu_tile = vcu_cycles(h * w * c, program_slots(spec.program, machine), taps_of(anchor), machine, strided)
     for stage in spec.stages:
         width = (spec.row_channels or c) if stage.reduce is not RowReduce.NONE else 1
         vcu_tile += vcu_cycles(h * w * width, program_slots(stage.program, machine), 1, machine)
     if spec.pool_program is not None:
-        out = prod(_tile_sizes(tiling))
-        vcu_tile += vcu_cycles(out, program_slots(spec.pool_program, machine), _taps(spec.pool), machine)
+        out = prod(tile_sizes(tiling))
+        vcu_tile += vcu_cycles(out, program_slots(spec.pool_program, machine), taps_of(spec.pool), machine)
     burst = machine.dram.burst_bytes
     dram = sum(_traffic(tiling, r, burst) for r in rings if r.role not in ON_CHIP_ROLES)
     dma = dma_cycles(1, dram, machine)
@@ -263,15 +264,16 @@ def program_slots(program: VectorProgram, machine: Machine) -> int:
     return vcu_passes((op.func for op in program.ops), machine) * machine.vcu.stages
 
 
-def _taps(anchor: object) -> int:
+def taps_of(anchor: object) -> int:
+    """Elements of stream A that one output of a window reduction or an interpolation reads; else 1."""
     if isinstance(anchor, ResizeAnchor):
         return RESIZE_TAPS[anchor.kind]
     return anchor.window.taps if isinstance(anchor, PoolAnchor) else 1
 
 
-def _edge_factor(tiling: Tiling) -> float:
+def edge_factor(tiling: Tiling) -> float:
     """Real outputs over the outputs of full tiles: the last tile of a dimension may be short."""
-    sizes = _tile_sizes(tiling)
+    sizes = tile_sizes(tiling)
     real = prod(tiling.spec.output)
     counts = tiling.counts
     return real / (counts["n"] * tiling.images * prod(counts[d] * t for d, t in zip("hwc", sizes, strict=True)))
@@ -282,9 +284,9 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
     spec = tiling.spec
     anchor, chunks = spec.anchor, tiling.counts["k"]
     if ring.role == "output":
-        tiles = prod(tiling.counts[d] for d in "nhwc") * _edge_factor(tiling)
+        tiles = prod(tiling.counts[d] for d in "nhwc") * edge_factor(tiling)
         written = spec.movement.output_strides if spec.movement else None
-        return ceil(tiles * stored_bursts(spec.output, _tile_sizes(tiling), spec.stored.output, burst, written))
+        return ceil(tiles * stored_bursts(spec.output, tile_sizes(tiling), spec.stored.output, burst, written))
     if ring.role == "params":
         return (1 if tiling.schedule.whole_params else _loads(tiling, "c", 1, ring.slots)) * ring.slot_bytes
     if ring.role == "weight":

@@ -1,0 +1,182 @@
+"""What every kernel takes at every width that its layer may have, by the compiler's cost model.
+
+A width changes a kernel in two ways: products in another mode over weights of another size, and activations of
+another size, which the kernels in front must store so. Both are terms of the layer's choice; all else is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from xdsl.ir import SSAValue
+
+from compiler.analysis.assignment import Price
+from compiler.analysis.cost import Residency
+from compiler.analysis.graph import KernelGraph, Step
+from compiler.analysis.kernel_energy import kernel_femtojoules
+from compiler.analysis.memory import in_sram, residency
+from compiler.analysis.residency import choose
+from compiler.analysis.tile_search import choose_schedule
+from compiler.dialects import kern
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, VectorProgram
+from compiler.ir.tiling import Tiling
+from isa.energy import EnergyModel
+from isa.instructions import DType, Mode
+from isa.machine import Machine
+
+CODES = (DType.I4, DType.I8, DType.I16)
+FIXED = "any"
+"""The width of what no layer decides."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """What of a kernel depends on one layer (none: ""): its price by the layer's width."""
+
+    kernel: str
+    layer: str
+    prices: Mapping[str, Price]
+
+    def at(self, widths: Mapping[str, str]) -> Price:
+        """The price under an assignment of widths to layers."""
+        return self.prices[widths[self.layer] if self.layer else FIXED]
+
+
+def width_terms(
+    graph: KernelGraph, machine: Machine, layers: Mapping[str, str], widths: Mapping[str, Sequence[str]]
+) -> tuple[Term, ...]:
+    """Terms of all kernels. ``layers``: the layer of every kernel that has one; ``widths``: each layer's candidates.
+
+    Raises ScheduleError where a kernel does not fit the machine.
+    """
+    return tuple(_Model(graph, machine, layers, widths).terms())
+
+
+@dataclass(eq=False)
+class _Model:
+    graph: KernelGraph
+    machine: Machine
+    layers: Mapping[str, str]
+    widths: Mapping[str, Sequence[str]]
+    seen: dict[tuple[str, DType], Price] = field(default_factory=dict[tuple[str, DType], Price])
+
+    def __post_init__(self) -> None:
+        schedule = choose(self.graph, self.machine)
+        self.held = in_sram(self.graph, schedule)
+        self.energy = EnergyModel.of(self.machine)
+        self.step_of: dict[SSAValue, Step] = {step.op.output: step for step in self.graph.steps}
+
+    def terms(self) -> Iterator[Term]:
+        """A kernel's own term, then those of its producers that the same choice decides."""
+        stored: set[str] = set()
+        for step in self.graph.steps:
+            name, layer = step.spec.name, self.layers.get(step.spec.name, "")
+            if not layer:
+                yield Term(name, "", {FIXED: self.price(step, step.spec)})
+                continue
+            modes = {width: Mode[width.upper()] for width in self.widths[layer]}
+            yield Term(name, layer, {w: self.price(step, multiplied(step.spec, mode)) for w, mode in modes.items()})
+            for maker in self.makers(step):
+                if maker.spec.name not in stored:  # a tensor is stored once for all that read it
+                    stored.add(maker.spec.name)
+                    base = self.storing(maker, None)
+                    prices = {w: self.storing(maker, mode.activation) - base for w, mode in modes.items()}
+                    yield Term(maker.spec.name, layer, prices)
+
+    def makers(self, step: Step) -> Iterator[Step]:
+        """The kernels that store what the products of ``step`` read, moves with what they move."""
+        anchors = [a for a in (step.spec.anchor, step.spec.pool) if isinstance(a, MatrixAnchor)]
+        operands = [a.act for a in anchors[:1]] + [a.weight for a in anchors if a.dynamic_weight]
+        pending = [step.values[i] for i in operands]
+        while pending:
+            value = pending.pop()
+            if value is None:
+                continue
+            maker = self.step_of.get(value)
+            if maker is None:
+                owner = value.owner
+                pending += list(owner.inputs) if isinstance(owner, kern.ViewOp | kern.ConcatOp) else []
+                continue
+            if maker.spec.stored.output in CODES:
+                yield maker
+            if _moves(maker.spec):
+                pending += list(maker.values)
+
+    def storing(self, step: Step, dtype: DType | None) -> Price:
+        """The price of ``step`` when it stores codes of this type instead of its own."""
+        dtype = dtype or step.spec.stored.output
+        key = (step.spec.name, dtype)
+        if key not in self.seen:
+            self.seen[key] = self.price(step, stored_as(step.spec, dtype))
+        return self.seen[key]
+
+    def price(self, step: Step, spec: KernelSpec) -> Price:
+        """Of the cheapest schedule, with what the neighbours keep in SRAM."""
+        stays = residency(self.graph, step, self.held)
+        nowhere = Residency((False,) * len(spec.operands), False)
+        for kept in (stays, nowhere):
+            found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes)
+            if found is not None:
+                schedule, cost = found
+                energy = kernel_femtojoules(Tiling(spec, schedule), cost, self.machine, self.energy)
+                return Price(cost.cycles, energy)
+        return Price(HUGE, HUGE)
+
+
+HUGE = 1 << 48
+"""Cycles and femtojoules of a kernel that fits the machine in no tiling: beyond every budget."""
+
+
+def multiplied(spec: KernelSpec, mode: Mode) -> KernelSpec:
+    """A kernel with its matrix products in ``mode``, and its operands stored for it."""
+    dtypes = list(spec.dtypes)
+    changed = [
+        None if not isinstance(anchor, MatrixAnchor) else _multiplied(anchor, mode, dtypes)
+        for anchor in (spec.anchor, spec.pool)
+    ]
+    spec = replace(spec, anchor=changed[0] or spec.anchor, pool=changed[1] or spec.pool, dtypes=tuple(dtypes))
+    if spec.product is not None:
+        # The first product's result enters the second as its activations.
+        return replace(spec, program=_storing(spec.program, mode.activation))
+    return spec
+
+
+def _multiplied(anchor: MatrixAnchor, mode: Mode, dtypes: list[DType]) -> MatrixAnchor:
+    if anchor.act >= 0:
+        dtypes[anchor.act] = mode.activation
+    dtypes[anchor.weight] = mode.activation if anchor.dynamic_weight else mode.weight
+    return replace(anchor, mode=mode, codebook=())
+
+
+def stored_as(spec: KernelSpec, dtype: DType) -> KernelSpec:
+    """A kernel whose result is codes of ``dtype``; one that moves codes reads them so."""
+    if _moves(spec):
+        spec = replace(spec, dtypes=tuple(dtype if d in CODES else d for d in spec.dtypes))
+    if spec.pool_program is not None:
+        return replace(spec, pool_program=_storing(spec.pool_program, dtype))
+    return replace(spec, program=_storing(spec.program, dtype))
+
+
+def _storing(program: VectorProgram, dtype: DType) -> VectorProgram:
+    return replace(program, output=dtype, thresholds=())
+
+
+def _moves(spec: KernelSpec) -> bool:
+    return spec.movement is not None or isinstance(spec.anchor, CopyAnchor)
+
+
+def readers_of_one(graph: KernelGraph, layers: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """Pairs of layers whose products read one tensor: it is stored once, so their activations are equally wide."""
+    first: dict[SSAValue, str] = {}
+    pairs: set[tuple[str, str]] = set()
+    for step in graph.steps:
+        layer, anchor = layers.get(step.spec.name), step.spec.anchor
+        if layer is None or not isinstance(anchor, MatrixAnchor):
+            continue
+        value = step.values[anchor.act]
+        while value is not None and isinstance(value.owner, kern.ViewOp):
+            value = value.owner.inputs[0]
+        if value is not None and (other := first.setdefault(value, layer)) != layer:
+            pairs.add((other, layer))
+    return frozenset(pairs)
