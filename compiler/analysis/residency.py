@@ -8,8 +8,9 @@ from compiler.analysis.cost import KernelCost, aligned
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.memory import plan_memory, residency
 from compiler.analysis.overwrite import overwrites
+from compiler.analysis.schedule_cache import ScheduleCache
 from compiler.analysis.share_loops import LoopSearch
-from compiler.analysis.tile_search import choose_schedule, price
+from compiler.analysis.tile_search import price
 from compiler.backend.allocate import AllocationError
 from compiler.ir.location import where
 from compiler.ir.schedule import KernelSchedule, Schedule
@@ -28,7 +29,7 @@ class _Search:
     share_loops: bool
 
     def __post_init__(self) -> None:
-        self._memo: dict[object, tuple[KernelSchedule, KernelCost] | None] = {}
+        self._schedules = ScheduleCache(self.machine, self.slots)
         self._old = overwrites(self.graph)
         self._new = {old: new for new, old in self._old.items()}
 
@@ -41,12 +42,8 @@ class _Search:
 
     def choose(self, step: Step, resident: frozenset[int], used: int) -> tuple[KernelSchedule, KernelCost] | None:
         """The best schedule of a kernel beside ``used`` bytes of resident storages."""
-        budget = self.capacity - used
         stays = residency(self.graph, step, resident)
-        key = (step.index, stays, budget)
-        if key not in self._memo:
-            self._memo[key] = choose_schedule(step.spec, step.nodes, stays, self.machine, budget, self.slots)
-        return self._memo[key]
+        return self._schedules.choose(step.spec, step.nodes, stays, self.capacity - used)
 
     def run(self) -> Schedule:
         """The schedule of the whole graph; raises ScheduleError when a kernel does not fit by itself."""
@@ -70,7 +67,7 @@ class _Search:
                 resident = trial
         if not self.share_loops:
             return self._schedule(resident, chosen)
-        loops = LoopSearch(self.graph, self.machine, self.slots, self.capacity, resident, chosen)
+        loops = LoopSearch(self.graph, self.machine, self._schedules, self.capacity, resident, chosen)
         return self._schedule(*loops.run())
 
     def _candidates(self) -> list[Storage]:

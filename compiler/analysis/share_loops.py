@@ -15,8 +15,9 @@ from compiler.analysis.cost import aligned, channels
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
 from compiler.analysis.overwrite import overwrites, read_beside
+from compiler.analysis.schedule_cache import ScheduleCache
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
-from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, choose_schedule, price
+from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, price
 from compiler.ir.tiling import READS, Tiling
 from isa.cost import dma_cycles
 from isa.machine import Machine
@@ -43,14 +44,13 @@ class LoopSearch:
 
     graph: KernelGraph
     machine: Machine
-    slots: int
+    schedules: ScheduleCache
     capacity: int
     resident: frozenset[int]
     chosen: list[Choice]
     groups: dict[int, Group] = field(default_factory=dict[int, Group])
     """The loop of each kernel that shares one."""
     _prices: dict[Group, float] = field(default_factory=dict[Group, float])
-    _memo: dict[object, Choice | None] = field(default_factory=dict[object, Choice | None])
 
     def __post_init__(self) -> None:
         self._old = overwrites(self.graph)
@@ -218,7 +218,8 @@ class LoopSearch:
         """Of a loop: the engines work side by side, so the busiest counts, and what each kernel and turn adds."""
         costs = [cost for _, cost in choices]
         busy = sum(c.mmu for c in costs), sum(c.vcu for c in costs) + self._carried(shared), sum(c.dma for c in costs)
-        added = sum(cost.cycles - (max if self.slots > 1 else sum)((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
+        together = max if self.schedules.slots > 1 else sum
+        added = sum(cost.cycles - together((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
         images = self.graph.steps[shared.group.first].spec.output[0]
         for index, (schedule, cost) in zip(shared.group.steps, choices, strict=True):
             tiling = Tiling(self.graph.steps[index].spec, schedule)
@@ -257,10 +258,7 @@ class LoopSearch:
     def _choose(self, index: int, in_sram: frozenset[int], cap: int, ends: tuple[int, ...]) -> Choice | None:
         step = self.graph.steps[index]
         stays = residency(self.graph, step, in_sram)
-        key = (index, stays, cap, ends)
-        if key not in self._memo:
-            self._memo[key] = choose_schedule(step.spec, step.nodes, stays, self.machine, cap, self.slots, ends)
-        return self._memo[key]
+        return self.schedules.choose(step.spec, step.nodes, stays, cap, ends)
 
 
 def _stripes(rows: int) -> Iterator[tuple[int, ...]]:
