@@ -1,7 +1,7 @@
 """Float model to quantized FX graph, and that graph in the machine's arithmetic."""
 
 from quantizer.annotate import QuarticQuantizer
-from quantizer.flow import calibrate, capture, convert, export, prepare, quantize, transfer
+from quantizer.flow import calibrate, capture, convert, export, prepare, quantize, rescale, transfer
 from quantizer.recipe import Change, Format, Override, Recipe
 from quantizer.reference import Reference, reference
 from quantizer.report import Layer, Report, Unquantized, report
@@ -24,5 +24,6 @@ __all__ = [
     "quantize",
     "reference",
     "report",
+    "rescale",
     "transfer",
 ]

@@ -21,11 +21,17 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from isa.errors import QuantizationError
 from quantizer import pools
 from quantizer.checks import naming
-from quantizer.plan import plan
-from quantizer.recipe import Recipe, Roles
+from quantizer.coding import codebook_spec
+from quantizer.curves import BITS, LogNP
+from quantizer.location import describe
+from quantizer.log2 import Log2
+from quantizer.plan import matches, plan
+from quantizer.recipe import CHANNEL, TENSOR, Format, Recipe, Roles
 from quantizer.rewrite import rewrite
+from quantizer.scaling import is_polished, why_not_per_channel
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_spec, kind_of, weight_spec
 
 aten = torch.ops.aten
@@ -52,7 +58,7 @@ class QuarticQuantizer(Quantizer):
         formats.mark()
         if self.recipe.is_float:
             return model
-        annotator = _Annotator(formats.roles, {n: i for i, n in enumerate(model.graph.nodes)})
+        annotator = _Annotator(formats.roles, {n: i for i, n in enumerate(model.graph.nodes)}, self.recipe.log2)
         for node in model.graph.nodes:
             with naming(node, "deciding how to quantize it"):
                 annotator.visit(node)
@@ -70,6 +76,7 @@ Spec = QuantizationSpecBase | None
 class _Annotator:
     roles: Mapping[Node, Roles]
     order: dict[Node, int]
+    log2: Log2 | None = None
     chain_operands: dict[Node, int] = field(default_factory=dict)
     moved: dict[Node, Spec] = field(default_factory=dict)
     """How the results of moves are quantized."""
@@ -84,7 +91,7 @@ class _Annotator:
                 x, w = node.all_input_nodes[:2]
                 self._inputs(node, {x: self._spec(node, "activation"), w: self._weight(node)})
             case Kind.PRODUCT:
-                self._inputs(node, dict.fromkeys(_float_operands(node), self._spec(node, "activation")))
+                self._inputs(node, {x: self._factor(node, x) for x in _float_operands(node)})
             case Kind.POOL if self._sums_chain(node):
                 self._inputs(node, {})
             case Kind.POOL:
@@ -104,7 +111,22 @@ class _Annotator:
 
     def _spec(self, node: Node, role: str) -> Spec:
         """The quantizer of what ``node`` reads in ``role``."""
-        return activation_spec(getattr(self.roles[node], role))
+        how: Format = getattr(self.roles[node], role)
+        if how.per == CHANNEL and (reason := why_not_per_channel(node)):
+            raise QuantizationError(
+                f"{describe(node)}: activation: per = {CHANNEL!r} cannot be: {reason}; say per = {TENSOR!r} here, "
+                "or [fold], which takes what it can, instead"
+            )
+        if role == "activation" and how.bits == BITS and is_polished(node):
+            return codebook_spec(how, LogNP())
+        return activation_spec(how)
+
+    def _factor(self, node: Node, x: Node) -> Spec:
+        """The quantizer of a factor of a product of activations."""
+        how = self.roles[node].activation
+        if self.log2 is not None and _is_softmax(x) and how.bits == BITS and matches(node, self.log2.modules):
+            return codebook_spec(how, self.log2.curve)
+        return self._spec(node, "activation")
 
     def _weight(self, node: Node) -> Spec:
         """Transposed convolutions have their output channels in dimension 1."""
@@ -176,8 +198,8 @@ class _Annotator:
         products = [] if pooled else [r for r in readers if kinds[r] in (Kind.WEIGHTED, Kind.PRODUCT)]
         norms = [reader for reader in readers if kinds[reader] is Kind.NORM]
         role = "activation" if products else "wide" if norms else "elementwise"
-        formats = [getattr(self.roles[reader], role) for reader in products or norms or readers]
-        return activation_spec(max(formats, key=lambda each: each.bits))
+        bits = {reader: getattr(self.roles[reader], role).bits for reader in products or norms or readers}
+        return self._spec(max(bits, key=bits.__getitem__), role)
 
 
 def _readers(node: Node) -> Iterator[Node]:

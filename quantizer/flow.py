@@ -16,6 +16,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
 from isa.errors import QuantizationError, QuarticError
+from quantizer import pools
 from quantizer.annotate import QuarticQuantizer
 from quantizer.checks import Named, check_graph, check_model, first_line, unforeseen
 from quantizer.functionalize import functional
@@ -24,6 +25,7 @@ from quantizer.plan import APPLIED, told
 from quantizer.recipe import Recipe
 from quantizer.report import RECIPE
 from quantizer.rewrite import rewrite
+from quantizer.scaling import SCALED, scale, scaling_of
 from quantizer.train.module import Trainable
 from quantizer.train.norms import NORMS, norms_of
 
@@ -40,6 +42,11 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
     one of whose overrides matches nothing; DescriptionError for a recipe's file that breaks the schema.
     """
     quantizer = QuarticQuantizer(recipe)
+    if (stages := scaling_of(quantizer.recipe)) and not (isinstance(model, GraphModule) and SCALED in model.meta):
+        raise QuantizationError(
+            f"recipe {quantizer.recipe.title}: [{next(iter(stages))}] scales channels by what calibration batches say: "
+            "prepare what rescale(model, example_inputs, batches, recipe) gives, or call quantize for all of it"
+        )
     graph = capture(model, example_inputs)
     del graph.meta[CAPTURED]
     norms = norms_of(graph)
@@ -92,18 +99,34 @@ def export(model: nn.Module, example_inputs: Batch) -> GraphModule:
     return rewrite(graph)
 
 
+def rescale(
+    model: nn.Module, example_inputs: Batch, batches: Iterable[Batch], recipe: str | Path | Recipe
+) -> GraphModule:
+    """The float graph of ``model`` with channels scaled by the stages [smooth], [fold] and [polish] of ``recipe``.
+
+    It computes the same but for rounding, and ``prepare`` takes it, with the same recipe. Raises QuantizationError as
+    ``prepare`` and ``calibrate`` do.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    graph = capture(model, example_inputs)
+    _fuse_conv_bn_(graph)
+    rewrite(graph, pools.definitions(recipe))
+    expected = _inputs(graph)
+    pieces = (piece for i, batch in enumerate(_checked(batches), 1) for piece in _pieces(as_tuple(batch), expected, i))
+    scale(graph, pieces, recipe).meta[SCALED] = True
+    return graph
+
+
 def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
     """Run ``batches`` through the observers of ``prepared`` and return it.
 
     A batch is a tensor or a sequence of tensors, one per input; a batch larger than the example inputs is split
     into pieces of their size. Raises QuantizationError for no batches or shapes that do not fit.
     """
-    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):
-        raise QuantizationError(f"the calibration set is a {type(batches).__name__}: give a list of batches, as [x]")
-    expected = [node.meta["val"].shape for node in prepared.graph.nodes if node.op == "placeholder"]
+    expected = _inputs(prepared)
     count = 0
     with torch.no_grad():
-        for count, batch in enumerate(batches, 1):
+        for count, batch in enumerate(_checked(batches), 1):
             for piece in _pieces(as_tuple(batch), expected, count):
                 _observe(prepared, piece)
             for observer in _observers(prepared):
@@ -111,6 +134,16 @@ def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
     if count == 0:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
     return prepared
+
+
+def _checked(batches: Iterable[Batch]) -> Iterable[Batch]:
+    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise QuantizationError(f"the calibration set is a {type(batches).__name__}: give a list of batches, as [x]")
+    return batches
+
+
+def _inputs(graph: GraphModule) -> list[torch.Size]:
+    return [node.meta["val"].shape for node in graph.graph.nodes if node.op == "placeholder"]
 
 
 def _observe(prepared: GraphModule, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -163,6 +196,10 @@ def quantize(
     recipe: str | Path | Recipe = "w8a8",
 ) -> GraphModule:
     """prepare, calibrate and convert ``model``: an FX graph with q/dq ops; deterministic for equal inputs."""
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if scaling_of(recipe):
+        calibration_batches = list(_checked(calibration_batches))
+        model = rescale(model, example_inputs, calibration_batches, recipe)
     return convert(calibrate(prepare(model, example_inputs, recipe), calibration_batches))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -62,7 +62,7 @@ def plan(recipe: Recipe, graph: GraphModule) -> Plan:
 
 def _matched(override: Override, calls: list[Node]) -> list[Node]:
     if override.modules:
-        return [node for node in calls if any(fnmatchcase(path, override.modules) for path in paths(node))]
+        return [node for node in calls if matches(node, [override.modules])]
     layers = [node for node in calls if kind_of(node) is Kind.WEIGHTED]
     if override.layer == EMBEDDING:  # by name, as QuartDepth's released code chooses them
         return [node for node in layers if "embed" in module_path(node).lower()]
@@ -73,6 +73,11 @@ def _matched(override: Override, calls: list[Node]) -> list[Node]:
         if any(n in behind or kind_of(n) is Kind.WEIGHTED for n in getattr(node, beside)):
             behind.add(node)
     return [node for node in layers if node not in behind]
+
+
+def matches(node: Node, patterns: Iterable[str]) -> bool:
+    """Whether one of the paths of ``node`` fits one of ``patterns`` (``fnmatch``)."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns for path in paths(node))
 
 
 def paths(node: Node) -> Iterator[str]:

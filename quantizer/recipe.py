@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from isa.errors import DescriptionError
+from quantizer.fold import Fold
+from quantizer.log2 import Log2
+from quantizer.polish import Polish
 from quantizer.ranges import Estimator
 from quantizer.reconstruct.options import Compensate, Round
+from quantizer.smooth import Smooth
 from quantizer.train.options import Train
 
 FLOAT = 32
@@ -25,7 +29,15 @@ CHANNEL, TENSOR = "channel", "tensor"
 FIRST, LAST, EMBEDDING = "first", "last", "embedding"
 LAYERS = (FIRST, LAST, EMBEDDING)
 
-STAGES: dict[str, type[Any]] = {"compensate": Compensate, "round": Round, "train": Train}
+STAGES: dict[str, type[Any]] = {
+    "smooth": Smooth,
+    "fold": Fold,
+    "polish": Polish,
+    "log2": Log2,
+    "compensate": Compensate,
+    "round": Round,
+    "train": Train,
+}
 """The stages in the order in which they run: the table's name in a recipe, which is its field too, and the schema."""
 
 
@@ -132,11 +144,11 @@ class Roles:
             raise DescriptionError(
                 f"weight: the range by {weight.range.by!r} is of batches, and weights are constant: say 'minmax'"
             )
-        for role in ("activation", "elementwise", "wide"):
+        for role in ("elementwise", "wide"):
             if getattr(self, role).per == CHANNEL:
                 raise DescriptionError(
-                    f"{role}: per = {CHANNEL!r} is for weights: scales per input channel do not factor out of a sum of "
-                    f"products (arXiv 1806.08342): say per = {TENSOR!r}"
+                    f"{role}: per = {CHANNEL!r} is for weights, and for what layers with weights read, which take the "
+                    f"scales: say per = {TENSOR!r}"
                 )
 
 
@@ -159,6 +171,10 @@ class Recipe:
     wide: Change = Change()
     overrides: tuple[Override, ...] = ()
     description: str = ""
+    smooth: Smooth | None = None
+    fold: Fold | None = None
+    polish: Polish | None = None
+    log2: Log2 | None = None
     compensate: Compensate | None = None
     round: Round | None = None
     train: Train | None = None
@@ -175,11 +191,12 @@ class Recipe:
         """The formats where all of ``overrides`` apply, in order."""
         applied = list(overrides)
         activation = self.activation.changed(*(o.activation for o in applied))
+        whole = activation.changed(Change(per=TENSOR))
         return Roles(
             self.weight.changed(*(o.weight for o in applied)),
             activation,
-            activation.changed(self.elementwise, *(o.elementwise for o in applied)),
-            activation.changed(self.wide, *(o.wide for o in applied)),
+            whole.changed(self.elementwise, *(o.elementwise for o in applied)),
+            whole.changed(self.wide, *(o.wide for o in applied)),
         )
 
     @property

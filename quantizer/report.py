@@ -11,6 +11,7 @@ from quantizer.location import module_path, source_line
 from quantizer.plan import APPLIED
 from quantizer.recipe import CHANNEL, TENSOR
 from quantizer.reference.walk import is_quantized
+from quantizer.scaling import SCALED
 from quantizer.size import FLOAT_BITS, Size, constant, is_qdq, sizes, width
 from quantizer.spec import Kind, kind_of
 
@@ -44,7 +45,7 @@ class Layer:
     """An operator with a weight, or other constants or quantizers of its own.
 
     ``activation`` are the bits of its widest other operand, 32 for binary32. ``overrides`` are the exceptions of the
-    recipe that applied, in words.
+    recipe that applied, in words; ``scaled`` what stages did to the channels of what it reads, or why they did not.
     """
 
     node: str
@@ -54,6 +55,7 @@ class Layer:
     weight: Weight | None
     activation: int | None
     overrides: tuple[str, ...]
+    scaled: tuple[str, ...]
     size: Size
 
 
@@ -91,7 +93,8 @@ def _layers(q: GraphModule, calls: Sequence[Node]) -> Iterator[Layer]:
         weight = _weight(q, node)
         if weight is not None or node in found:
             place = node.name, str(node.target), module_path(node), source_line(node)
-            yield Layer(*place, weight, _activation(node), _applied(node), found.get(node, Size()))
+            scaled = tuple((node.meta.get("custom") or {}).get(SCALED) or ())
+            yield Layer(*place, weight, _activation(node), _applied(node), scaled, found.get(node, Size()))
 
 
 def _weight(q: GraphModule, node: Node) -> Weight | None:

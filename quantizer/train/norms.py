@@ -120,9 +120,7 @@ class NormedProduct(nn.Module):
         safe = torch.where(factor.abs() < LEAST, LEAST, factor)
         weight = self._quantized(self.weight * self._along(factor)) / self._along(safe)
         y = self._product(x, weight, self.bias)
-        return functional.batch_norm(
-            y, self.mean, self.variance, self.gamma, self.beta, True, self.momentum, self.eps
-        )
+        return functional.batch_norm(y, self.mean, self.variance, self.gamma, self.beta, True, self.momentum, self.eps)
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias with the long-term statistics in them; before the weight is quantized."""

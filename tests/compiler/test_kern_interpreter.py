@@ -95,8 +95,7 @@ def _kernels(module: ModuleOp) -> Iterator[tuple[kern.KernelOp, np.ndarray, np.n
             lowered = lower_kernel(op)
             constants = lowered.spec.constants
             operands = [
-                None if v is None or i in constants else to_storage(values[v])
-                for i, v in enumerate(lowered.values)
+                None if v is None or i in constants else to_storage(values[v]) for i, v in enumerate(lowered.values)
             ]
             want = to_storage(values[op.output]).reshape(lowered.spec.output)
             yield op, run_spec(lowered.spec, operands), want

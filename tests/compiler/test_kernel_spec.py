@@ -100,9 +100,7 @@ def test_pools_reduce_centred_codes():
 
 
 def test_an_average_that_leaves_out_padding_multiplies_by_a_count_per_pixel():
-    module = graph(
-        [(1, 4, 4, 4)], lambda x: qnn.AvgPool2dOp(q(x), (2, 2), (2, 2), (1, 1, 1, 1), False).output
-    )
+    module = graph([(1, 4, 4, 4)], lambda x: qnn.AvgPool2dOp(q(x), (2, 2), (2, 2), (1, 1, 1, 1), False).output)
     spec = last(module).spec
     assert spec.constants[1][0, :, :, 0].tolist() == [[1, 0.5, 1], [0.5, 0.25, 0.5], [1, 0.5, 1]]
 

@@ -56,8 +56,7 @@ def chains(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, Walk | None]:
             starts = tuple(draw(st.integers(0, n - 1)) for n in result.shape)
             steps = tuple(draw(st.integers(1, 3)) for _ in result.shape)
             sizes = tuple(
-                draw(st.integers(1, 1 + (n - 1 - a) // s))
-                for n, a, s in zip(result.shape, starts, steps, strict=True)
+                draw(st.integers(1, 1 + (n - 1 - a) // s)) for n, a, s in zip(result.shape, starts, steps, strict=True)
             )
             index = tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, steps, strict=True))
             result, walk = result[index], walk.sliced(starts, sizes, steps)

@@ -216,9 +216,7 @@ def test_a_long_steady_program_needs_two_waits_a_step_at_most():
             vcu(slot, 65536 + i % 5 * 64),
         ]
 
-    program = [
-        instruction for i in range(3000) for instruction in (*step(i), store(65536 + i % 5 * 64, 64, 64 * i))
-    ]
+    program = [instruction for i in range(3000) for instruction in (*step(i), store(65536 + i % 5 * 64, 64, 64 * i))]
     ordered = synchronize(program, MACHINE).instructions
     assert sum((i.wait_a > 0) + (i.wait_b > 0) for i in ordered) <= 2 * len(program)
     bare = [i.with_sync(wait_a=0, wait_b=0, signal_a=0, signal_b=0) for i in ordered]

@@ -18,9 +18,7 @@ PROGRAM = VectorProgram((Stream(None, DType.I32),), (), DType.F32)
 
 def conv(window=None, groups=1, shape=(1, 8, 8, 4), out=(1, 8, 8, 6)):
     anchor = MatrixAnchor(0, 1, window or Window((3, 3), pad=(1, 1)), groups, 0)
-    return KernelSpec(
-        "k", (shape, (out[3], 3, 3, shape[3] // groups)), (DType.I8, DType.I8), out, anchor, PROGRAM
-    )
+    return KernelSpec("k", (shape, (out[3], 3, 3, shape[3] // groups)), (DType.I8, DType.I8), out, anchor, PROGRAM)
 
 
 def schedule(**changes):

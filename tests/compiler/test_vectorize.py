@@ -224,8 +224,6 @@ def test_value_read_from_a_tensor_is_unbounded_whatever_made_it():
     assert not Magnitudes(constant, {value}).finite(value)
 
 
-
-
 @pytest.mark.parametrize(("low", "high", "ops"), [(-127, 127, 1), (-128, 126, 2), (-128, 127, 0)])
 def test_a_clamp_is_left_out_only_where_the_conversion_saturates(low, high, ops):
     chain = Chain(3)

@@ -127,9 +127,7 @@ ROWS: dict[str, Callable[[], Body]] = {
     "amax": lambda: lambda x: x - x.amax(-1, keepdim=True),
     "amin of tokens": lambda: lambda x: x.amin(1),
     "causal of one head": lambda: lambda x: sdpa(x, x, x, is_causal=True),
-    "unequal batches": lambda: (
-        lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2))
-    ),
+    "unequal batches": lambda: lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2)),
     "leaky relu": lambda: lambda x: functional.leaky_relu(x, 0.3),
     "softplus": lambda: lambda x: functional.softplus(x * 8),
     "masked fill": lambda: lambda x: (x * 2).masked_fill(~((x > 0.5) | (x < -0.5)), 0.25),
@@ -167,7 +165,7 @@ ROWS: dict[str, Callable[[], Body]] = {
     "layer norm of three": lambda: nn.LayerNorm((2, 6, 8)),
     "layer norm by hand": lambda: lambda x: (x - x.mean(-1, True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt(),
     "rms norm by hand": lambda: lambda x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6),
-    "variance": lambda: (lambda x: (x - x.mean(-1, True)).pow(2).mean(-1, True)),
+    "variance": lambda: lambda x: (x - x.mean(-1, True)).pow(2).mean(-1, True),
     "unit length": lambda: lambda x: functional.normalize(x, dim=-1),
     "elu": lambda: lambda x: functional.elu(x) + functional.elu(x, 0.7),
     "mish": lambda: functional.mish,
@@ -211,9 +209,7 @@ IMAGES: dict[str, Callable[[], Body]] = {
     "transposed patches": lambda: nn.ConvTranspose2d(4, 6, 2, 2),
     "transposed odd": lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1),
     "softmax of channels": lambda: lambda x: x.softmax(1),
-    "layer norm of channels": lambda: (
-        lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2)
-    ),
+    "layer norm of channels": lambda: lambda x: functional.layer_norm(x.permute(0, 2, 3, 1), (4,)).permute(0, 3, 1, 2),
     "sum of channels": lambda: lambda x: x * x.sum(1, keepdim=True),
     "pixel shuffle": lambda: lambda x: functional.pixel_shuffle(x, 2),
     "mean of an image": lambda: lambda x: x.mean((2, 3), keepdim=True),

@@ -36,9 +36,7 @@ def captured(name: str, batch: int = 1, full: bool = False) -> tuple[GraphModule
 
 
 @lru_cache(maxsize=4)
-def network(
-    name: str, batch: int = 1, full: bool = False, recipe: str = "w8a8"
-) -> tuple[GraphModule, tuple[int, ...]]:
+def network(name: str, batch: int = 1, full: bool = False, recipe: str = "w8a8") -> tuple[GraphModule, tuple[int, ...]]:
     """A quantized network of the zoo at its reduced or full resolution, and its input's shape."""
     graph, shape = captured(name, batch, full)
     return quantized(graph, shape, recipe=recipe), shape

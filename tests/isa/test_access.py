@@ -42,9 +42,7 @@ def covered(boxes: tuple[Box, ...]) -> set[int]:
     found: set[int] = set()
     for box in boxes:
         i, j, k, byte = np.ix_(range(box.n0), range(box.n1), range(box.n2), range(box.run))
-        found |= set(
-            np.ravel(box.start + i * box.stride0 + j * box.stride1 + k * box.stride2 + byte).tolist()
-        )
+        found |= set(np.ravel(box.start + i * box.stride0 + j * box.stride1 + k * box.stride2 + byte).tolist())
     return found
 
 
@@ -108,9 +106,7 @@ def test_equal_addresses_in_two_spaces_are_apart():
 
 def test_copies_touch_both_sides():
     load = LoadCopy(region=Region.CONSTANTS, offset=100, sram=8, bytes=12)
-    assert accesses(load, State()) == Accesses(
-        (Box(Memory.CONSTANTS, 100, 12),), (Box(Memory.SRAM, 8, 12),)
-    )
+    assert accesses(load, State()) == Accesses((Box(Memory.CONSTANTS, 100, 12),), (Box(Memory.SRAM, 8, 12),))
     store = StoreCopy(region=Region.OUTPUT, offset=100, sram=8, bytes=12)
     assert accesses(store, State()) == Accesses((Box(Memory.SRAM, 8, 12),), (Box(Memory.OUTPUT, 100, 12),))
 
@@ -118,9 +114,7 @@ def test_copies_touch_both_sides():
 def test_a_tile_load_gathers_into_a_dense_box():
     state = under(LoadShape(n0=2, n1=3, run=4), LoadStrides(dram0=100, dram1=10, sram0=12, sram1=4))
     load = LoadTile(region=Region.INPUT, offset=7, sram=64)
-    assert accesses(load, state) == Accesses(
-        (Box(Memory.INPUT, 7, 4, 2, 100, 3, 10),), (Box(Memory.SRAM, 64, 24),)
-    )
+    assert accesses(load, state) == Accesses((Box(Memory.INPUT, 7, 4, 2, 100, 3, 10),), (Box(Memory.SRAM, 64, 24),))
 
 
 def test_setup_and_empty_runs_touch_nothing():

@@ -90,9 +90,7 @@ SETUPS = st.one_of(
         pixel_stride=STRIDE,
     ),
     st.builds(MmuWindow, **WINDOW),
-    st.builds(
-        MmuWeight, row_stride=st.sampled_from([4, 32]), transposed=st.integers(0, 1)
-    ),
+    st.builds(MmuWeight, row_stride=st.sampled_from([4, 32]), transposed=st.integers(0, 1)),
     st.builds(
         MmuCodes,
         act_zero=st.sampled_from([0, -128, 5]),

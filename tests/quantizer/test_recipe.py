@@ -176,12 +176,12 @@ FILES = [
         "weight: the range by 'average' is of batches, and weights are constant: say 'minmax'",
     ),
     (
-        "base = 'w8a8'\n[activation]\nper = 'channel'",
-        "activation: per = 'channel' is for weights: scales per input channel do not factor out of a sum of products",
+        "base = 'w8a8'\n[elementwise]\nper = 'channel'",
+        "elementwise: per = 'channel' is for weights, and for what layers with weights read, which take the",
     ),
     (
-        "base = 'w8a8'\n[[override]]\nmodules = 'a'\nactivation = { per = 'channel' }",
-        "override of modules 'a': activation: per = 'channel' is for weights",
+        "base = 'w8a8'\n[[override]]\nmodules = 'a'\nwide = { per = 'channel' }",
+        "override of modules 'a': wide: per = 'channel' is for weights",
     ),
     ("base = ", "not TOML: "),
 ]

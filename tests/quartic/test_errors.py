@@ -142,9 +142,7 @@ def test_another_batch() -> None:
         "input 'x' has shape (2, 3, 8, 8): must be (1, 3, 8, 8); give 1 at a time, or quantize with example inputs of "
         "that batch"
     )
-    assert said(lambda: quartic.simulate(exe, X[..., 1:])) == (
-        "input 'x' has shape (1, 3, 8, 7): must be (1, 3, 8, 8)"
-    )
+    assert said(lambda: quartic.simulate(exe, X[..., 1:])) == ("input 'x' has shape (1, 3, 8, 7): must be (1, 3, 8, 8)")
     assert said(lambda: quartic.reference(q)(x)) == (
         "input x has shape (2, 3, 8, 8), the graph was exported for (1, 3, 8, 8)"
     )
@@ -204,9 +202,7 @@ def test_things_of_the_wrong_kind() -> None:
     assert said(lambda: quartic.compile(net())) == (  # type: ignore[arg-type]
         "compile takes a quantized torch.fx.GraphModule, not Net; quantize first"
     )
-    assert said(lambda: quantized(q)) == (
-        "the model is quantized already: compile it, or quantize the float model"
-    )
+    assert said(lambda: quantized(q)) == ("the model is quantized already: compile it, or quantize the float model")
 
 
 def test_misspelt_names() -> None:

@@ -1,0 +1,37 @@
+"""Scales of activations per channel, folded into weights: a sum of products cannot hold them.
+
+arXiv 1806.08342 leaves activations per tensor because scales per input channel do not factor out; QuartDepth (arXiv
+2503.16709) quantizes them per channel all the same. Divided by their scales, all channels share one; the weights'
+columns take the scales before they are quantized, and the bias what a shift loses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from quantizer.channels import Channels, Factors
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The table ``[fold]``: every channel of what layers read is brought to one range, x' = (x - m) / s.
+
+    Ranges are averages over the images of least and largest values. ``shift`` moves their middles to 0 where the layer
+    is linear or a convolution without padding; elsewhere zero stays zero, and m = 0. ``modules`` are patterns of the
+    layers' paths, or of modules around them.
+    """
+
+    shift: bool = True
+    modules: tuple[str, ...] = ("*",)
+
+    def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
+        """For a tensor that was ``seen``; ``shiftable``: whether its readers can undo a shift."""
+        low, high = seen.range
+        if not (self.shift and shiftable):
+            scale = torch.maximum(-low, high)
+            return Factors(torch.where(scale > 0, scale, 1.0))
+        scale = (high - low) / 2
+        live = scale > 0
+        return Factors(torch.where(live, scale, 1.0), torch.where(live, (low + high) / 2, 0.0))

@@ -1,0 +1,131 @@
+"""The stages that scale channels of a float graph before it is quantized: [smooth], [fold] and [polish].
+
+Of an operand that several stages claim the last one decides: each would undo what those before it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from isa.errors import QuantizationError
+from quantizer.channels import Channels, observe
+from quantizer.factors import apply, can_shift, channels_of_weight
+from quantizer.fold import Fold
+from quantizer.operands import Operand, is_layer, operands
+from quantizer.plan import matches, paths, plan
+from quantizer.recipe import CHANNEL, Recipe, Roles
+
+SCALED = "quartic_scaled"
+"""Key of a node's ``custom`` metadata for what was done to a layer's operand: a list of words by stage."""
+LAST = "quartic_scaled_by"
+"""Key of a node's ``custom`` metadata for the stage that scaled its operand."""
+SCALING = ("smooth", "fold", "polish")
+PER_CHANNEL = ("fold", "polish")
+"""Stages behind which a scale per channel is one for all."""
+
+
+def scaling_of(recipe: Recipe) -> dict[str, Any]:
+    """The stages of ``recipe`` that scale channels, in their order."""
+    stages = {name: stage for name, stage in recipe.stages.items() if name in SCALING}
+    if "fold" not in stages and any(recipe.roles(o).activation.per == CHANNEL for o in [(), *zip(recipe.overrides)]):
+        stages["fold"] = None  # of those layers alone that ask for it
+    return {name: stages[name] for name in SCALING if name in stages}
+
+
+def scale(graph: GraphModule, pieces: Iterable[tuple[torch.Tensor, ...]], recipe: Recipe) -> GraphModule:
+    """``graph``, a float graph in operators of the machine, with channels scaled as ``recipe`` says; in place.
+
+    ``pieces`` are calibration inputs, one tensor per input of the graph. Raises QuantizationError for patterns that
+    match no layer.
+    """
+    stages, roles = scaling_of(recipe), plan(recipe, graph).roles
+    for name, stage in stages.items():
+        _check(graph, recipe, name, stage)
+    found = operands(graph)
+    axes = {each.value: each.axis for each in found if not each.problem}
+    percents = [stages["polish"].percent] if "polish" in stages else []
+    seen = observe(graph, pieces, axes, percents)
+    foldable = {node: roles[node].weight.per == CHANNEL for node in graph.graph.nodes if is_layer(node)}
+    for operand in found:
+        _scale(graph, operand, stages, roles, seen, foldable)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def is_polished(layer: Node) -> bool:
+    """Whether the channels of what ``layer`` reads are divided by the factors of LogNP."""
+    return (layer.meta.get("custom") or {}).get(LAST) == "polish"
+
+
+def why_not_per_channel(node: Node) -> str:
+    """Why what ``node`` reads has not one scale per channel; "" where these are folded into its weights."""
+    custom = node.meta.get("custom") or {}
+    if custom.get(LAST) in PER_CHANNEL:
+        return ""
+    if not is_layer(node):
+        return "scales per channel do not factor out of a sum of products of two activations (arXiv 1806.08342)"
+    told = custom.get(SCALED) or ["scales are found on calibration batches, which quantize has, and prepare has not"]
+    return told[0].removeprefix("fold: not here: ")
+
+
+def _check(graph: GraphModule, recipe: Recipe, name: str, stage: Any) -> None:
+    layers = [node for node in graph.graph.nodes if is_layer(node)]
+    if stage is None or any(matches(layer, stage.modules) for layer in layers):
+        return
+    known = sorted({path for layer in layers for path in paths(layer)} - {""})
+    near = {path: None for pattern in stage.modules for path in get_close_matches(pattern, known, 3, 0.0)}
+    raise QuantizationError(
+        f"recipe {recipe.title}: [{name}] modules = {list(stage.modules)}: match no layer of the model; near are "
+        f"{', '.join(map(repr, list(near)[:3]))}; for all layers say modules = ['*']"
+    )
+
+
+def _scale(
+    graph: GraphModule,
+    operand: Operand,
+    stages: Mapping[str, Any],
+    roles: Mapping[Node, Roles],
+    seen: Mapping[Node, Channels],
+    foldable: dict[Node, bool],
+) -> None:
+    claims = [name for name, stage in stages.items() if _claims(name, stage, operand, roles)]
+    for name in reversed(claims):
+        stage = stages[name] or Fold()
+        outcome = operand.problem or stage.factors(seen[operand.value], _largest(graph, operand), can_shift(operand))
+        if isinstance(outcome, str):
+            _tell(operand, f"{name}: not here: {outcome}")
+            continue
+        places = ", ".join(dict.fromkeys(apply(graph, operand, outcome, foldable)))
+        what = "scale and shift" if outcome.shift is not None else "scale"
+        _tell(operand, f"{name}: {what} {places}")
+        for layer in operand.layers:
+            layer.meta["custom"][LAST] = name
+        return
+
+
+def _claims(name: str, stage: Any, operand: Operand, roles: Mapping[Node, Roles]) -> bool:
+    """Whether a stage is for an operand: all of its layers, which share what they read."""
+    formats = [roles[layer].activation for layer in operand.layers]
+    if any(each.is_float for each in formats):
+        return False
+    if name == "fold" and all(each.per == CHANNEL for each in formats):
+        return True
+    return stage is not None and all(matches(layer, stage.modules) for layer in operand.layers)
+
+
+def _largest(graph: GraphModule, operand: Operand) -> torch.Tensor:
+    """Largest magnitudes of the weights that multiply a channel, [C]."""
+    parts = [channels_of_weight(graph, layer).abs().amax((1, 3)).flatten() for layer in operand.layers]
+    return torch.stack(parts).amax(0)
+
+
+def _tell(operand: Operand, words: str) -> None:
+    for layer in operand.layers:
+        custom = layer.meta.get("custom") or {}
+        layer.meta["custom"] = {**custom, SCALED: [*custom.get(SCALED, ()), words]}
