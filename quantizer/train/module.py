@@ -89,6 +89,16 @@ class Trainable(nn.Module):
     def _module(self, name: str) -> nn.Module | None:
         return getattr(self.graph, name, None)
 
+    @property
+    def prepared(self) -> GraphModule:
+        """The calibrated graph that this was made from, as it was."""
+        return self._prepared
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the inputs."""
+        return [tuple(n.meta["val"].shape) for n in self._prepared.graph.nodes if n.op == "placeholder"]
+
     def get_extra_state(self) -> dict[str, Any]:
         """How far the training is, for checkpoints."""
         return {"step": self.clock.step}
@@ -142,6 +152,15 @@ def _trainable(prepared: GraphModule, quantizers: Quantizers, clock: Clock) -> G
         elif node.op == "call_module" and node.target not in owned:
             owned[str(node.target)] = prepared.get_submodule(str(node.target))
     return GraphModule(owned, graph)
+
+
+def floating(prepared: GraphModule) -> GraphModule:
+    """A copy of a prepared graph that computes what the float model does, and observes nothing."""
+    graph = _copied(prepared)
+    for name, module in list(graph.named_modules(remove_duplicate=False)):
+        if isinstance(module, Observer):
+            graph.set_submodule(name, nn.Identity())
+    return graph
 
 
 def _norm(node: Node, norms: dict[str, Norm]) -> Norm | None:

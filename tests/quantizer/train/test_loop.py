@@ -1,0 +1,193 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import quartic
+from isa.errors import QuantizationError
+from quantizer import calibrate, convert, prepare
+from quantizer.train.loop import Step, prepare_qat, train
+from quantizer.train.options import Train
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)
+    return nn.Sequential(*layers).eval()
+
+
+def batches(count: int = 3, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(8, 2, 4, 4, generator=generator) for _ in range(count)]
+
+
+TARGETS = [torch.arange(8).roll(i) % 3 for i in range(3)]
+
+
+@cache  # no training changes it
+def prepared(recipe: str = "w4a4") -> torch.fx.GraphModule:
+    return calibrate(prepare(net(), (batches()[0],), recipe), batches())
+
+
+def losses(**options: Any) -> list[float]:
+    seen: list[Step] = []
+    stage = options.pop("stage", Train(steps=30, rate=0.05))
+    train(prepared(), options.pop("batches", batches()), stage=stage, progress=seen.append, **options)
+    return [step.loss for step in seen]
+
+
+def test_training_lowers_the_loss_of_the_targets() -> None:
+    found = losses(loss=functional.cross_entropy, targets=TARGETS)
+    assert found[-1] < 0.7 * found[0]
+
+
+def test_without_targets_it_draws_near_the_float_model() -> None:
+    module = train(prepared(), batches(), stage=Train(steps=60, rate=0.02, norms="frozen"))
+    model, before = net(), convert(train(prepared(), batches(), stage=Train(steps=0)))
+    after = convert(module)
+
+    def error(graph: torch.fx.GraphModule) -> float:
+        return sum((graph(x) - model(x)).square().mean().item() for x in batches())
+
+    assert error(after) < 0.5 * error(before)
+
+
+def test_no_steps_change_nothing() -> None:
+    found = convert(train(prepared(), batches(), stage=Train(steps=0)))
+    expected = quartic.quantize(net(), (batches()[0],), batches(), "w4a4")
+    assert torch.equal(found(batches()[1]), expected(batches()[1]))
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    stage = Train(steps=6, stochastic=True)
+    one, two, other = (train(prepared(), batches(), stage=stage, seed=seed)(batches()[0]) for seed in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_progress_counts_the_steps_and_knows_the_rest() -> None:
+    seen: list[Step] = []
+    train(prepared(), batches(), stage=Train(steps=4), progress=seen.append)
+    assert [(step.number, step.count) for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert Step(2, 8, 0.0, 10.0).remaining == 30.0
+
+
+class Shuffled:
+    """Begins anew in another order."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.epochs += 1
+        return iter(batches()[self.epochs % 3 :])
+
+
+def test_an_iterable_begins_anew_until_the_steps_are_done() -> None:
+    source = Shuffled()
+    train(prepared(), source, stage=Train(steps=7))
+    assert source.epochs == 4
+
+
+def test_the_rate_falls_as_a_cosine() -> None:
+    rates: list[float] = []
+
+    def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        made = torch.optim.Adam(groups)
+        made.register_step_pre_hook(lambda one, *_: rates.append(one.param_groups[0]["lr"]))
+        return made
+
+    train(prepared(), batches(), stage=Train(steps=4, rate=1.0), optimizer=optimizer)
+    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
+
+
+def test_decay_is_of_weights_alone() -> None:
+    groups: list[dict[str, Any]] = []
+
+    def optimizer(given: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        groups.extend(given)
+        return torch.optim.SGD(given)
+
+    train(prepared(), batches(), stage=Train(steps=1, decay=0.1), optimizer=optimizer)
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.1), (3, 0.0)]
+
+
+def test_the_average_of_the_weights_is_what_is_given() -> None:
+    seen: list[torch.Tensor] = []
+
+    def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        made = torch.optim.SGD(groups, 0.1)
+        seen.append(groups[0]["params"][0].detach().clone())
+        made.register_step_post_hook(lambda one, *_: seen.append(one.param_groups[0]["params"][0].detach().clone()))
+        return made
+
+    module = train(prepared(), batches(), stage=Train(steps=2, average=0.75, schedule="constant"), optimizer=optimizer)
+    expected = seen[0].lerp(seen[1], 0.25).lerp(seen[2], 0.25)
+    assert torch.equal(next(p for p in module.parameters() if p.dim() > 1), expected)
+
+
+def test_a_loop_of_ones_own() -> None:
+    module = prepare_qat(net(), (batches()[0],), batches(), "qat-w4a8").train()
+    optimiser = torch.optim.Adam(module.parameters(), 1e-2)
+    for x, y in zip(batches(), TARGETS, strict=True):
+        optimiser.zero_grad()
+        functional.cross_entropy(module(x), y).backward()
+        optimiser.step()
+    q = convert(module.eval())
+    assert torch.equal(q(batches()[0]), module(batches()[0]))
+
+
+ERRORS = [
+    (dict(targets=TARGETS), "targets without a loss: give loss, a function of output and target"),
+    (
+        dict(targets=TARGETS[:2], loss=functional.cross_entropy),
+        "there are not as many targets as batches: give one target per batch",
+    ),
+    (
+        dict(batches=iter(batches())),
+        "the batches ended after 3 of 30 steps: give a list, or an iterable that begins anew",
+    ),
+    (dict(batches=[]), "the batches ended after 0 of 30 steps: give a list, or an iterable that begins anew"),
+    (
+        dict(batches=[torch.zeros(4, 2, 4, 4)]),
+        "training batch 1 has shapes [(4, 2, 4, 4)], but the model was prepared for [(8, 2, 4, 4)]: prepare it for",
+    ),
+    (
+        dict(loss=lambda output, _: output.sum() * math.nan),
+        "the loss of step 1 is nan: lower rate = 0.05 of [train], or look at the batch",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), ERRORS)
+def test_what_cannot_be_trained_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(QuantizationError, match=re.escape(message)):
+        losses(**options)
+
+
+def test_a_model_without_parameters_has_nothing_to_train() -> None:
+    x = torch.randn(2, 3)
+    empty = calibrate(prepare(nn.Softmax(-1).eval(), (x,), "w8a8"), [x])
+    with pytest.raises(QuantizationError, match="the model has no parameters to train"):
+        train(empty, [x], stage=Train(steps=1))
+
+
+def test_a_recipe_without_a_training_is_named() -> None:
+    with pytest.raises(QuantizationError, match=re.escape("recipe w4a8 does not train: give it a table [train]")):
+        prepare_qat(net(), (batches()[0],), batches(), "w4a8")
+
+
+def test_a_module_keeps_the_stage_that_it_has() -> None:
+    module = prepare_qat(net(), (batches()[0],), batches(), "qat-w8a8")
+    with pytest.raises(QuantizationError, match="the module to train has its stage already"):
+        train(module, batches(), stage=Train(steps=3))
