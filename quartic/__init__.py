@@ -10,7 +10,19 @@ Importing this package loads neither torch nor the compiler; each verb loads wha
 """
 
 from isa.errors import QuarticError
-from quartic.api import compile, export, load, quantize, recipe, reference, simulate, timing
+from quartic.api import (
+    compile,
+    convert,
+    export,
+    load,
+    prepare_qat,
+    quantize,
+    recipe,
+    reference,
+    simulate,
+    timing,
+    train,
+)
 from quartic.executable import Executable
 from quartic.version import __version__
 
@@ -19,11 +31,14 @@ __all__ = [
     "QuarticError",
     "__version__",
     "compile",
+    "convert",
     "export",
     "load",
+    "prepare_qat",
     "quantize",
     "recipe",
     "reference",
     "simulate",
     "timing",
+    "train",
 ]

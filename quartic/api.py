@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isa.errors import InputError
 from quartic.executable import Executable
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from isa.container import Binary
     from isa.machine import Machine
     from quantizer.recipe import Recipe
+    from quantizer.train.loop import Step
+    from quantizer.train.module import Trainable
     from runtime.session import Run
 
 
@@ -39,6 +41,52 @@ def quantize(
     from quantizer import quantize
 
     return quantize(model, example_inputs, calibration_batches, recipe=recipe)
+
+
+def prepare_qat(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    calibration_batches: Iterable[tuple[torch.Tensor, ...]],
+    recipe: str | Path | Recipe = "qat-w8a8",
+    *,
+    seed: int = 0,
+) -> Trainable:
+    """Float ``model`` as a module to train with simulated quantization, in batches shaped as ``example_inputs``.
+
+    Train it as any other, or by ``train``, and then ``convert`` it. A forward pass in training mode is one of the steps
+    of the recipe's [train]; in eval mode it computes what the converted graph will. Raises QuantizationError.
+    """
+    from quantizer.train.loop import prepare_qat
+
+    return prepare_qat(model, example_inputs, calibration_batches, recipe, seed)
+
+
+def train(
+    trainable: Trainable,
+    batches: Iterable[tuple[torch.Tensor, ...]],
+    loss: Callable[[Any, Any], torch.Tensor] | None = None,
+    *,
+    targets: Iterable[Any] | None = None,
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[Step], None] | None = None,
+) -> Trainable:
+    """The steps of [train] on what ``prepare_qat`` made, which is returned, in eval mode.
+
+    ``loss`` of output and target; ``targets`` one per batch, and both begin anew when they end. Without targets the
+    float model's outputs are the targets, without a loss the squared error. ``optimizer`` makes one of groups of
+    parameters, in place of SGD. Raises QuantizationError.
+    """
+    from quantizer.train.loop import train
+
+    return train(trainable, batches, loss, targets=targets, optimizer=optimizer, device=device, progress=progress)
+
+
+def convert(trainable: Trainable | GraphModule) -> GraphModule:
+    """What was trained, or a graph of the quantizer's ``prepare`` that was calibrated, as a graph with q/dq ops."""
+    from quantizer import convert
+
+    return convert(trainable)
 
 
 def recipe(name_or_path: str | Path) -> Recipe:

@@ -85,7 +85,8 @@ def _recipes(asked: list[str]) -> list[str]:
     from quantizer.recipe import Recipe
 
     if ALL in asked:
-        return [name for name in Recipe.presets() if Recipe.load(name).compiles]
+        known = {name: Recipe.load(name) for name in Recipe.presets()}
+        return [name for name, recipe in known.items() if recipe.compiles and not recipe.stages]  # these change values
     for name in asked:
         Recipe.load(name)  # a mistyped name is said at once
     return list(dict.fromkeys(asked)) or ["w8a8"]

@@ -36,7 +36,7 @@ def load(folder: Path, text: str, name: str = "mine.toml") -> Recipe:
 
 
 def test_presets_are_these() -> None:
-    assert set(Recipe.presets()) == set(WIDTHS)
+    assert {name for name in Recipe.presets() if not Recipe.load(name).stages} == set(WIDTHS)
 
 
 @pytest.mark.parametrize("name", WIDTHS)
@@ -100,7 +100,7 @@ def test_the_last_override_wins_field_by_field() -> None:
     assert (roles.activation.range, roles.wide.range) == (Average(), MinMax())
 
 
-@pytest.mark.parametrize("name", WIDTHS)
+@pytest.mark.parametrize("name", Recipe.presets())
 def test_written_presets_read_back_equal(name: str) -> None:
     recipe = Recipe.load(name)
     assert read(recipe.to_toml(), "again") == recipe
