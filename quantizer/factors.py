@@ -18,6 +18,8 @@ from quantizer.size import constant
 from quantizer.spec import Kind, kind_of
 
 aten = torch.ops.aten
+RESCALED = "quartic_rescaled"
+"""Key of a node's ``custom`` metadata: its value is not the float model's, but in other units."""
 HOMOGENEOUS = (aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.leaky_relu_.default)
 """f(c x) = c f(x) for positive c: factors go in front."""
 
@@ -65,9 +67,15 @@ def apply(graph: GraphModule, operand: Operand, factors: Factors, foldable: dict
     shifts = operand.at_sources(nothing if factors.shift is None else -factors.shift / factors.scale, 0.0)
     shifted = factors.shift is not None
     told = [_scale_source(graph, s, scales[s], shifts[s] if shifted else None, foldable) for s in operand.sources]
+    for node in operand.moves:
+        _mark(node)
     for layer in operand.layers:
         _undo(graph, layer, factors)
     return tuple(told)
+
+
+def _mark(node: Node) -> None:
+    node.meta["custom"] = {**(node.meta.get("custom") or {}), RESCALED: True}
 
 
 def _undo(graph: GraphModule, layer: Node, factors: Factors) -> None:
@@ -122,12 +130,15 @@ def _scale_source(
     graph: GraphModule, source: Node, scale: torch.Tensor, shift: torch.Tensor | None, foldable: dict[Node, bool]
 ) -> str:
     """source' = source * scale + shift, for all who read it."""
-    maker = source
+    maker, chain = source, [source]
     while shift is None and maker.target in HOMOGENEOUS and len(maker.all_input_nodes[0].users) == 1:
         maker = maker.all_input_nodes[0]
+        chain.append(maker)
     axis = channel_axis_of(maker)
     takes = kind_of(maker) is Kind.NORM or foldable.get(maker, False)
     if axis is not None and takes and _along(scale, shift, axis) and (shift is None or "bias" in arguments(maker)):
+        for node in chain:
+            _mark(node)
         return _scale_maker(graph, maker, axis, scale, shift)
     behind = _behind(graph, source, aten.mul.Tensor, "factor", scale)
     if shift is not None:

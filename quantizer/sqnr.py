@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from quantizer.factors import RESCALED
 from quantizer.flow import Batch, as_tuple, convert, prepare
 from quantizer.location import module_path
 from quantizer.reference.walk import reference
@@ -38,13 +39,14 @@ def decibels(signal: torch.Tensor, found: torch.Tensor) -> float:
 def sqnr(model: nn.Module, q: GraphModule, inputs: Batch) -> tuple[LayerSqnr, ...]:
     """SQNR of every operator's result in ``q``, in device numerics, against ``model`` in float, in graph order.
 
-    ``q`` is ``model`` quantized; nodes are matched by name. Values are of the same inputs in both.
+    ``q`` is ``model`` quantized; nodes are matched by name, but for those whose channels a stage of the recipe has
+    scaled. Values are of the same inputs in both.
     """
     batch = as_tuple(inputs)
     wanted = _float_values(model, batch)
     rows: list[LayerSqnr] = []
     for node, value in reference(q).trace(*batch):
-        signal = wanted.get(node.name)
+        signal = None if (node.meta.get("custom") or {}).get(RESCALED) else wanted.get(node.name)
         if node.op == "call_function" and signal is not None and signal.shape == value.shape:
             name = str(node.target)
             rows.append(LayerSqnr(node.name, name, module_path(node), tuple(value.shape), decibels(signal, value)))

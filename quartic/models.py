@@ -33,7 +33,6 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
 
     import quantizer.codebook  # noqa: F401
 
-
     # torch would log the traceback of what becomes our one message.
     log = logging.getLogger("torch.export")
     level = log.level

@@ -68,7 +68,19 @@ def command(
     table("Constants in bytes, by the operator that reads them", HEAD, [_row(layer) for layer in found.layers])
 
 
-HEAD = ("module", "node", "weight", "activation", "codes", "scales", "zero points", "float", "total", "overrides")
+HEAD = (
+    "module",
+    "node",
+    "weight",
+    "activation",
+    "codes",
+    "scales",
+    "zero points",
+    "float",
+    "total",
+    "overrides",
+    "channels",
+)
 SHOWN = 6
 
 
@@ -83,7 +95,15 @@ def _row(layer: Layer) -> list[object]:
     kind = "-"
     if weight := layer.weight:
         kind = f"{weight.bits}{' affine' * weight.affine}{f' per {weight.per}' * bool(weight.per)}"
-    return [layer.module or "(root)", layer.node, kind, layer.activation, *own, "; ".join(layer.overrides)]
+    return [
+        layer.module or "(root)",
+        layer.node,
+        kind,
+        layer.activation,
+        *own,
+        "; ".join(layer.overrides),
+        "; ".join(layer.scaled),
+    ]
 
 
 def _bytes(size: Size) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import inf
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from quantizer.flow import quantize
+from quantizer.fold import Fold
+from quantizer.recipe import Recipe
 from quantizer.sqnr import decibels, sqnr
 
 
@@ -47,3 +50,14 @@ def test_fewer_bits_are_noisier() -> None:
     model, x = Block().eval(), torch.randn(1, 24, 32)
     last = [sqnr(model, quantize(model, (x,), [x], r), (x,))[-1].sqnr_db for r in ("w4a4", "w4a8", "w8a8", "w16a16")]
     assert last == sorted(last)
+
+
+def test_values_whose_channels_are_scaled_are_left_out() -> None:
+    """They are in other units: what is left is as near as without."""
+    torch.manual_seed(0)
+    model, x = Block().eval(), torch.randn(1, 24, 32)
+    folded = dataclasses.replace(Recipe.load("w8a8"), fold=Fold())
+    rows = sqnr(model, quantize(model, (x,), [x], folded), (x,))
+    assert {row.module for row in rows} >= {"qkv", "proj"}
+    assert "norm" not in {row.module for row in rows}
+    assert min(row.sqnr_db for row in rows) >= 25
