@@ -31,7 +31,7 @@ from quantizer.log2 import Log2
 from quantizer.plan import matches, plan
 from quantizer.recipe import CHANNEL, TENSOR, Format, Recipe, Roles
 from quantizer.rewrite import rewrite
-from quantizer.scaling import is_polished, why_not_per_channel
+from quantizer.scaling import is_polished, tell, why_not_per_channel
 from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_spec, kind_of, weight_spec
 
 aten = torch.ops.aten
@@ -62,6 +62,11 @@ class QuarticQuantizer(Quantizer):
         for node in model.graph.nodes:
             with naming(node, "deciding how to quantize it"):
                 annotator.visit(node)
+        if self.recipe.log2 is not None and not annotator.coded:
+            raise QuantizationError(
+                f"recipe {self.recipe.title}: [log2] modules = {list(self.recipe.log2.modules)}: match no product "
+                f"whose first factor is a softmax of {BITS}-bit codes: only such probabilities have powers of two"
+            )
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -77,6 +82,8 @@ class _Annotator:
     roles: Mapping[Node, Roles]
     order: dict[Node, int]
     log2: Log2 | None = None
+    coded: list[Node] = field(default_factory=list)
+    """Products whose probabilities are in powers of two."""
     chain_operands: dict[Node, int] = field(default_factory=dict)
     moved: dict[Node, Spec] = field(default_factory=dict)
     """How the results of moves are quantized."""
@@ -124,7 +131,10 @@ class _Annotator:
     def _factor(self, node: Node, x: Node) -> Spec:
         """The quantizer of a factor of a product of activations."""
         how = self.roles[node].activation
-        if self.log2 is not None and _is_softmax(x) and how.bits == BITS and matches(node, self.log2.modules):
+        first = x is node.all_input_nodes[0]  # only that factor passes the decode table
+        if self.log2 is not None and first and _is_softmax(x) and how.bits == BITS and matches(node, self.log2.modules):
+            self.coded.append(node)
+            tell([node], f"log2: probabilities in powers of 2^(1/{self.log2.steps})")
             return codebook_spec(how, self.log2.curve)
         return self._spec(node, "activation")
 

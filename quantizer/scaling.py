@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from isa.errors import QuantizationError
 from quantizer.channels import Channels, observe
+from quantizer.curves import BITS
 from quantizer.factors import apply, can_shift, channels_of_weight
 from quantizer.fold import Fold
 from quantizer.operands import Operand, is_layer, operands
@@ -99,11 +100,14 @@ def _scale(
         stage = stages[name] or Fold()
         outcome = operand.problem or stage.factors(seen[operand.value], _largest(graph, operand), can_shift(operand))
         if isinstance(outcome, str):
-            _tell(operand, f"{name}: not here: {outcome}")
+            tell(operand.layers, f"{name}: not here: {outcome}")
             continue
         places = ", ".join(dict.fromkeys(apply(graph, operand, outcome, foldable)))
         what = "scale and shift" if outcome.shift is not None else "scale"
-        _tell(operand, f"{name}: {what} {places}")
+        if name == "polish":
+            coded = any(roles[layer].activation.bits == BITS for layer in operand.layers)
+            what = f"{'LogNP codes' if coded else 'uniform codes'}, {what}"
+        tell(operand.layers, f"{name}: {what} {places}")
         for layer in operand.layers:
             layer.meta["custom"][LAST] = name
         return
@@ -125,7 +129,8 @@ def _largest(graph: GraphModule, operand: Operand) -> torch.Tensor:
     return torch.stack(parts).amax(0)
 
 
-def _tell(operand: Operand, words: str) -> None:
-    for layer in operand.layers:
+def tell(layers: Iterable[Node], words: str) -> None:
+    """Leave on ``layers`` what was done to what they read, for the report."""
+    for layer in layers:
         custom = layer.meta.get("custom") or {}
         layer.meta["custom"] = {**custom, SCALED: [*custom.get(SCALED, ()), words]}

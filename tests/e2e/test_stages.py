@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 import quartic
+from isa.instructions import MmuCodes
 from quantizer import Recipe
 from quantizer.fold import Fold
+from quantizer.log2 import Log2
 from quantizer.polish import Polish
 from quantizer.smooth import Smooth
 from tests.e2e.support import assert_bits
@@ -39,3 +41,17 @@ def quantized(kind: type[nn.Module], recipe: Recipe) -> torch.fx.GraphModule:
 def test_the_chip_computes_what_the_stages_give(recipe: Recipe, kind: type[nn.Module], machine: str) -> None:
     inputs = [x for (x,) in batches(kind.shape, 2)]  # type: ignore[attr-defined]
     assert_bits(quantized(kind, recipe), [*inputs, 100 * inputs[0]], machine)
+
+
+@pytest.mark.parametrize("machine", ["quartdepth28-w4a4", "edge28", "tiny"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_attention_multiplies_probabilities_in_powers_of_two(steps: int, machine: str) -> None:
+    """They are decoded in front of the array: the product runs as with 8-bit probabilities, the kernels stay."""
+    inputs = [x for (x,) in batches(Transformer.shape, 2)]
+    coded = assert_bits(quantized(Transformer, dataclasses.replace(W4A4, log2=Log2(steps))), inputs, machine)
+    plain = quartic.compile(quantized(Transformer, W4A4), machine)
+    kernels = [len(quartic.timing(exe).profile.rows("kernel")) for exe in (coded, plain)]
+    assert kernels[0] == kernels[1]
+    decoding = [[i.decode for i in exe.binary.instructions if isinstance(i, MmuCodes)] for exe in (coded, plain)]
+    assert any(decoding[0])
+    assert not any(decoding[1])

@@ -15,6 +15,7 @@ from isa.errors import DescriptionError, QuantizationError
 from quantizer import Change, Override, Recipe, prepare, quantize, report, rescale
 from quantizer.channels import Channels
 from quantizer.fold import Fold
+from quantizer.log2 import Log2
 from quantizer.operands import operands
 from quantizer.polish import Polish
 from quantizer.scaling import SCALED
@@ -169,7 +170,7 @@ def test_the_last_stage_that_claims_an_operand_decides() -> None:
     words = told(rescaled(Transformer, both))
     assert words["linear"] == ["smooth: scale into layer_norm"]
     assert words["linear_4"] == ["fold: scale and shift into layer_norm_1"]
-    assert words["linear_5"] == ["polish: scale by a product behind gelu"]
+    assert words["linear_5"] == ["polish: LogNP codes, scale by a product behind gelu"]
 
 
 def test_an_operand_that_is_no_outlier_is_left_to_the_stage_before() -> None:
@@ -308,3 +309,27 @@ def test_training_simulates_no_codebooks() -> None:
         DescriptionError, match=r"\[train\] simulates uniform codes: leave out \[polish\], or \[train\]"
     ):
         dataclasses.replace(W4A4, polish=Polish(), train=Train())
+
+
+def test_powers_of_two_are_of_probabilities_of_4_bits() -> None:
+    coded, data = dataclasses.replace(W4A4, log2=Log2(2)), batches(Transformer.shape)
+    found = report(quantize(network(Transformer), data[0], data, coded)).layers
+    assert [row.scaled for row in found if row.scaled] == [("log2: probabilities in powers of 2^(1/2)",)]
+    wide = dataclasses.replace(Recipe.load("w4a8"), log2=Log2())
+    message = (
+        r"recipe w4a8, changed: \[log2\] modules = \['\*'\]: match no product whose first factor is a softmax of 4-bit"
+    )
+    with pytest.raises(QuantizationError, match=message):
+        quantize(network(Transformer), data[0], data, wide)
+    with pytest.raises(DescriptionError, match=r"steps = 0: must be in 1 \.\. 4"):
+        Log2(0)
+
+
+def test_wider_operands_are_divided_and_stay_uniform() -> None:
+    data, wide = batches((1, 8)), dataclasses.replace(Recipe.load("w4a8"), polish=Polish(modules=("2",)))
+    model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)).eval()
+    q = quantize(model, data[0], data, wide)
+    assert [row.scaled for row in report(q).layers if row.scaled] == [
+        ("polish: uniform codes, scale by a product behind gelu",)
+    ]
+    assert not any("codebook" in str(node.target) for node in q.graph.nodes)
