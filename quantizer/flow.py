@@ -12,6 +12,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
@@ -22,7 +23,10 @@ from quantizer.checks import Named, check_graph, check_model, first_line, unfore
 from quantizer.functionalize import functional
 from quantizer.observers import Observer
 from quantizer.plan import APPLIED, told
+from quantizer.progress import Watch
 from quantizer.recipe import Recipe
+from quantizer.reconstruct.engine import reconstruct
+from quantizer.reconstruct.fisher import Loss
 from quantizer.report import RECIPE
 from quantizer.rewrite import rewrite
 from quantizer.scaling import SCALED, scale, scaling_of
@@ -194,13 +198,86 @@ def quantize(
     example_inputs: Batch,
     calibration_batches: Iterable[Batch],
     recipe: str | Path | Recipe = "w8a8",
+    *,
+    targets: Iterable[Any] | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    resume: str | Path | None = None,
+    progress: Watch | None = None,
 ) -> GraphModule:
-    """prepare, calibrate and convert ``model``: an FX graph with q/dq ops; deterministic for equal inputs."""
+    """prepare, calibrate and convert ``model``, with the recipe's stages between: an FX graph with q/dq ops.
+
+    ``targets`` are one per batch, for ``loss(output, target)``, where a stage takes gradients; without them it takes
+    the float model's outputs, and the squared error without a loss. Deterministic for equal inputs and ``seed``. The
+    work is done on ``device``, the result is on the CPU. ``resume`` is a folder that keeps what a reconstruction has
+    decided, for a second run to go on from; ``progress`` is told of every part that is done. Raises QuantizationError.
+    """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    example_inputs = _on(device, as_tuple(example_inputs))
+    batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
+    if recipe.stages:
+        batches = list(batches)  # they are run through more than once
+    if torch.device(device).type != "cpu":
+        model = copy.deepcopy(model).to(device)
     if scaling_of(recipe):
-        calibration_batches = list(_checked(calibration_batches))
-        model = rescale(model, example_inputs, calibration_batches, recipe)
-    return convert(calibrate(prepare(model, example_inputs, recipe), calibration_batches))
+        model = rescale(model, example_inputs, batches, recipe)
+    graph = calibrate(prepare(model, example_inputs, recipe), batches)
+    if recipe.compensate or recipe.round:
+        aims = None if targets is None else [_on(device, target) for target in targets]
+        pieces, aims = samples(graph, list(batches), aims)
+        reconstruct(graph, pieces, recipe, targets=aims, loss=loss, seed=seed, resume=resume, progress=progress)
+    return convert(to_device(graph, "cpu"))
+
+
+def samples(
+    prepared: GraphModule, batches: Sequence[Batch], targets: Sequence[Any] | None = None
+) -> tuple[list[tuple[torch.Tensor, ...]], list[Any] | None]:
+    """Batches, and targets along their first dimension, in pieces of the size for which ``prepared`` was made.
+
+    Raises QuantizationError for shapes that do not fit, or another number of targets than of batches.
+    """
+    expected = _inputs(prepared)
+    pieces = [list(_pieces(as_tuple(batch), expected, i)) for i, batch in enumerate(batches, 1)]
+    inputs = [piece for part in pieces for piece in part]
+    if targets is None:
+        return inputs, None
+    if len(targets) != len(batches):
+        raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one for each batch")
+    split = (_split(target, len(part), i) for i, (target, part) in enumerate(zip(targets, pieces, strict=True), 1))
+    return inputs, [each for part in split for each in part]
+
+
+def _split(target: Any, count: int, number: int) -> list[Any]:
+    if count == 1:
+        return [target]
+    leaves, shape = tree_flatten(target)
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or len(leaf) % count:
+            what = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+            raise QuantizationError(
+                f"target {number} ({what}) cannot be split into {count} pieces of the exported size, as its batch is: "
+                "give tensors whose first dimension is the batch's"
+            )
+    parts = zip(*(leaf.split(len(leaf) // count) for leaf in leaves), strict=True)
+    return [tree_unflatten(part, shape) for part in parts]
+
+
+def _on(device: str | torch.device, value: Any) -> Any:
+    return tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, value)
+
+
+def to_device(prepared: GraphModule, device: str | torch.device) -> GraphModule:
+    """``prepared`` with its constants, ranges and the tensors that its nodes make on ``device``; returns it."""
+    prepared.to(device)
+    for node in prepared.graph.nodes:
+        if "device" in node.kwargs:
+            node.update_kwarg("device", torch.device(device))
+    prepared.recompile()
+    for observer in _observers(prepared):
+        if observer.frozen is not None:
+            observer.freeze(*_on(device, observer.frozen))
+    return prepared
 
 
 def _quietly(step: Callable[..., GraphModule], *args: object) -> GraphModule:

@@ -7,6 +7,7 @@ over the input with zeros between its elements, by the mirrored kernel.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -26,10 +27,13 @@ class Layer:
     node: Node
     source: Node
     """Its input."""
-    weight: Node
-    """The observed weight."""
-    attribute: str
-    """Where the graph holds the weight."""
+    held: Node
+    """Its weight, in front of the observer."""
+
+    @property
+    def attribute(self) -> str:
+        """Where the graph holds the weight."""
+        return str(self.held.target)
 
     @property
     def name(self) -> str:
@@ -65,6 +69,10 @@ class Layer:
         mirrored = weight.flip(tuple(range(2, weight.ndim)))
         split = mirrored.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)
         return split.reshape(self.groups, weight.shape[1], -1)
+
+    def expanded(self, each: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """What broadcasts against the weight along its output channels, as [groups, out, 1]."""
+        return self.rows(each.expand(shape))[..., :1]
 
     def weight_of(self, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """Rows in the weight's own shape."""
@@ -113,17 +121,29 @@ class Layer:
 def layers(graph: GraphModule) -> list[Layer]:
     """The layers whose weights are to be quantized, in the graph's order.
 
-    A weight that several read counts for the first of them.
+    A weight that several of them share counts for the first. One that something else reads too, as an embedding, has
+    no layer: it stays what it is, and rounds to the nearest codes where it is quantized.
     """
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            readers[str(node.target)].extend(node.users)
     found: dict[str, Layer] = {}
     for node in graph.graph.nodes:
         if node.op != "call_function" or len(node.all_input_nodes) < 2:
             continue
         source, weight = node.all_input_nodes[:2]
-        if weight.op == "call_module" and isinstance(graph.get_submodule(str(weight.target)), WeightObserver):
-            attribute = str(weight.all_input_nodes[0].target)
-            found.setdefault(attribute, Layer(node, source, weight, attribute))
+        if not _observes(graph, weight):
+            continue
+        held = weight.all_input_nodes[0]
+        if all(_observes(graph, reader) for reader in readers[str(held.target)]):
+            found.setdefault(str(held.target), Layer(node, source, held))
     return list(found.values())
+
+
+def _observes(graph: GraphModule, node: Node) -> bool:
+    """Whether a node observes a weight."""
+    return node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), WeightObserver)
 
 
 def _pair(value: Any, alone: int = 1) -> tuple[int, int]:

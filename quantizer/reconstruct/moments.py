@@ -26,7 +26,8 @@ class Moments:
     @classmethod
     def empty(cls, groups: int, width: int, device: torch.device) -> Moments:
         """Of no image."""
-        return cls(*(torch.zeros(groups, width, width, device=device) for _ in range(3)))
+        plain, cross, gram = torch.zeros(3, groups, width, width, device=device)
+        return cls(plain, cross, gram)
 
     def add(self, x: torch.Tensor, quantized: torch.Tensor) -> None:
         """One more image: columns [groups, in, positions] of both models."""

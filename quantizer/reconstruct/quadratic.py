@@ -27,6 +27,10 @@ class Quadratic:
         """Of D [groups, out, in]; 0 at D = 0, and below where the weight makes up for its inputs."""
         return float((self._weighed(change @ self.inputs + 2 * self.residual) * change).sum(dtype=torch.float64))
 
+    def of(self, change: torch.Tensor) -> float:
+        """tr(G D H D^T): as if the inputs were exact, so never below 0."""
+        return float((self._weighed(change @ self.inputs) * change).sum(dtype=torch.float64))
+
     def gradient(self, change: torch.Tensor) -> torch.Tensor:
         """By D."""
         return 2 * self._weighed(change @ self.inputs + self.residual)

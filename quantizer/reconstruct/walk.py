@@ -30,8 +30,9 @@ def plain(observer: Observer, x: torch.Tensor) -> torch.Tensor:
 
 
 def quantized(observer: Observer, x: torch.Tensor) -> torch.Tensor:
-    """As the quantized one."""
-    return observer.simulate(x)
+    """As the quantized one. Gradients pass straight through codes that say nothing of them, as codebooks."""
+    found = observer.simulate(x)
+    return x + (found - x).detach() if x.requires_grad and not found.requires_grad else found
 
 
 class Walk:
@@ -45,6 +46,16 @@ class Walk:
             node: max((self.place[user] for user in node.users if user in self.place), default=-1)
             for node in self.nodes
         }
+
+    def reads(self, attribute: str, place: int) -> bool:
+        """Whether a node from ``place`` on reads this weight, itself or behind its observer."""
+        return any(
+            self.place.get(reader, -1) >= place
+            for node in self.graph.graph.nodes
+            if node.op == "get_attr" and node.target == attribute
+            for user in node.users
+            for reader in (user, *user.users)
+        )
 
     def start(self, inputs: Sequence[torch.Tensor]) -> Values:
         """The values in front of the first node that is run."""
@@ -88,17 +99,17 @@ class Walk:
         if node.op != "call_module":
             raise QuantizationError(f"{node.name}: a {node.op} is nothing that an exported graph holds")
         module = self.graph.get_submodule(str(node.target))
-        return observe(module, *args) if isinstance(module, Observer) else module(*args, **kwargs)
+        return observe(module, cast(Any, args)[0]) if isinstance(module, Observer) else module(*args, **kwargs)
 
     def _value(self, node: Node, values: Values, observe: Observe, weights: Mapping[str, torch.Tensor]) -> Any:
         if node in values:
             return values[node]
-        if node.op == "get_attr":
-            return constant(self.graph, node)
-        (held,) = node.all_input_nodes
+        held = node if node.op == "get_attr" else node.all_input_nodes[0]
         chosen = weights.get(str(held.target))
         if chosen is not None:
             return chosen
+        if held is node:
+            return constant(self.graph, node)
         module = self.graph.get_submodule(str(node.target))
         assert isinstance(module, Observer)
         return observe(module, constant(self.graph, held))

@@ -61,4 +61,4 @@ def test_a_weight_that_two_layers_read_is_the_first_ones() -> None:
     graph = prepare(Tied().eval(), torch.ones(1, 4), "w8a8")
     found: list[Layer] = layers(graph)
     assert [layer.name for layer in found] == ["first", "last"]
-    assert constant(graph, found[0].weight.all_input_nodes[0]).shape == (4, 4)
+    assert constant(graph, found[0].held).shape == (4, 4)

@@ -1,0 +1,199 @@
+"""Reconstruction as a whole: codes that survive conversion, bits that survive a break, and what it is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+import quartic
+from isa.errors import QuantizationError
+from quantizer import convert, quantize, reference
+from quantizer.observers import WeightObserver
+from quantizer.progress import Progress
+from quantizer.reconstruct.engine import reconstruct
+from quantizer.reconstruct.layer import layers
+from quantizer.reconstruct.options import Round
+from quantizer.size import constant
+from tests.quantizer.reconstruct.networks import calibrated, images, network, recipe
+
+FAST = dict(iterations=20, rate=0.05)
+METHODS = {
+    "compensated": recipe(None, True),
+    "gptq": recipe(Round(method="gptq")),
+    "adaround": recipe(Round(**FAST)),
+    "brecq": recipe(Round(**FAST, scope="block", metric="fisher")),
+    "compensated brecq": recipe(Round(**FAST, scope="block", batch=2), True),
+    "quartdepth": recipe(Round(**FAST, metric="kfac", target="weight"), True),
+    "fisher": recipe(Round(**FAST, metric="fisher", drop=1.0)),
+    "w4a8": recipe(Round(**FAST), True, "w4a8"),
+}
+
+
+def codes(q: GraphModule) -> list[torch.Tensor]:
+    held = (node for node in q.graph.nodes if node.op == "get_attr")
+    return [value for node in held if (value := constant(q, node)).dtype == torch.int8]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_conversion_gives_the_very_codes_that_were_chosen(name: str) -> None:
+    graph = calibrated(METHODS[name])
+    reconstruct(graph, images(), METHODS[name])
+    expected = []
+    for layer in layers(graph):
+        weight = constant(graph, layer.held)
+        (user,) = layer.held.users
+        observer = graph.get_submodule(str(user.target))
+        assert isinstance(observer, WeightObserver)
+        scale, zero = observer.broadcast(weight)
+        steps = (weight / scale).round() + zero
+        assert torch.equal((steps - zero) * scale, weight)
+        expected.append(steps.to(torch.int8))
+    assert len(expected) == 7
+    found = codes(convert(graph))
+    assert len(found) == 7
+    assert all(any(torch.equal(a, b) for b in found) for a in expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_reference_and_simulator_agree_in_every_bit(name: str) -> None:
+    q = quantize(network(), images()[0], images(), METHODS[name])
+    exe = quartic.compile(q, machine="edge28")
+    x = images(6)[-1]
+    assert all(map(torch.equal, reference(q)(*x), quartic.simulate(exe, *x).outputs))
+
+
+def lost(name: str | None) -> float:
+    """Squared error of the quantized network on the calibration images."""
+    q = quantize(network(), images()[0], images(), METHODS[name] if name else recipe())
+    with torch.no_grad():
+        return sum(float((q(*x) - network()(*x)).square().sum()) for x in images())
+
+
+def test_every_method_loses_less_than_nearest_rounding() -> None:
+    nearest = lost(None)
+    assert {name: lost(name) < nearest for name in METHODS} == dict.fromkeys(METHODS, True)
+
+
+class StoppedError(Exception):
+    """Raised by whoever watches."""
+
+
+@pytest.mark.parametrize("name", ["compensated brecq", "quartdepth"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    how = METHODS[name]
+    whole = codes(quantize(network(), images()[0], images(), how))
+
+    def stop(progress: Progress) -> None:
+        if progress.index == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        quantize(network(), images()[0], images(), how, resume=tmp_path, progress=stop)
+    (folder,) = tmp_path.iterdir()
+    kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert [path.name for path in sorted(kept)] == ["unit0000.pt", "unit0001.pt"]
+    again = codes(quantize(network(), images()[0], images(), how, resume=tmp_path))
+    assert all(map(torch.equal, again, whole))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_another_seed_or_other_images_do_not_go_on_from_there(tmp_path: Path) -> None:
+    how = METHODS["adaround"]
+    for seed, batches in ((0, images()), (1, images()), (0, images(5)), (0, images())):
+        quantize(network(), images()[0], batches, how, resume=tmp_path, seed=seed)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_seed_gives_the_same_bits_and_leaves_the_global_one_alone() -> None:
+    how = METHODS["brecq"]
+    first = codes(quantize(network(), images()[0], images(), how, seed=3))
+    graph = calibrated(how)
+    torch.manual_seed(6)
+    state = torch.get_rng_state()
+    reconstruct(graph, images(), how, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, first, codes(convert(graph))))
+
+
+def test_the_model_itself_stays_as_it_was() -> None:
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    quantize(model, images()[0], images(), METHODS["quartdepth"])
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_progress_names_every_unit() -> None:
+    said: list[Progress] = []
+    quantize(network(), images()[0], images(), METHODS["brecq"], progress=said.append)
+    assert [each.part for each in said] == ["stem", "blocks.0", "blocks.1", "mix", "up"]
+    assert [(each.index, each.count) for each in said] == [(i, 5) for i in range(1, 6)]
+    assert said[-1].eta == 0.0
+    assert said[0].eta == said[0].seconds * 4
+
+
+def test_a_tied_weight_is_rounded_once_and_the_float_model_keeps_its_own() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(functional_relu(self.first(x)))
+
+    functional_relu = nn.functional.relu
+    torch.manual_seed(0)
+    x = torch.randn(3, 4)
+    q = quantize(Tied().eval(), x, [x], METHODS["gptq"])
+    found = codes(q)
+    assert all(torch.equal(found[0], each) for each in found)
+    assert torch.equal(reference(q)(x)[0], quartic.simulate(quartic.compile(q, "edge28"), x).outputs[0])
+
+
+def test_gradients_come_from_targets_where_there_are_any() -> None:
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).abs().mean()
+
+    how = METHODS["quartdepth"]
+    targets = [torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    found = [
+        codes(quantize(network(), images()[0], images(), how, targets=t, loss=f))
+        for t, f in ((None, None), (targets, loss))
+    ]
+    assert not all(map(torch.equal, *found))
+
+
+def test_batches_and_their_targets_are_split_to_the_exported_size() -> None:
+    how, parts = METHODS["quartdepth"], images()
+    targets = [torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    one = codes(quantize(network(), parts[0], parts, how, targets=targets))
+    pairs = [(torch.cat([a[0], b[0]]),) for a, b in (parts[:2], parts[2:])]
+    two = codes(quantize(network(), parts[0], pairs, how, targets=[torch.cat(targets[:2]), torch.cat(targets[2:])]))
+    assert len(one) == len(two) == 7  # ranges by averages of batches differ, so codes do
+
+
+def refused(how: object, **given: object) -> str:
+    with pytest.raises(QuantizationError) as error:
+        quantize(network(), images()[0], images(), how, **given)  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_targets_that_do_not_fit_are_named() -> None:
+    how = METHODS["quartdepth"]
+    assert refused(how, targets=[1]) == "1 targets for 4 batches: give one for each batch"
+    pairs = [(torch.cat([a[0], b[0]]),) for a, b in (images()[:2], images()[2:])]
+    with pytest.raises(QuantizationError) as error:
+        quantize(network(), images()[0], pairs, how, targets=[torch.ones(3), torch.ones(2)])
+    assert str(error.value).startswith("target 1 ((3,)) cannot be split into 2 pieces of the exported size")
+
+
+def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return 0 * output.sum()
+
+    message = "stem: the gradient of the loss is 0 there in every calibration image: give targets and a loss"
+    assert refused(METHODS["quartdepth"], loss=loss).startswith(message)
