@@ -114,7 +114,7 @@ def compile_module(
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
     with watch.step("fuse", "fuse-kernels"):
-        limits = (_pool_taps(machine), _row_elements(machine))
+        limits = (_pool_taps(machine), _row_elements(machine), machine.sram.bytes // 2)
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
     with watch.step("fuse", "materialize-copies"):

@@ -42,6 +42,8 @@ class Options:
     """The largest window that a trailing pool may have: accumulators must hold all that one of its outputs reads."""
     row_elements: int | None = None
     """The longest row of a product that a softmax may follow: accumulators must hold whole rows."""
+    fill_bytes: int | None = None
+    """The most that a tensor of binary32 may take beside what it pads: a fill needs both whole in SRAM."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def fuse_kernels(module: ModuleOp, options: Options | None = None) -> None:
 
 
 def _fuse_function(block: Block, options: Options) -> None:
-    prepare(block)
+    prepare(block, options.fill_bytes)
     planner = _Planner(block, options)
     _emit(block, planner.plan())
 

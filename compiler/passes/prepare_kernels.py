@@ -23,8 +23,10 @@ from compiler.passes.widen_moves import widen_moves
 BROADCASTING = (qnn.BinaryOp, qnn.SelectOp)
 
 
-def prepare(block: Block) -> None:
+def prepare(block: Block, fill_bytes: int | None = None) -> None:
     """Bring matrix products to rank 2 or 3 and joins below 5, align broadcast operands, split reshapes for copies.
+
+    A padded tensor of binary32 beyond ``fill_bytes`` is joined from its parts.
 
     Behind it every reader of moved values has a chain of moves of its own, which views make free.
     """
@@ -37,6 +39,8 @@ def prepare(block: Block) -> None:
             _align(_collapse(op))
         elif isinstance(op, qnn.ConcatOp):
             _flatten_concat(op)
+        elif isinstance(op, qnn.PadOp) and _too_large(op, fill_bytes):
+            _join_strips(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
     sink_moves(block)
@@ -162,6 +166,30 @@ def _flatten_concat(op: qnn.ConcatOp) -> None:
     outer, inner = prod(shape[:axis]), prod(shape[axis + 1 :])
     flat = [_reshaped(op, value, (outer, shape_of(value)[axis], inner)) for value in op.inputs]
     _replace(op, qnn.ConcatOp(flat, 1), shape)
+
+
+def _too_large(op: qnn.PadOp, fill_bytes: int | None) -> bool:
+    if fill_bytes is None or is_int(op.input) or not any(op.padding.data):
+        return False
+    return 4 * (prod(shape_of(op.input)) + prod(shape_of(op.output))) > fill_bytes
+
+
+def _join_strips(op: qnn.PadOp) -> None:
+    """Strips of the number around a plain copy."""
+    copy = qnn.PadOp(op.input, [0] * len(op.padding.data))
+    _insert(op, copy)
+    value = copy.output
+    for axis, ends in enumerate(zip(op.padding.data[::2], op.padding.data[1::2], strict=True)):
+        shape = shape_of(value)
+        arrays = (np.full((*shape[:axis], n, *shape[axis + 1 :]), op.value.data, np.float32) for n in ends)
+        low, high = ([qnn.ConstantOp(array)] if array.size else [] for array in arrays)
+        if low or high:
+            joined = qnn.ConcatOp([*(c.output for c in low), value, *(c.output for c in high)], axis)
+            _insert(op, *low, *high, joined)
+            value = joined.output
+    op.output.replace_all_uses_with(value)
+    op.detach()
+    op.erase()
 
 
 def _align(op: Operation) -> None:

@@ -177,6 +177,19 @@ def test_a_reshape_with_uneven_steps_goes_through_rank_one():
     assert fuse(module)[1:] == ["view: reshape", "reshape", "conv2d quantize"]
 
 
+def test_a_padded_tensor_that_is_too_large_to_fill_is_joined_from_strips():
+    sides = (0, 0, 0, 1, 2, 0, 1, 3)
+    taken = 4 * (3 * 6 * 6 + 4 * 8 * 10)
+    for bound, kinds in ((taken, ["pad"]), (taken - 1, ["pad", "concat", "concat", "concat"])):
+        module = graph([IMAGE], lambda x: qnn.PadOp(x, sides, 2.5).output)
+        assert fuse(module, Options(fill_bytes=bound)) == kinds
+
+
+def test_codes_are_filled_whatever_they_take():
+    module = graph([IMAGE], lambda x: dq(qnn.PadOp(q(x), (0, 0, 0, 0, 1, 1, 1, 1)).output))
+    assert "concat" not in fuse(module, Options(fill_bytes=0))
+
+
 def test_dequantized_values_that_leave_are_computed():
     module = graph([IMAGE], lambda x: (y := q(conv(q(x), 4)), dq(y)))
     assert fuse(module)[-1] == "dequantize"

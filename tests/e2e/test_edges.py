@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import quartic
 from isa.errors import UnsupportedError
+from isa.machine import Machine
 from tests.e2e.support import probes
 
 DECOMPOSED = torch.ops.quantized_decomposed
@@ -206,6 +207,15 @@ def test_a_global_pool_larger_than_the_accumulators_follows_its_convolution(mach
     x = torch.randn(shape)
     q = quartic.quantize(Case(lambda m, x: F.adaptive_avg_pool2d(m.c(x), 1), c=nn.Conv2d(3, 4, 1)).eval(), (x,), [(x,)])
     exe = quartic.compile(q, machine)
+    assert_same(quartic.simulate(exe, x).outputs, quartic.reference(q)(x))
+
+
+@pytest.mark.parametrize("module", [nn.AvgPool2d(3, 2, 1), nn.ConstantPad2d((1, 2, 0, 3), -0.5)])
+def test_padding_in_binary32_needs_no_tensor_whole_in_sram(module: nn.Module) -> None:
+    x = torch.randn(1, 16, 96, 96)
+    q = quartic.quantize(Case(lambda m, x: m.c(x), c=module).eval(), (x,), [(x,)], "f32")
+    exe = quartic.compile(q, "tiny")
+    assert Machine.load("tiny").sram.bytes < 4 * x.numel()
     assert_same(quartic.simulate(exe, x).outputs, quartic.reference(q)(x))
 
 
