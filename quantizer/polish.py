@@ -21,14 +21,16 @@ class Polish:
     """The table ``[polish]``: 4-bit operands of layers are polished; wider ones are only divided by a_i.
 
     a_i is the average over the images of the ``percent``-th percentile of |x_i|, and at least ``floor`` of the
-    channel's largest magnitude: of a channel of mostly zeros the percentile is 0. ``modules`` are patterns of the
-    layers' paths, or of modules around them: by default what sounds like a decoder, as in the paper. ``where`` =
-    "outliers" takes of these the layers whose channels' largest magnitudes are on average ``threshold`` times a_i or
-    more.
+    channel's largest magnitude: of a channel of mostly zeros the percentile is 0. ``alpha`` is how much of the
+    differences between the channels' factors the weights take, whose own codes they make coarser: 1, all of them, is
+    the paper's; 0 is one factor, the geometric mean, for all. ``modules`` are patterns of the layers' paths, or of
+    modules around them: by default what sounds like a decoder, as in the paper. ``where`` = "outliers" takes of these
+    the layers whose channels' largest magnitudes are on average ``threshold`` times a_i or more.
     """
 
     percent: float = 95.0
     floor: float = 0.02
+    alpha: float = 1.0
     where: str = MODULES
     threshold: float = 4.0
     modules: tuple[str, ...] = ("*decoder*", "*head*")
@@ -38,6 +40,8 @@ class Polish:
             raise DescriptionError(f"percent = {self.percent}: must be above 0 and at most 100")
         if not 0 < self.floor <= 1:
             raise DescriptionError(f"floor = {self.floor}: must be above 0 and at most 1")
+        if not 0 <= self.alpha <= 1:
+            raise DescriptionError(f"alpha = {self.alpha}: must be in 0 .. 1")
         if self.where not in WHERE:
             raise DescriptionError(f"where = {self.where!r}: must be one of {', '.join(map(repr, WHERE))}")
 
@@ -49,4 +53,5 @@ class Polish:
             ratio = (seen.largest[live] / factor[live]).mean().item() if live.any() else 0.0
             if ratio < self.threshold:
                 return f"its largest magnitudes are {ratio:.2f} times the percentile, less than {self.threshold:g}"
-        return Factors(torch.where(live, factor, 1.0))
+        mean = factor[live].log().mean().exp() if live.any() else torch.ones(())
+        return Factors(torch.where(live, mean * (factor / mean) ** self.alpha, mean))

@@ -177,8 +177,7 @@ def test_quantizer_metadata_keeps_module_and_source() -> None:
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
-    known = "f32, w16a16, w4a32, w4a4, w4a8, w8a16, w8a32, w8a8"
-    with pytest.raises(QuantizationError, match=f"unknown recipe 'w3a5': known recipes are {known}"):
+    with pytest.raises(QuantizationError, match=r"unknown recipe 'w3a5': known recipes are f32, qat-w4a8, .*, w8a8$"):
         QuarticQuantizer("w3a5")
 
 

@@ -269,8 +269,12 @@ def test_dead_and_negative_channels_are_polished() -> None:
     seen.add(x)
     found = Polish().factors(seen, torch.ones(4), True)
     assert not isinstance(found, str)
-    assert found.scale.tolist() == [1.0, 94.0, 1.0, 94.0]
+    mean = (94.0 * 94.0) ** (1 / 3)
+    torch.testing.assert_close(found.scale, torch.tensor([mean, 94.0, 1.0, 94.0], dtype=torch.float64))
     assert found.shift is None
+    one = Polish(alpha=0.0).factors(seen, torch.ones(4), True)
+    assert not isinstance(one, str)
+    torch.testing.assert_close(one.scale, torch.full((4,), mean, dtype=torch.float64))
 
 
 def test_percentiles_are_averages_over_images() -> None:
@@ -296,6 +300,7 @@ def test_smoothing_is_the_papers_equation() -> None:
         (lambda: Smooth(1.5), "alpha = 1.5: must be in 0 .. 1"),
         (lambda: Polish(percent=0), "percent = 0: must be above 0 and at most 100"),
         (lambda: Polish(floor=0), "floor = 0: must be above 0 and at most 1"),
+        (lambda: Polish(alpha=2), "alpha = 2: must be in 0 .. 1"),
         (lambda: Polish(where="here"), "where = 'here': must be one of 'modules', 'outliers'"),
     ],
 )
