@@ -24,7 +24,8 @@ class Factors:
 class Channels:
     """Of every channel of one tensor: extremes over all images, and averages over images of what each has.
 
-    An image is an index of dimension 0. ``percents`` are of the magnitudes, of 0 .. 100. All is [C], binary64.
+    An image is an index of dimension 0. ``percents`` are of the magnitudes, of 0 .. 100. All is [C], binary64, on
+    the CPU.
     """
 
     def __init__(self, axis: int, percents: Sequence[float] = ()) -> None:
@@ -39,7 +40,7 @@ class Channels:
         """Take in images [N, ...]. Raises QuantizationError for NaN and infinities."""
         x = x.detach() if self.axis else x.detach().unsqueeze(0)
         rows = x.unsqueeze(-1).movedim(max(self.axis, 1), 1).flatten(2)
-        low, high = rows.amin(2).double(), rows.amax(2).double()
+        low, high = rows.amin(2).cpu().double(), rows.amax(2).cpu().double()
         if not (low.isfinite().all() and high.isfinite().all()):
             raise QuantizationError(
                 f"a calibration batch made an activation of shape {tuple(x.shape)} that is not finite: "
@@ -51,7 +52,7 @@ class Channels:
         magnitudes = rows.abs()
         for percent, sums in self._percentiles.items():
             place = rank(percent / 100, rows.shape[2])
-            self._percentiles[percent] = sums + magnitudes.kthvalue(place, 2).values.double().sum(0)
+            self._percentiles[percent] = sums + magnitudes.kthvalue(place, 2).values.cpu().double().sum(0)
 
     @property
     def largest(self) -> torch.Tensor:

@@ -48,7 +48,7 @@ def arguments(node: Node) -> dict[str, Any]:
 
 def channels_of_weight(graph: GraphModule, layer: Node) -> torch.Tensor:
     """A layer's weight as [groups, out, in, taps], in and out of a group, binary64."""
-    weight = constant(graph, layer.all_input_nodes[1]).detach().double()
+    weight = _held(graph, layer.all_input_nodes[1])
     groups = arguments(layer).get("groups", 1)
     if "transpose" in str(layer.target):
         return weight.unflatten(0, (groups, -1)).flatten(3).transpose(1, 2)
@@ -85,7 +85,7 @@ def _undo(graph: GraphModule, layer: Node, factors: Factors) -> None:
     if factors.shift is not None:
         lost = (parts.sum(-1) @ factors.shift.view(groups, inputs, 1)).flatten()
         _set_bias(graph, layer, lost)
-    weight = constant(graph, layer.all_input_nodes[1]).detach().double()
+    weight = _held(graph, layer.all_input_nodes[1])
     if "transpose" in str(layer.target):
         scale = factors.scale.view(-1, *[1] * (weight.dim() - 1))
     else:
@@ -96,7 +96,7 @@ def _undo(graph: GraphModule, layer: Node, factors: Factors) -> None:
 
 def _set_bias(graph: GraphModule, layer: Node, added: torch.Tensor) -> None:
     bias = arguments(layer)["bias"]
-    _set(graph, layer, "bias", added if bias is None else constant(graph, bias).detach().double() + added)
+    _set(graph, layer, "bias", added if bias is None else _held(graph, bias) + added)
 
 
 def _set(graph: GraphModule, node: Node, name: str, value: torch.Tensor) -> None:
@@ -119,6 +119,11 @@ def _parameter(graph: GraphModule, node: Node, name: str, value: torch.Tensor) -
     held = graph.graph.get_attr(target)
     held.meta = {**_place(node), "val": getattr(graph, target).detach()}
     return held
+
+
+def _held(graph: GraphModule, node: Node) -> torch.Tensor:
+    """A constant in binary64 on the CPU, where factors are, wherever the graph is."""
+    return constant(graph, node).detach().cpu().double()
 
 
 def _place(node: Node) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def _along(scale: torch.Tensor, shift: torch.Tensor | None, axis: int) -> bool:
 def _scale_maker(graph: GraphModule, maker: Node, axis: int, scale: torch.Tensor, shift: torch.Tensor | None) -> str:
     given, channels = arguments(maker), shape_of(maker)[axis]
     rows, added = scale.flatten().expand(channels), None if shift is None else shift.flatten().expand(channels)
-    held = {name: constant(graph, given[name]).detach().double() for name in ("weight", "bias") if given.get(name)}
+    held = {name: _held(graph, given[name]) for name in ("weight", "bias") if given.get(name)}
     weight = held.get("weight", torch.ones(channels, dtype=torch.float64))
     if "transpose" in str(maker.target):
         groups = given["groups"]
