@@ -108,6 +108,23 @@ def compile_module(
     """Compile a qnn module; the module is rewritten in place."""
     watch = watch or Stopwatch()
     validator = _validator(module, watch) if options.validate else None
+    form_kernels(module, machine, options, watch)
+    with watch.step("tile", "tile-kernels"):
+        slots = 2 if options.double_buffer else 1
+        schedule = tile_kernels(module, machine, options.schedule, slots, options.share_loops)
+    watch.passed("tile-kernels", module)
+    with watch.step("plan", "plan-memory"):
+        layout, plan = plan_module(module, machine)
+    with watch.step("emit", "emit"):
+        main = main_function(module)
+        names = (input_names(main), output_names(main))
+        binary = emit(module, layout, plan, machine, names, {})
+    return Compiled(binary, schedule, watch.seconds, plan, validator)
+
+
+def form_kernels(module: ModuleOp, machine: Machine, options: Options, watch: Stopwatch | None = None) -> None:
+    """From operations to kernels without schedules, in the order in which they run (qnn -> kern); in place."""
+    watch = watch or Stopwatch()
     for step in LEGALIZE:
         with watch.step("legalize", step.name):
             step.apply(Context(), module)
@@ -123,17 +140,6 @@ def compile_module(
     with watch.step("fuse", "delay-kernels"):
         delay_kernels(module)
     watch.passed("delay-kernels", module)
-    with watch.step("tile", "tile-kernels"):
-        slots = 2 if options.double_buffer else 1
-        schedule = tile_kernels(module, machine, options.schedule, slots, options.share_loops)
-    watch.passed("tile-kernels", module)
-    with watch.step("plan", "plan-memory"):
-        layout, plan = plan_module(module, machine)
-    with watch.step("emit", "emit"):
-        main = main_function(module)
-        names = (input_names(main), output_names(main))
-        binary = emit(module, layout, plan, machine, names, {})
-    return Compiled(binary, schedule, watch.seconds, plan, validator)
 
 
 def _pool_taps(machine: Machine) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from isa.errors import QuantizationError
 from isa.instructions import STORED_BITS, Mode
+from quantizer.flow import Batch, as_tuple
 from quantizer.location import module_path
 from quantizer.observers import Observer, WeightObserver
 from quantizer.quantizers import Grid, affine, simulate, symmetric
@@ -119,6 +120,25 @@ class Simulator(Interpreter):
         return self.run(*inputs, initial_env=dict(known or {}))
 
 
+def first_pieces(
+    batches: Sequence[tuple[torch.Tensor, ...]], targets: Sequence[Any] | None, example: Batch, samples: int
+) -> list[Piece]:
+    """The first samples and their targets, in pieces of the size that the graph was made for; at least one."""
+    sizes = [len(x) if x.dim() else 1 for x in as_tuple(example)]
+    found: list[Piece] = []
+    for i, batch in enumerate(batches):
+        target = None if targets is None else targets[i]
+        cut: Iterator[Any] = iter(())
+        if isinstance(target, torch.Tensor) and target.dim() and len(target) == len(batch[0]):
+            cut = iter(target.split(sizes[0]))
+        pieces = zip(*(x.split(n) if x.dim() else (x,) for x, n in zip(batch, sizes, strict=True)), strict=True)
+        for piece in pieces:
+            if found and len(found) * sizes[0] >= samples:
+                return found
+            found.append((piece, next(cut, target)))
+    return found
+
+
 def one_by_one(
     graph: GraphModule,
     layers: Sequence[Layer],
@@ -143,7 +163,7 @@ def one_by_one(
             for key, (start, quantizers) in trials.items():
                 before = {node: value for node, value in known.items() if order[node] < start}
                 found = simulator.outputs(inputs, quantizers, before)
-                lost = _noise(wanted, found) if metric is None else float(metric(found, target)) - (base or 0.0)
+                lost = noise(wanted, found) if metric is None else float(metric(found, target)) - (base or 0.0)
                 losses[key] += lost / len(pieces)
                 done += 1
                 if progress is not None:
@@ -155,7 +175,7 @@ def _simulated(codes: Codes, x: torch.Tensor) -> torch.Tensor:
     return simulate(x, *codes)
 
 
-def _noise(wanted: Any, found: Any) -> float:
+def noise(wanted: Any, found: Any) -> float:
     """Power of the noise over that of the signal, summed over the outputs."""
     pairs = zip(tensors(wanted), tensors(found), strict=True)
     powers = [(_power(b.double() - a.double()), _power(a.double())) for a, b in pairs]

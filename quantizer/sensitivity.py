@@ -8,19 +8,18 @@ backward pass for all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, log10
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from isa.errors import InputError, QuantizationError
 from isa.instructions import Mode
 from quantizer.flow import Batch, as_tuple, calibrate, prepare
-from quantizer.probe import Metric, Piece, Progress, fisher, layers_of, one_by_one
+from quantizer.probe import Metric, Progress, first_pieces, fisher, layers_of, one_by_one
 from quantizer.recipe import Recipe
 
 SQNR, METRIC, FISHER = "sqnr", "metric", "fisher"
@@ -144,7 +143,7 @@ def sensitivity(
         raise QuantizationError(
             f"no layers: recipe {given.title} quantizes no convolution, linear layer or product of the model"
         )
-    pieces = _first(batches, targets, example_inputs, samples)
+    pieces = first_pieces(batches, targets, example_inputs, samples)
     if by == FISHER:
         losses = fisher(graph, layers, pieces, loss, progress)
     else:
@@ -160,22 +159,3 @@ def sensitivity(
         for layer in layers
     )
     return Sensitivity(by, given.title, tuple(rows))
-
-
-def _first(
-    batches: Sequence[tuple[torch.Tensor, ...]], targets: Sequence[Any] | None, example: Batch, samples: int
-) -> list[Piece]:
-    """The first samples and their targets, in pieces of the size that the graph was made for; at least one."""
-    sizes = [len(x) if x.dim() else 1 for x in as_tuple(example)]
-    found: list[Piece] = []
-    for i, batch in enumerate(batches):
-        target = None if targets is None else targets[i]
-        cut: Iterator[Any] = iter(())
-        if isinstance(target, torch.Tensor) and target.dim() and len(target) == len(batch[0]):
-            cut = iter(target.split(sizes[0]))
-        pieces = zip(*(x.split(n) if x.dim() else (x,) for x, n in zip(batch, sizes, strict=True)), strict=True)
-        for piece in pieces:
-            if found and len(found) * sizes[0] >= samples:
-                return found
-            found.append((piece, next(cut, target)))
-    return found

@@ -11,6 +11,7 @@ Importing this package loads neither torch nor the compiler; each verb loads wha
 
 from isa.errors import QuarticError
 from quartic.api import (
+    assign,
     compile,
     convert,
     export,
@@ -19,6 +20,7 @@ from quartic.api import (
     quantize,
     recipe,
     reference,
+    sensitivity,
     simulate,
     timing,
     train,
@@ -30,6 +32,7 @@ __all__ = [
     "Executable",
     "QuarticError",
     "__version__",
+    "assign",
     "compile",
     "convert",
     "export",
@@ -38,6 +41,7 @@ __all__ = [
     "quantize",
     "recipe",
     "reference",
+    "sensitivity",
     "simulate",
     "timing",
     "train",

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from isa.container import Binary
     from isa.machine import Machine
     from quantizer.recipe import Recipe
+    from quantizer.sensitivity import Sensitivity
     from quantizer.train.loop import Step
     from quantizer.train.module import Trainable
+    from quartic.assignment import Assignment
     from runtime.session import Run
 
 
@@ -97,6 +99,42 @@ def recipe(name_or_path: str | Path) -> Recipe:
     from quantizer.recipe import Recipe
 
     return Recipe.load(name_or_path)
+
+
+def sensitivity(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    calibration_batches: Iterable[tuple[torch.Tensor, ...]],
+    recipe: str | Path | Recipe = "w8a8",
+    **options: Any,
+) -> Sensitivity:
+    """What the outputs lose when one layer alone is quantized, for every layer and width.
+
+    Options are those of ``quantizer.sensitivity.sensitivity``: ``by`` "sqnr", "metric" or "fisher", ``widths``,
+    ``samples``, ``targets``, ``metric``, ``loss``, ``progress``. Raises QuantizationError.
+    """
+    from quantizer.sensitivity import sensitivity
+
+    return sensitivity(model, example_inputs, calibration_batches, recipe, **options)
+
+
+def assign(
+    model: nn.Module,
+    example_inputs: tuple[torch.Tensor, ...],
+    calibration_batches: Iterable[tuple[torch.Tensor, ...]],
+    machine: str | Path | Machine = "edge28",
+    recipe: str | Path | Recipe = "w8a8",
+    **options: Any,
+) -> Assignment:
+    """A width for every layer within a budget: ``latency_seconds`` or ``energy_joules`` of the simulated machine at the
+    least loss, or ``sqnr_db`` of the outputs at the least latency or energy (``minimise``).
+
+    Gives a recipe, the quantized graph and the binary, with what was predicted and what was simulated; further options
+    are those of ``quartic.assignment.assign``, whose ``assigner`` serves many budgets. Raises AssignmentError.
+    """
+    from quartic.assignment import assign
+
+    return assign(model, example_inputs, calibration_batches, machine, recipe, **options)
 
 
 def export(model: nn.Module, example_inputs: tuple[torch.Tensor, ...]) -> GraphModule:

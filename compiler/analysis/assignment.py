@@ -24,6 +24,8 @@ SCALE = 1e6
 """What the largest loss counts: HiGHS stops 1e-6 short of the optimum, so losses are exact to 1e-12 of it."""
 TIE = 1e-4
 """What the whole cost counts beside that: of two assignments that lose the same, the cheaper one."""
+ROW = 1e3
+"""What the budget counts: constraints hold to 1e-6 in absolute numbers."""
 Row = NDArray[np.float64]
 
 
@@ -179,7 +181,7 @@ class Problem:
         rows = [*self._one_each(), *self._agreements()]
         constraints: list[Any] = [LinearConstraint(row, low, low) for row, low in rows]  # type: ignore[no-untyped-call]
         if weights is not None:
-            scale = SCALE / max(abs(limit), float(np.abs(weights).max()), 1e-300)
+            scale = ROW / max(abs(limit), float(np.abs(weights).max()), 1e-300)
             constraints.append(LinearConstraint(weights * scale, -np.inf, limit * scale))
         count = len(self._keys)
         found = cast(

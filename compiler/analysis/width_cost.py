@@ -19,7 +19,7 @@ from compiler.analysis.memory import in_sram, residency
 from compiler.analysis.residency import choose
 from compiler.analysis.tile_search import choose_schedule
 from compiler.dialects import kern
-from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, VectorProgram
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, Stream, VectorProgram
 from compiler.ir.tiling import Tiling
 from isa.energy import EnergyModel
 from isa.instructions import DType, Mode
@@ -65,6 +65,7 @@ class _Model:
         schedule = choose(self.graph, self.machine)
         self.held = in_sram(self.graph, schedule)
         self.energy = EnergyModel.of(self.machine)
+        self.pairs = readers_of_one(self.graph, self.layers)
         self.step_of: dict[SSAValue, Step] = {step.op.output: step for step in self.graph.steps}
 
     def terms(self) -> Iterator[Term]:
@@ -80,8 +81,7 @@ class _Model:
             for maker in self.makers(step):
                 if maker.spec.name not in stored:  # a tensor is stored once for all that read it
                     stored.add(maker.spec.name)
-                    base = self.storing(maker, None)
-                    prices = {w: self.storing(maker, mode.activation) - base for w, mode in modes.items()}
+                    prices = {w: self.stored(maker, mode.activation, layer) for w, mode in modes.items()}
                     yield Term(maker.spec.name, layer, prices)
 
     def makers(self, step: Step) -> Iterator[Step]:
@@ -103,17 +103,39 @@ class _Model:
             if _moves(maker.spec):
                 pending += list(maker.values)
 
-    def storing(self, step: Step, dtype: DType | None) -> Price:
+    def stored(self, maker: Step, dtype: DType, layer: str) -> Price:
+        """What it costs more that ``maker`` stores ``dtype`` for ``layer``; what others read too is stored twice."""
+        base = maker.spec.stored.output
+        if dtype is base or not self.shared(maker, layer):
+            return self.storing(maker, dtype) - self.storing(maker, base)
+        again = VectorProgram((Stream(0, base, 0, 1.0),), (), dtype)
+        spec = KernelSpec(maker.spec.name, (maker.spec.output,), (base,), maker.spec.output, None, again)
+        return self.price(maker, spec, residency(self.graph, maker, self.held).output)
+
+    def shared(self, maker: Step, layer: str) -> bool:
+        """Whether anything but ``layer``, and what reads the same tensor by itself, reads what ``maker`` stores."""
+        same = {layer, *(other for pair in self.pairs if layer in pair for other in pair)}
+        return any(self.layers.get(op.kernel.data) not in same for op in self.readers(maker.op.output))
+
+    def readers(self, value: SSAValue) -> Iterator[kern.FusedOp]:
+        """The kernels that compute with a value, behind views, joins and moves."""
+        for use in value.uses:
+            op = use.operation
+            if isinstance(op, kern.FusedOp) and not _moves(self.step_of[op.output].spec):
+                yield op
+            elif isinstance(op, kern.FusedOp | kern.ViewOp | kern.ConcatOp):
+                yield from self.readers(op.output)
+
+    def storing(self, step: Step, dtype: DType) -> Price:
         """The price of ``step`` when it stores codes of this type instead of its own."""
-        dtype = dtype or step.spec.stored.output
         key = (step.spec.name, dtype)
         if key not in self.seen:
             self.seen[key] = self.price(step, stored_as(step.spec, dtype))
         return self.seen[key]
 
-    def price(self, step: Step, spec: KernelSpec) -> Price:
-        """Of the cheapest schedule, with what the neighbours keep in SRAM."""
-        stays = residency(self.graph, step, self.held)
+    def price(self, step: Step, spec: KernelSpec, copied: bool | None = None) -> Price:
+        """Of the cheapest schedule, with what the neighbours keep in SRAM; of a copy of its result if that is."""
+        stays = residency(self.graph, step, self.held) if copied is None else Residency((copied,), copied)
         nowhere = Residency((False,) * len(spec.operands), False)
         for kept in (stays, nowhere):
             found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes)
@@ -180,3 +202,46 @@ def readers_of_one(graph: KernelGraph, layers: Mapping[str, str]) -> frozenset[t
         if value is not None and (other := first.setdefault(value, layer)) != layer:
             pairs.add((other, layer))
     return frozenset(pairs)
+
+
+Ratio = tuple[float, float]
+"""Simulated over estimated cycles, and femtojoules."""
+
+
+@dataclass(eq=False)
+class Corrections:
+    """How far the model was from the profiles of graphs that were compiled, kernel by kernel and width by width."""
+
+    overhead: Price = field(default_factory=Price)
+    """What belongs to no kernel of the model."""
+    ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict[str, dict[str, Ratio]])
+    last: dict[str, Ratio] = field(default_factory=dict[str, Ratio])
+
+    def learn(self, terms: Sequence[Term], widths: Mapping[str, str], profile: Mapping[str, Price]) -> None:
+        """Take in the ``profile``, by kernel, of the graph whose layers have these ``widths``."""
+        estimates: dict[str, Price] = {}
+        own: dict[str, str] = {}
+        for term in terms:
+            own.setdefault(term.kernel, term.layer)
+            estimates[term.kernel] = estimates.get(term.kernel, Price()) + term.at(widths)
+        for kernel, estimate in estimates.items():
+            found = profile.get(kernel, Price())
+            pairs = ((found.cycles, estimate.cycles), (found.femtojoules, estimate.femtojoules))
+            cycles, femtojoules = (real / guess if guess > 0 else 0.0 for real, guess in pairs)
+            self.last[kernel] = cycles, femtojoules
+            self.ratios.setdefault(kernel, {})[widths.get(own[kernel], FIXED)] = self.last[kernel]
+        rest = (price for kernel, price in profile.items() if kernel not in estimates)
+        self.overhead = sum(rest, Price())
+
+    def of(self, term: Term) -> Term:
+        """The term as the profiles let expect it: by the ratio at the same width, or else the last that was seen."""
+        seen, last = self.ratios.get(term.kernel, {}), self.last.get(term.kernel, (1.0, 1.0))
+        return Term(term.kernel, term.layer, {w: _scaled(p, seen.get(w, last)) for w, p in term.prices.items()})
+
+    def apply(self, terms: Sequence[Term]) -> tuple[Term, ...]:
+        """All terms, and the overhead as one that no layer decides."""
+        return (*map(self.of, terms), Term("", "", {FIXED: self.overhead}))
+
+
+def _scaled(price: Price, ratio: Ratio) -> Price:
+    return Price(round(price.cycles * ratio[0]), round(price.femtojoules * ratio[1]))

@@ -50,8 +50,8 @@ def assign_precision(module: ModuleOp, machine: Machine, budget: Budget) -> Solu
     """Annotate every kernel of a layer with its width; returns all widths. Raises AssignmentError."""
     graph = build_graph(module)
     if not any(COSTS in step.op.attributes for step in graph.steps):
-        write_costs(graph, model_terms(graph, machine))
-    found = read_problem(graph, machine).solve(budget, machine.clock_hz)
+        write_costs(module, graph, model_terms(graph, machine))
+    found = read_problem(module, graph, machine).solve(budget, machine.clock_hz)
     for step in graph.steps:
         if (layer := layer_of(step.op)) is not None:
             step.op.attributes[WIDTH] = StringAttr(found.widths[layer])
@@ -76,8 +76,9 @@ def model_terms(graph: KernelGraph, machine: Machine) -> tuple[Term, ...]:
     return width_terms(graph, machine, layers, widths)
 
 
-def write_costs(graph: KernelGraph, terms: Iterable[Term]) -> None:
-    """Write ``costs``; what a layer's choice costs in kernels in front of it is written on its first kernel."""
+def write_costs(module: ModuleOp, graph: KernelGraph, terms: Iterable[Term]) -> None:
+    """Write ``costs``: what a layer's choice costs in kernels in front of it on its first kernel, and what belongs to
+    no kernel on the function."""
     layers, first = layers_of(graph), dict[str, str]()
     for kernel, layer in layers.items():
         first.setdefault(layer, kernel)
@@ -88,11 +89,16 @@ def write_costs(graph: KernelGraph, terms: Iterable[Term]) -> None:
         for width, price in term.prices.items():
             row[width] = row.get(width, Price()) + price
     for step in graph.steps:
-        row = sums.get(step.spec.name, {FIXED: Price()})
-        prices: dict[str, Attribute] = {
-            width: DenseArrayBase.from_list(i64, [price.cycles, price.femtojoules]) for width, price in row.items()
-        }
-        step.op.attributes[COSTS] = DictionaryAttr(prices)
+        step.op.attributes[COSTS] = _prices(sums.get(step.spec.name, {FIXED: Price()}))
+    if "" in sums:
+        main_function(module).attributes[COSTS] = _prices(sums[""])
+
+
+def _prices(row: Mapping[str, Price]) -> DictionaryAttr:
+    prices: dict[str, Attribute] = {
+        width: DenseArrayBase.from_list(i64, [price.cycles, price.femtojoules]) for width, price in row.items()
+    }
+    return DictionaryAttr(prices)
 
 
 def layer_of(op: Operation) -> str | None:
@@ -107,11 +113,11 @@ def layers_of(graph: KernelGraph) -> dict[str, str]:
     return {name: layer for name, layer in found.items() if layer is not None}
 
 
-def read_problem(graph: KernelGraph, machine: Machine) -> Problem:
+def read_problem(module: ModuleOp, graph: KernelGraph, machine: Machine) -> Problem:
     """The integer program that the annotations of a module are. Raises AssignmentError for annotations that lack."""
     losses = _losses(graph, machine)
     sums = {layer: dict.fromkeys(row, Price()) for layer, row in losses.items()}
-    fixed = Price()
+    fixed = _costs(main_function(module)).get(FIXED, Price())
     for step in graph.steps:
         costs, layer = _costs(step.op), layer_of(step.op)
         fixed += costs.get(FIXED, Price())
@@ -156,7 +162,7 @@ def _mode(op: kern.FusedOp, width: str) -> Mode:
     return Mode[width.upper()]
 
 
-def _costs(op: kern.FusedOp) -> dict[str, Price]:
+def _costs(op: Operation) -> dict[str, Price]:
     found, prices = op.attributes.get(COSTS), dict[str, Price]()
     for width, row in found.data.items() if isinstance(found, DictionaryAttr) else ():
         values = row.get_values() if isinstance(row, DenseArrayBase) else ()
@@ -166,9 +172,9 @@ def _costs(op: kern.FusedOp) -> dict[str, Price]:
     return prices
 
 
-def _named(op: kern.FusedOp) -> str:
-    place = where(op)
-    return f"kernel {op.kernel.data!r}" + (f" ({place})" if place else "")
+def _named(op: Operation) -> str:
+    name, place = f"kernel {op.kernel.data!r}" if isinstance(op, kern.FusedOp) else op.name, where(op)
+    return f"{name} ({place})" if place else name
 
 
 def _integer(value: int) -> IntegerAttr:

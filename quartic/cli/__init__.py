@@ -11,6 +11,7 @@ import typer
 from isa.errors import QuarticError
 from quartic.cli import (
     asm,
+    assign,
     bench,
     check,
     compile,
@@ -22,6 +23,7 @@ from quartic.cli import (
     recipes,
     report,
     run,
+    sensitivity,
     sqnr,
 )
 
@@ -33,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _module in (check, quantize, sqnr, compile, run, report, bench, dis, asm, machines, recipes, doctor):
+for _module in (
+    *(check, quantize, sqnr, sensitivity, assign, compile, run, report, bench, dis, asm, machines, recipes, doctor),
+):
     app.command(_module.__name__.rpartition(".")[2])(_module.command)
 app.command("opt", context_settings=opt.CONTEXT)(opt.command)
 

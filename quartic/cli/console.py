@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -15,18 +15,21 @@ RecipeName = Annotated[str, typer.Option(help="A preset (`quartic recipes` lists
 
 
 @contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Show on standard error that ``what`` is going on, with the time it takes, where a person is watching."""
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on standard error that ``what`` is going on, with the time it takes, where a person is watching.
+
+    Gives a function that says what is going on now.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda _what: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        bar.add_task(what, total=None)
-        yield
+        task = bar.add_task(what, total=None)
+        yield lambda now: bar.update(task, description=now)
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

@@ -61,11 +61,7 @@ def test_terms_at_the_widths_of_the_graph_are_the_price_of_the_graph_as_it_is() 
         ((), "quartdepth28-f32", "kernel 'one' (node one, module net.a): quartdepth28-f32 has none of its widths; it"),
         ([(", losses = {w4a8", ", lost = {w4a8")], "edge28", "kernel 'two': needs losses = {w8a8 = #qnn.number<0.1>"),
         ([("losses = {w4a8", "losses = {w5a5")], "edge28", "kernel 'two': unknown width 'w5a5'; known are w8a8, w4a8"),
-        (
-            [("w4a8 = array<i64: 300, 1000000>, ", "")],
-            "edge28",
-            "kernel 'two': costs lack width 'w4a8', which its loss",
-        ),
+        ([("w4a8 = array<i64: 300, 1000000>, ", "")], "edge28", "kernel 'two': costs lack width 'w4a8', which its"),
         (
             [("w4a8 = array<i64: 300, 1000000>", "w4a8 = array<i64: 300>")],
             "edge28",
