@@ -216,7 +216,7 @@ def quantize(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     example_inputs = _on(device, as_tuple(example_inputs))
     batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
-    if recipe.stages:
+    if recipe.stages or scaling_of(recipe):
         batches = list(batches)  # they are run through more than once
     if torch.device(device).type != "cpu":
         model = copy.deepcopy(model).to(device)
