@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint types format golden bench bench-full table3 depth clean
+.PHONY: help demo test fast lint types format golden bench bench-full table3 depth whitepaper clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-full: $(STAMP) ## verify every network at every width, bit by bit (hours; 
 
 depth: $(STAMP) ## measure the depth model at every recipe, float against simulated chip, with a picture
 	@$(BIN)/python -m benchmarks.depth.evaluate
+
+whitepaper: $(STAMP) ## Tables 2 to 6 of the quantization whitepaper on small networks; rows that are known are kept
+	@$(BIN)/python -m benchmarks.whitepaper
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -65,7 +65,7 @@ def prepare_qat(
 
 def train(
     trainable: Trainable,
-    batches: Iterable[tuple[torch.Tensor, ...]],
+    batches: Iterable[torch.Tensor | tuple[torch.Tensor, ...]],
     loss: Callable[[Any, Any], torch.Tensor] | None = None,
     *,
     targets: Iterable[Any] | None = None,

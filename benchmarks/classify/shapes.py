@@ -59,10 +59,10 @@ def pictures(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int
     axis = (np.arange(SIDE) + 0.5) / (SIDE / 2) - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     image = _texture(rng, count, x, y)
-    for _ in range(2):  # clutter: small shapes of any class
-        image = _drawn(image, _masks(rng, rng.integers(0, CLASSES, count), x, y, (0.08, 0.16), 0.9), rng, x, y)
+    clutter = rng.integers(0, CLASSES, count)  # a small shape of any class
+    image = _drawn(image, _masks(rng, clutter, x, y, (0.08, 0.16), 0.9), rng, x, y)
     image = _drawn(image, _masks(rng, labels, x, y, (0.5, 0.8), 0.2), rng, x, y)
-    image += rng.normal(0, rng.uniform(0.05, 0.2, (count, 1, 1, 1)), image.shape)
+    image += rng.normal(0, rng.uniform(0.05, 0.15, (count, 1, 1, 1)), image.shape)
     return image.astype(np.float32), labels
 
 
@@ -91,7 +91,7 @@ def _drawn(image: Array, masks: NDArray[np.bool_], rng: np.random.Generator, x: 
 def _texture(rng: np.random.Generator, count: int, x: Array, y: Array) -> Array:
     """[N, 3, 32, 32]: a colour and a wave of it."""
     colour = rng.normal(0, 0.8, (count, 3, 1, 1))
-    wave = rng.normal(0, 0.25, (count, 3, 1, 1))
+    wave = rng.normal(0, 0.2, (count, 3, 1, 1))
     across, down, phase = rng.uniform(-12, 12, (3, count, 1, 1))
     waves = np.sin(across * x + down * y + phase)
     return colour + wave * waves[:, None]

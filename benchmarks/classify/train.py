@@ -15,8 +15,8 @@ from torch.nn import functional
 from benchmarks.classify import networks, shapes
 
 FOLDER = Path("build/classify")
-TRAIN_IMAGES, TEST_IMAGES = 6000, 2000
-BATCH, EPOCHS, RATE = 100, 10, 1e-2
+TRAIN_IMAGES, TEST_IMAGES = 10000, 2000
+BATCH, EPOCHS, RATE = 100, 4, 1e-2
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6}
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from isa.errors import QuantizationError
-from quantizer.flow import Batch, as_tuple, calibrate, prepare
+from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
 from quantizer.recipe import Recipe
+from quantizer.scaling import scaling_of
 from quantizer.train.module import Trainable, floating
 from quantizer.train.options import COSINE, Train
 
@@ -64,6 +65,9 @@ def prepare_qat(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     if recipe.train is None:
         raise QuantizationError(f"recipe {recipe.title} does not train: give it a table [train], or take 'qat-w8a8'")
+    if scaling_of(recipe):
+        batches = list(batches)
+        model = rescale(model, example_inputs, batches, recipe)
     return Trainable(calibrate(prepare(model, example_inputs, recipe), batches), recipe.train, seed)
 
 

@@ -11,16 +11,18 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from isa.errors import QuantizationError
+from quantizer.coding import CodebookObserver
 from quantizer.observers import Observer, WeightObserver
 from quantizer.quantizers import dequantize, quantize
 from quantizer.train.clock import Clock
 from quantizer.train.norms import AXES, NORMS, Norm, NormedProduct, attribute
 from quantizer.train.options import Train
-from quantizer.train.simulate import ActivationQuantizer, WeightQuantizer, shaped
+from quantizer.train.simulate import ActivationQuantizer, CodebookQuantizer, WeightQuantizer, shaped
 
 T = TypeVar("T", Graph, GraphModule)
 PREFIX = "normed_"
-Quantizers = dict[str, ActivationQuantizer | WeightQuantizer]
+FakeQuantizer = ActivationQuantizer | CodebookQuantizer | WeightQuantizer
+Quantizers = dict[str, FakeQuantizer]
 
 
 class Trainable(nn.Module):
@@ -73,6 +75,8 @@ class Trainable(nn.Module):
             quantizer = self._quantizers[str(node.target)]
             if isinstance(quantizer, ActivationQuantizer):
                 observer.freeze(*quantizer.parameters_now())
+            elif isinstance(quantizer, CodebookQuantizer):
+                observer.freeze(*cast(Observer, _called(self._prepared, node)).calculate_qparams())
             else:
                 _round(prepared, node.args[0], observer, quantizer)
         return prepared
@@ -110,16 +114,23 @@ class Trainable(nn.Module):
 
 def _quantizers(prepared: GraphModule, clock: Clock) -> Quantizers:
     """One for each observer, by all the names that this has."""
-    made: dict[Observer, ActivationQuantizer | WeightQuantizer] = {}
+    made: dict[Observer, FakeQuantizer] = {}
     names: Quantizers = {}
     for name, module in prepared.named_modules(remove_duplicate=False):
         if not isinstance(module, Observer):
             continue
         if module not in made:
-            kind = WeightQuantizer if isinstance(module, WeightObserver) else ActivationQuantizer
-            made[module] = kind(module, clock)
+            made[module] = _quantizer(module, clock)
         names[name] = made[module]
     return names
+
+
+def _quantizer(observer: Observer, clock: Clock) -> FakeQuantizer:
+    if isinstance(observer, WeightObserver):
+        return WeightQuantizer(observer, clock)
+    if isinstance(observer, CodebookObserver):
+        return CodebookQuantizer(observer, clock)
+    return ActivationQuantizer(observer, clock)
 
 
 def _trainable(prepared: GraphModule, quantizers: Quantizers, clock: Clock) -> GraphModule:

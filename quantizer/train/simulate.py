@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from quantizer.coding import CodebookObserver
 from quantizer.observers import Observer
 from quantizer.quantizers import EPS, Grid, inverse
 from quantizer.train.clock import Clock
@@ -99,6 +100,37 @@ class ActivationQuantizer(nn.Module):
         scale, zero = self.grid.parameters(self.low, self.high)
         self.scale.copy_(scale)
         self.zero.copy_(zero)
+
+
+class Through(torch.autograd.Function):
+    """Passes ``y`` on, and the gradient to ``x`` where ``inside``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """``y``, of the shape of ``x``."""
+        ctx.save_for_backward(inside)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        """Of ``x``."""
+        return gradient * ctx.saved_tensors[0], None, None
+
+
+class CodebookQuantizer(nn.Module):
+    """In place of the observer of a tensor with a codebook, which stays as calibrated."""
+
+    def __init__(self, observer: CodebookObserver, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.book = observer.codebook()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the codes leave of ``x``; the gradient passes between the outermost values of the table."""
+        if self.training and not self.clock.quantizes_activations:
+            return x
+        low, *_, high = ((entry - self.book.zero) * self.book.scale for entry in self.book.entries)
+        return Through.apply(x, self.book.simulate(x.detach()), (x >= low) & (x <= high))  # type: ignore[no-any-return]
 
 
 class WeightQuantizer(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -16,6 +17,9 @@ from torch.nn import functional
 import quartic
 from isa.errors import QuantizationError
 from quantizer import calibrate, convert, prepare, quantize
+from quantizer.polish import Polish
+from quantizer.recipe import Recipe
+from quantizer.train.loop import prepare_qat
 from quantizer.train.module import Trainable
 from quantizer.train.options import NORMS, RANGES, Train
 
@@ -98,6 +102,18 @@ def test_what_is_trained_has_the_same_bits_on_the_simulator(recipe: str) -> None
     expected = quartic.reference(converted)(images(9))
     run = quartic.simulate(quartic.compile(converted, "tiny"), images(9))
     assert all(map(torch.equal, run.outputs, expected))
+
+
+def test_codebooks_stay_as_calibrated_and_pass_gradients() -> None:
+    recipe = replace(Recipe.load("w4a4"), polish=Polish(modules=("plain", "head")), train=Train(steps=4))
+    module = prepare_qat(net(), (images(0),), [images(0, 8)], recipe)
+    before = convert(module)
+    assert "quantize_codebook" in str(before.graph)
+    converted = convert(trained(module, 4))
+    assert torch.equal(module(images(7)), converted(images(7)))
+    assert not torch.equal(before(images(7)), converted(images(7)))
+    books = [[n.args[1] for n in q.graph.nodes if "quantize_codebook" in str(n.target)] for q in (before, converted)]
+    assert books[0] == books[1]
 
 
 def test_weights_are_exactly_what_their_codes_are() -> None:
