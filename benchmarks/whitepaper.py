@@ -70,7 +70,8 @@ v1 and `residual` as ResNet, both for 10 classes of noisy, cluttered shapes in p
 (`benchmarks/classify`); `digits` are the 8 x 8 digits of scikit-learn. `rescaled` is `separable` with channels
 scaled by 1/8 to 8 behind each ReLU, and the weights behind by the inverse: the same function in float, with kernels
 of very different range, which batch norms leave in large networks and not in one that was trained for a minute.
-Trainings are of {steps} steps of 100 images.
+Trainings are of {steps} steps of 100 images, by stochastic gradient descent; of `rescaled` by Adam, since gradients
+are of different range where weights are.
 """
 
 

@@ -186,8 +186,8 @@ class Recipe:
                 self.roles([override])
             except DescriptionError as error:
                 raise DescriptionError(f"override of {override.title}: {error}") from None
-        if self.train is not None and (coded := [name for name in ("polish", "log2") if getattr(self, name)]):
-            raise DescriptionError(f"[train] simulates uniform codes: leave out [{coded[0]}], or [train]")
+        if self.train is not None and (chosen := [name for name in ("compensate", "round") if getattr(self, name)]):
+            raise DescriptionError(f"[train] finds weights of its own: leave out [{chosen[0]}], or [train]")
 
     def roles(self, overrides: Iterable[Override] = ()) -> Roles:
         """The formats where all of ``overrides`` apply, in order."""

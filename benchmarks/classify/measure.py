@@ -77,6 +77,7 @@ def measure(case: Case, name: str, seed: int) -> Row:
             Epochs(images, seed),
             functional.cross_entropy,
             targets=Epochs(labels, seed),
+            optimizer=torch.optim.Adam if name == "rescaled" else None,
             progress=peeks,
         )
         q = quartic.convert(module)

@@ -20,7 +20,6 @@ from quantizer.operands import operands
 from quantizer.polish import Polish
 from quantizer.scaling import SCALED
 from quantizer.smooth import Smooth
-from quantizer.train.options import Train
 
 W4A4 = Recipe.load("w4a4")
 STAGES = {
@@ -307,13 +306,6 @@ def test_smoothing_is_the_papers_equation() -> None:
 def test_parameters_are_checked(make: object, message: str) -> None:
     with pytest.raises(DescriptionError, match=re.escape(message)):
         make()  # type: ignore[operator]
-
-
-def test_training_simulates_no_codebooks() -> None:
-    with pytest.raises(
-        DescriptionError, match=r"\[train\] simulates uniform codes: leave out \[polish\], or \[train\]"
-    ):
-        dataclasses.replace(W4A4, polish=Polish(), train=Train())
 
 
 def test_powers_of_two_are_of_probabilities_of_4_bits() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from isa.errors import DescriptionError
+from quantizer.recipe import Recipe
+from quantizer.reconstruct.options import Compensate, Round
 from quantizer.train.options import Train
 
 WRONG = [
@@ -25,6 +28,13 @@ WRONG = [
     (dict(constant=0.0), "constant = 0.0: must be above 0 and at most 1"),
     (dict(average=1.0), "average = 1.0: must be at least 0 and below 1"),
 ]
+
+
+@pytest.mark.parametrize(("name", "stage"), [("round", Round()), ("compensate", Compensate())])
+def test_weights_are_trained_or_chosen(name: str, stage: object) -> None:
+    message = rf"\[train\] finds weights of its own: leave out \[{name}\], or \[train\]"
+    with pytest.raises(DescriptionError, match=message):
+        replace(Recipe.load("qat-w4a8"), **{name: stage})
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG)
