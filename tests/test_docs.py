@@ -23,6 +23,7 @@ RUN = (
     "docs/tutorials/how-a-convolution-becomes-instructions.md",
     "docs/tutorials/attention-in-one-kernel.md",
     "docs/tutorials/depth-anything-to-a-chip.md",
+    "docs/tutorials/choosing-widths.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")

@@ -134,3 +134,17 @@ def test_unknown_machines_and_models_without_layers() -> None:
     empty = Sensitivity("sqnr", "w8a8", ())
     with pytest.raises(AssignmentError, match="no layers: no kernel of the model multiplies what the sensitivity"):
         Assigner(trained(), BATCHES[0], BATCHES, Machine.load("edge28"), Recipe.load("w8a8"), empty)
+
+
+@pytest.mark.slow
+def test_the_depth_model_within_an_energy() -> None:
+    from benchmarks.depth.model import trained as trained_depth
+
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.rand(1, 3, 112, 112, generator=generator),) for _ in range(2)]
+    losses = quartic.sensitivity(trained_depth(), batches[0], batches, by="fisher", samples=2)
+    made = quartic.assign(trained_depth(), batches[0], batches, energy_joules=180e-6, sensitivity=losses, samples=1)
+    assert made.simulated.energy_joules <= 180e-6
+    assert made.predicted.energy_joules == pytest.approx(made.simulated.energy_joules, rel=0.05)
+    assert len(set(made.widths.values())) > 1
+    assert_bits(made.graph, [batches[1][0]])

@@ -11,6 +11,7 @@ from quartic.cli import main
 
 COMMANDS = (
     "asm",
+    "assign",
     "bench",
     "check",
     "compile",
@@ -21,6 +22,7 @@ COMMANDS = (
     "recipes",
     "report",
     "run",
+    "sensitivity",
     "sqnr",
 )
 
