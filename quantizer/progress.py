@@ -21,6 +21,9 @@ class Progress:
         """Seconds to go, if the parts to come take as long as those that are done."""
         return self.seconds / self.index * (self.count - self.index)
 
+    def __str__(self) -> str:
+        return f"{self.step} {self.part}, {self.index} of {self.count}, {self.eta:.0f} s to go"
+
 
 Watch = Callable[[Progress], None]
 """What is told of progress. What it raises ends the step."""

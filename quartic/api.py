@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compiler.validate import Validator
     from isa.container import Binary
     from isa.machine import Machine
+    from quantizer.progress import Progress
     from quantizer.recipe import Recipe
     from quantizer.sensitivity import Sensitivity
     from quantizer.train.loop import Step
@@ -34,15 +35,36 @@ def quantize(
     example_inputs: tuple[torch.Tensor, ...],
     calibration_batches: Iterable[tuple[torch.Tensor, ...]],
     recipe: str | Path | Recipe = "w8a8",
+    *,
+    targets: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], torch.Tensor] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    resume: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> GraphModule:
     """Float ``model`` to an FX graph with quantize and dequantize ops, calibrated on the batches.
 
     ``example_inputs`` fixes the shapes, batch included; each batch is a tuple like it. ``recipe`` is a preset's name,
-    a TOML file or a value. Raises QuantizationError, and DescriptionError for a file that breaks the schema.
+    a TOML file or a value. Where its stages take gradients they are of ``loss(output, target)``, one of ``targets``
+    per batch, or else of the squared error against the float model. They work on ``device``, are the same for the same
+    ``seed``, keep what is decided in the folder ``resume``, for a second run to go on from, and tell ``progress`` of
+    every part. Raises QuantizationError, and DescriptionError for a file that breaks the schema.
     """
     from quantizer import quantize
 
-    return quantize(model, example_inputs, calibration_batches, recipe=recipe)
+    return quantize(
+        model,
+        example_inputs,
+        calibration_batches,
+        recipe,
+        targets=targets,
+        loss=loss,
+        seed=seed,
+        device=device,
+        resume=resume,
+        progress=progress,
+    )
 
 
 def prepare_qat(

@@ -25,6 +25,11 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the quantized .pt2.")],
     batch: Annotated[int, typer.Option(min=1, help="Batch size that the model is compiled for.")] = 1,
     recipe: RecipeName = "w8a8",
+    seed: Annotated[int, typer.Option(min=0, help="Of whatever stages of the recipe draw.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the stages work: cpu, cuda.")] = "cpu",
+    resume: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what a reconstruction decided, to go on from there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Quantize a float model and save it as a torch.export program."""
@@ -41,10 +46,19 @@ def command(
     if count < batch:
         raise InputError(f"{calibration}: holds {count} samples; calibration needs at least one batch of {batch}")
     batches = [tuple(array[start : start + batch] for array in arrays) for start in range(0, count - batch + 1, batch)]
-    with progress(f"calibrating on {len(batches)} batches"):
+    with progress(f"calibrating on {len(batches)} batches") as tell:
         import quartic
 
-        q = quartic.quantize(network, batches[0], batches, recipe=recipe)
+        q = quartic.quantize(
+            network,
+            batches[0],
+            batches,
+            recipe,
+            seed=seed,
+            device=device,
+            resume=resume,
+            progress=lambda done: tell(str(done)),
+        )
     with progress("saving"):
         save_program(q, batches[0], output)
     from quantizer.report import report

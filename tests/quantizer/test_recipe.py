@@ -39,6 +39,30 @@ def test_presets_are_these() -> None:
     assert {name for name in Recipe.presets() if not Recipe.load(name).stages} == set(WIDTHS)
 
 
+STAGED = {
+    "qat-w8a8": ["train"],
+    "qat-w4a8": ["train"],
+    "qat-w8a4": ["train"],
+    "w4a8-adaround": ["round"],
+    "w4a4-adaround": ["round"],
+    "w4a8-brecq": ["round"],
+    "w4a4-brecq": ["round"],
+    "w4a8-gptq": ["round"],
+    "w4a8-quartdepth": ["compensate", "round"],
+    "w4a4-quartdepth": ["polish", "compensate", "round"],
+}
+
+
+def test_presets_with_stages_are_these() -> None:
+    found = {name: list(stages) for name in Recipe.presets() if (stages := Recipe.load(name).stages)}
+    assert found == STAGED
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_a_preset_with_stages_reads_back_equal(name: str) -> None:
+    assert read(Recipe.load(name).to_toml(), "again") == Recipe.load(name)
+
+
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_preset_says_widths_and_nothing_else(name: str) -> None:
     recipe = Recipe.load(name)

@@ -72,6 +72,21 @@ def test_a_recipe_of_ones_own_is_reported(mine: tuple[str, ...], folder: Path, c
     assert result(capsys, "check", str(folder / "mine.pt2"))["ok"] is True
 
 
+def test_a_reconstruction_goes_on_where_it_was(folder: Path) -> None:
+    (folder / "round.toml").write_text('base = "w4a8"\n[compensate]\n[round]\niterations = 5\n')
+    source, images, kept = "benchmarks.zoo.toys:Plain", str(folder / "images.npy"), folder / "kept"
+    command = ("quantize", source, "--calibration", images, "--recipe", str(folder / "round.toml"))
+    options = ("--seed", "1", "--device", "cpu", "--resume", str(kept))
+    for name in ("first.pt2", "again.pt2"):
+        torch.manual_seed(0)  # the network draws its weights
+        assert outcome(*command, "-o", str(folder / name), *options) == 0
+        (units,) = kept.iterdir()
+        assert sorted(path.name for path in units.iterdir())[0] == "unit0000.pt"
+    x = torch.from_numpy(np.load(folder / "image.npy"))
+    first, again = (load_program(folder / name).module()(x) for name in ("first.pt2", "again.pt2"))
+    assert all(map(torch.equal, first, again)) if isinstance(first, tuple) else torch.equal(first, again)
+
+
 def test_the_report_reads_as_text(mine: tuple[str, ...], capsys) -> None:
     capsys.readouterr()
     assert outcome(*mine) == 0
