@@ -54,8 +54,8 @@ def reconstruct(
 
     ``pieces`` are the calibration inputs at the exported size. ``recipe`` says how: its [compensate] and [round].
     Gradients, where the metric needs them, are of ``loss(output, target)``, or of the squared error against the float
-    model. ``resume`` is a folder that keeps what was decided; a second run with the same graph, recipe, seed, inputs
-    and targets goes on from there. Raises QuantizationError.
+    model. ``resume`` is a folder that keeps what was decided; a second run with the same graph, formats, recipe, seed,
+    inputs, targets and loss (which counts by its name) goes on from there. Raises QuantizationError.
     """
     if not pieces:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")

@@ -12,21 +12,31 @@ import torch
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
-from quantizer.observers import ActivationObserver
+from isa.errors import QuantizationError
+from quantizer.observers import ActivationObserver, Observer
 
-VERSION = 1
+VERSION = 2
 """Of what results depend on here; a new one makes older files not be found."""
 Decided = Mapping[str, torch.Tensor]
 """Codes, scale and zero point of every weight of a unit, by attribute and what they are."""
 
 
 class Store:
-    """The files of one run, in a folder of their own inside of ``folder``; of None, nothing is kept."""
+    """The files of one run, in a folder of their own inside of ``folder``; of None, nothing is kept.
+
+    Raises QuantizationError for a folder that cannot be made.
+    """
 
     def __init__(self, folder: str | Path | None, key: str) -> None:
         self.folder = None if folder is None else Path(folder) / key
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise QuantizationError(
+                f"resume = {str(folder)!r}: {error.strerror}; give a folder that can be made, or None"
+            ) from None
 
     def load(self, index: int) -> Decided | None:
         """What was decided for a unit, or None."""
@@ -54,8 +64,12 @@ def key_of(graph: GraphModule, pieces: Iterable[Any], *texts: str) -> str:
     nodes = (f"{node.op} {node.name} {node.target} {node.args} {node.kwargs}" for node in graph.graph.nodes)
     for text in (str(VERSION), torch.__version__, *nodes, *texts):
         digest.update(text.encode() + b"\0")
-    observers = (each for each in graph.modules() if isinstance(each, ActivationObserver))
-    ranges = (value for each in observers for value in each.calculate_qparams())
+    observers = [(name, each) for name, each in graph.named_modules() if isinstance(each, Observer)]
+    for name, each in observers:
+        how = (name, each.grid, each.ch_axis, each.estimator, getattr(each, "curve", None))
+        digest.update(repr(how).encode() + b"\0")
+    activations = (each for _, each in observers if isinstance(each, ActivationObserver))
+    ranges = (value for each in activations for value in each.calculate_qparams())
     for value in (*graph.state_dict().values(), *ranges, *tree_leaves(list(pieces))):
         if isinstance(value, torch.Tensor):
             digest.update(f"{value.dtype} {tuple(value.shape)}".encode())

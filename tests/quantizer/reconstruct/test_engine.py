@@ -108,6 +108,22 @@ def test_another_seed_or_other_images_do_not_go_on_from_there(tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_weights_of_another_format_do_not_go_on_from_there(tmp_path: Path) -> None:
+    """Of one stage and the same ranges of activations: the codes of one are none of the other."""
+    for base in ("w8a8", "w4a8"):
+        how = recipe(Round(method="gptq"), base=base)
+        found = codes(quantize(network(), images()[0], images(), how, resume=tmp_path))
+        assert all(map(torch.equal, found, codes(quantize(network(), images()[0], images(), how))))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "file': Not a directory; give a folder that can be made, or None" in refused(
+        METHODS["gptq"], resume=tmp_path / "file"
+    )
+
+
 def test_a_seed_gives_the_same_bits_and_leaves_the_global_one_alone() -> None:
     how = METHODS["brecq"]
     first = codes(quantize(network(), images()[0], images(), how, seed=3))
