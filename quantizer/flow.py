@@ -211,9 +211,15 @@ def quantize(
     ``targets`` are one per batch, for ``loss(output, target)``, where a stage takes gradients; without them it takes
     the float model's outputs, and the squared error without a loss. Deterministic for equal inputs and ``seed``. The
     work is done on ``device``, the result is on the CPU. ``resume`` is a folder that keeps what a reconstruction has
-    decided, for a second run to go on from; ``progress`` is told of every part that is done. Raises QuantizationError.
+    decided, for a second run to go on from; ``progress`` is told of every part that is done. Raises QuantizationError,
+    also for a recipe with [train], which takes batches to train on.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    if recipe.train is not None:
+        raise QuantizationError(
+            f"recipe {recipe.title} trains, which quantize does not: call prepare_qat, train and convert, or take a "
+            "recipe without [train]"
+        )
     example_inputs = _on(device, as_tuple(example_inputs))
     batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
     if recipe.stages or scaling_of(recipe):

@@ -187,6 +187,12 @@ def test_a_recipe_without_a_training_is_named() -> None:
         prepare_qat(net(), (batches()[0],), batches(), "w4a8")
 
 
+def test_quantizing_alone_does_not_pass_for_training() -> None:
+    message = "recipe qat-w8a8 trains, which quantize does not: call prepare_qat, train and convert, or take a recipe"
+    with pytest.raises(QuantizationError, match=re.escape(message)):
+        quartic.quantize(net(), (batches()[0],), batches(), "qat-w8a8")
+
+
 def test_a_module_keeps_the_stage_that_it_has() -> None:
     module = prepare_qat(net(), (batches()[0],), batches(), "qat-w8a8")
     with pytest.raises(QuantizationError, match="the module to train has its stage already"):
