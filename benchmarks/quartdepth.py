@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench import RESULTS
+from benchmarks.depth.groups import STUDIED
 from quartic.files import write_text
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ SCENES, IMAGES, SEEDS = 24, 32, 3
 """Scenes measured per set, calibration scenes, and draws of them."""
 APART = 1000
 """Seeds between the first calibration scenes of two draws: training scenes, none of which is measured."""
-COUNTS = (8, 16, 32, 64, 128)
+COUNTS = (8, 32, 128)
 """Calibration scenes along Fig. 8."""
 Row = dict[str, Any]
 
@@ -86,20 +87,21 @@ class Case:
 
 
 def cases(seeds: int = SEEDS) -> Iterator[Case]:
-    """All rows once: float, Table 1 (whose rows Table 2 reads too), the ablation, Fig. 8."""
+    """All rows once: float, Table 1 (whose rows Table 2 reads too), the ablation, Fig. 8; draw after draw."""
     from benchmarks.depth.methods import ABLATION, CURVES, TABLE1, WEIGHTS, WIDTHS, base
     from benchmarks.depth.model import NETWORKS
 
-    wanted = [(network, "f32", "float", 0) for network in NETWORKS]
+    yield from (Case(network, "f32", "float", 0) for network in NETWORKS)
+    wanted: list[tuple[str, str, str, int]] = []
     for network in NETWORKS:
         for method in TABLE1:
             widths = WIDTHS if base(method, "") != WEIGHTS else (WEIGHTS,)
             wanted += [(network, width, method, IMAGES) for width in widths]
-        wanted += [(network, "w4a4", method, IMAGES) for method in ABLATION]
-    wanted += [("vit", "w4a4", method, images) for images in COUNTS for method in CURVES.values()]
-    for network, width, method, images in dict.fromkeys(wanted):
-        for seed in range(seeds if method != "float" else 1):
-            yield Case(network, width, method, images, seed)
+    wanted += [(STUDIED, "w4a4", method, IMAGES) for method in ABLATION]
+    wanted += [(STUDIED, "w4a4", method, images) for images in COUNTS for method in CURVES.values()]
+    for seed in range(seeds):
+        for key in dict.fromkeys(wanted):
+            yield Case(*key, seed)
 
 
 def sources() -> str:
@@ -159,14 +161,18 @@ def errors(model: Any, sets: Iterable[str], scenes: int) -> dict[str, Metrics]:
 def measure(case: Case, scenes: int = SCENES) -> Row:
     """Quantize, measure, and simulate one scene where this is the recipe's first draw. Times are CPU's."""
     import quartic
+    from benchmarks.depth.train import loss_of
+    from quantizer import quantize
 
     model, recipe = network(case.network), case.recipe
     start = time.process_time()
     if recipe is None:
         found, q, done = errors(model, case.sets, scenes), None, start
     else:
-        images, _ = calibration(case.seed, case.images)
-        q = quartic.quantize(model, (images[0],), [(image,) for image in images], recipe)
+        images, depths = calibration(case.seed, case.images)
+        batches = [(image,) for image in images]
+        aims = {"targets": depths, "loss": loss_of, "seed": case.seed} if recipe.stages else {}
+        q = quantize(model, batches[0], batches, recipe, **aims)
         done = time.process_time()
         found = errors(quartic.reference(q), case.sets, scenes)
     row = {

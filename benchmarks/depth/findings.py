@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from benchmarks.depth.groups import Group, Groups
+from benchmarks.depth.groups import STUDIED, Group, Groups
 from benchmarks.depth.methods import CURVES, TABLE1
 from benchmarks.depth.scenes import SETS
 
@@ -26,7 +26,7 @@ def findings(found: Groups, images: int) -> str:
                 continue
     for claim in (enough, compensated):
         try:
-            lines += [_line(f"vit: {text}", holds) for holds, text in claim(found, images)]
+            lines += [_line(f"{STUDIED}: {text}", holds) for holds, text in claim(found, images)]
         except KeyError:
             continue
     return "\n".join(lines)
@@ -88,7 +88,7 @@ def unseen(found: Groups, network: str, images: int) -> Iterator[Finding]:
 
 def enough(found: Groups, images: int) -> Iterator[Finding]:
     """More than 32 calibration images change nothing."""
-    at, most = (found["vit", "w4a4", "ours", count] for count in (images, 4 * images))
+    at, most = (found[STUDIED, "w4a4", "ours", count] for count in (images, 4 * images))
     gain = at.mean("abs_rel") - most.mean("abs_rel")
     yield not _apart(at, most, "abs_rel") or gain < 0, (
         f"{images} scenes are enough: {4 * images} change AbsRel by {-gain:+.4f} "
@@ -98,7 +98,7 @@ def enough(found: Groups, images: int) -> Iterator[Finding]:
 
 def compensated(found: Groups, images: int) -> Iterator[Finding]:
     """Without compensation W4A4 is clearly worse."""
-    ours, without = (found["vit", "w4a4", method, images] for method in CURVES.values())
+    ours, without = (found[STUDIED, "w4a4", method, images] for method in CURVES.values())
     holds = without.mean("abs_rel") > ours.mean("abs_rel") and _apart(ours, without, "abs_rel")
     yield holds, f"compensation helps at W4A4 ({ours.told('abs_rel')} with, {without.told('abs_rel')} without)"
 

@@ -9,6 +9,8 @@ from typing import Any
 
 FIELDS = ("abs_rel", "delta1", "delta2", "delta3", "rmse", "silog")
 HELD_OUT = "held out"
+STUDIED = "vit"
+"""The network of the ablation and of Fig. 8: what LogNP scales in the U-Net's decoder, its encoder reads too."""
 Row = dict[str, Any]
 
 

@@ -15,11 +15,11 @@ from quantizer.recipe_file import read
 WIDTHS = ("w4a8", "w4a4")
 WEIGHTS = "w4a32"
 """The base of what quantizes weights alone."""
-ITERATIONS = 500
-"""Steps of Adam per layer or block; the paper takes 20,000."""
+ITERATIONS, RATE = 150, 0.03
+"""Steps of Adam per layer or block, and how far one goes at most; the paper takes 20,000, its code's ancestor 0.001."""
 GRID = '[activation]\nrange = { by = "mse", bins = 512, steps = 50 }\n'
 """The search for ranges of those that learn to round; that of QDrop, the paper's code's ancestor, is of power 2.4."""
-LEARNED = f'{GRID}[round]\nmethod = "adaround"\niterations = {ITERATIONS}\n'
+LEARNED = f'{GRID}[round]\nmethod = "adaround"\niterations = {ITERATIONS}\nrate = {RATE}\n'
 PARTS = {"LogNP": "[polish]\n", "compensation": "[compensate]\n"}
 """What QuartDepth adds to learned rounding, besides Kronecker factors; LogNP of the decoder alone, as in the paper."""
 KFAC = "KFAC"

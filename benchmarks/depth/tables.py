@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.bench import markdown
 from benchmarks.depth.findings import findings
-from benchmarks.depth.groups import FIELDS, Group, Groups, groups
-from benchmarks.depth.methods import ABLATION, CURVES, FACTORS, ITERATIONS, TABLE1, TABLE2, WEIGHTS, WIDTHS
+from benchmarks.depth.groups import FIELDS, STUDIED, Group, Groups, groups
+from benchmarks.depth.methods import ABLATION, CURVES, FACTORS, ITERATIONS, RATE, TABLE1, TABLE2, WEIGHTS, WIDTHS
 from benchmarks.depth.model import NETWORKS
 from benchmarks.depth.outliers import Outliers
 from benchmarks.depth.plot import Point, chart
@@ -111,7 +111,7 @@ def curve(found: Groups) -> dict[str, list[Point]]:
         line: [
             (group.images, group.mean("abs_rel"), group.spread("abs_rel"))
             for group in sorted(found.values(), key=lambda g: g.images)
-            if (group.network, group.width, group.method) == ("vit", "w4a4", method)
+            if (group.network, group.width, group.method) == (STUDIED, "w4a4", method)
         ]
         for line, method in CURVES.items()
     }
@@ -121,7 +121,7 @@ def figure8(lines: Mapping[str, list[Point]]) -> str | None:
     """As SVG; None as long as there are fewer than two points of a line."""
     if any(len(line) < 2 for line in lines.values()):
         return None
-    return chart("W4A4 of the ViT + DPT, held-out scenes", "calibration scenes", "AbsRel", lines)
+    return chart(f"W4A4 of the {NAMES[STUDIED]}, held-out scenes", "calibration scenes", "AbsRel", lines)
 
 
 def table8(lines: Mapping[str, list[Point]]) -> str:
@@ -153,7 +153,7 @@ draw is a set of calibration scenes and the seed of the method. Metrics are of `
 computes the chip's numbers, on {scenes} scenes that neither training nor calibration saw; SILog is times 100.
 Of each recipe the first draw was compiled, and one scene simulated: *bits equal* says whether every bit of its
 depth map was the reference's. OBS leaves activations in binary32, which no machine multiplies by codes. Learned
-rounding takes {ITERATIONS} steps per layer or block where the paper takes 20,000. CPU seconds are of
+rounding takes {ITERATIONS} steps of {RATE} per layer or block where the paper takes 20,000. CPU seconds are of
 quantizing, on one core. All methods share the formats of the preset below them: see
 [methods.py](../depth/methods.py) for the recipes, which differ from the paper in that activations have one
 scale per tensor and that elementwise operators are quantized too, to 8 bits."""
@@ -176,9 +176,8 @@ def report(rows: Mapping[str, Row], source: Row, found: Mapping[str, Mapping[str
     parts += ["## Fig. 8: calibration scenes", table8(lines)]
     if figure8(lines):
         parts.append("![AbsRel over the number of calibration scenes](quartdepth.svg)")
-    parts.append("## Ablation at W4A4, which the paper lacks")
-    for network in NETWORKS:
-        parts += [f"### {NAMES[network]}", ablation(by, network, images), effects(by, network, images)]
+    parts += ["## Ablation at W4A4, which the paper lacks", f"Of the {NAMES[STUDIED]}."]
+    parts += [ablation(by, STUDIED, images), effects(by, STUDIED, images)]
     parts += ["## Outliers within channels", OUTLIERS, outliers_table(found)]
     parts += ["## Failed", "\n".join(failed)] if failed else []
     parts += ["## Provenance", "```json\n" + json.dumps(source, indent=2) + "\n```"]

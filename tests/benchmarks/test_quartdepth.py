@@ -242,7 +242,7 @@ def test_the_curve_is_a_table_and_a_picture() -> None:
     found = [row for i, count in enumerate(COUNTS) for row in rows(*given, images=count, spread=0.01 * i)]
     lines = tables.curve(groups(found))
     assert [x for x, _, _ in lines["without"]] == list(COUNTS)
-    assert tables.table8(lines).splitlines()[3] == "| 16 | 0.2000 ± 0.0100 | 0.3000 ± 0.0100 |"
+    assert tables.table8(lines).splitlines()[3] == "| 32 | 0.2000 ± 0.0100 | 0.3000 ± 0.0100 |"
     picture = tables.figure8(lines)
     assert picture is not None
     assert picture.count("<circle") == 2 * len(COUNTS)
