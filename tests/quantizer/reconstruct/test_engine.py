@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.fx import GraphModule
 
 import quartic
 from isa.errors import QuantizationError
-from quantizer import convert, quantize, reference
+from quantizer import Recipe, convert, quantize, reference
 from quantizer.observers import WeightObserver
 from quantizer.progress import Progress
 from quantizer.reconstruct.engine import reconstruct
@@ -213,3 +214,15 @@ def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
 
     message = "stem: the gradient of the loss is 0 there in every calibration image: give targets and a loss"
     assert refused(METHODS["quartdepth"], loss=loss).startswith(message)
+
+
+def test_the_preset_of_the_paper_agrees_in_every_bit_with_its_codebooks() -> None:
+    preset = Recipe.load("w4a4-quartdepth")
+    assert preset.round is not None
+    assert preset.polish is not None
+    how = replace(preset, round=replace(preset.round, iterations=10), polish=replace(preset.polish, where="modules"))
+    q = quantize(network(), images()[0], images(), how)
+    assert any("codebook" in str(node.target) for node in q.graph.nodes)
+    x = images(6)[-1]
+    exe = quartic.compile(q, machine="quartdepth28-w4a4")
+    assert all(map(torch.equal, reference(q)(*x), quartic.simulate(exe, *x).outputs))
