@@ -29,9 +29,11 @@ class Fold:
     def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
         """For a tensor that was ``seen``; ``shiftable``: whether its readers can undo a shift."""
         low, high = seen.range
+        flat = low == high
+        low, high = torch.where(flat, seen.low, low), torch.where(flat, seen.high, high)
         if not (self.shift and shiftable):
             scale = torch.maximum(-low, high)
             return Factors(torch.where(scale > 0, scale, 1.0))
         scale = (high - low) / 2
-        live = scale > 0
-        return Factors(torch.where(live, scale, 1.0), torch.where(live, (low + high) / 2, 0.0))
+        live = scale > 0  # of a channel that never changes nothing is left but the shift
+        return Factors(torch.where(live, scale, 1.0), (low + high) / 2)

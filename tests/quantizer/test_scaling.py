@@ -285,6 +285,27 @@ def test_percentiles_are_averages_over_images() -> None:
     assert [each.tolist() for each in seen.range] == [[3.0, 2.0 / 3], [3.0, 2.0 / 3]]
 
 
+@pytest.mark.parametrize(("shiftable", "scale", "shift"), [(True, 1.0, 100.0), (False, 100.0, None)])
+def test_a_channel_that_never_changes_takes_no_range_from_the_others(
+    shiftable: bool, scale: float, shift: float | None
+) -> None:
+    seen = Channels(1)
+    seen.add(torch.tensor([[[100.0, 100.0], [-2.0, 4.0], [0.0, 0.0]]]))
+    found = Fold().factors(seen, torch.ones(3), shiftable)
+    assert found.scale.tolist() == [scale, 3.0 if shiftable else 4.0, 1.0]
+    assert (None if found.shift is None else found.shift.tolist()) == (None if shift is None else [shift, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("shiftable", [True, False])
+def test_channels_of_one_value_an_image_have_the_range_of_all_images(shiftable: bool) -> None:
+    """Averages of least and largest values would both be the mean, which says nothing of a size."""
+    seen = Channels(1)
+    seen.add(torch.tensor([[-1.0, 10.0], [1.0, 30.0], [3.0, 20.0]]))
+    found = Fold().factors(seen, torch.ones(2), shiftable)
+    assert found.scale.tolist() == ([2.0, 10.0] if shiftable else [3.0, 30.0])
+    assert found.shift is None or found.shift.tolist() == [1.0, 20.0]
+
+
 def test_smoothing_is_the_papers_equation() -> None:
     seen = Channels(1)
     seen.add(torch.tensor([[8.0, -2.0, 0.0, 4.0]]))
