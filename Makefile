@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint types format golden bench bench-full table3 depth whitepaper quartdepth clean
+.PHONY: help demo test fast lint types format golden bench bench-full table3 depth whitepaper quartdepth pareto clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ whitepaper: $(STAMP) ## Tables 2 to 6 of the quantization whitepaper on small ne
 
 quartdepth: $(STAMP) ## QuartDepth's tables on two depth networks (most of an hour; rows that are known are kept)
 	@$(BIN)/python -m benchmarks.quartdepth
+
+pareto: $(STAMP) ## assign widths to the depth model at several budgets: simulated energy against depth error
+	@$(BIN)/python -m benchmarks.depth.pareto
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from quantizer.sensitivity import Sensitivity
     from quantizer.train.loop import Step
     from quantizer.train.module import Trainable
-    from quartic.assignment import Assignment
+    from quartic.assigned import Assignment
     from runtime.session import Run
 
 

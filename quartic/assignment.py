@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import inf, log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from isa.errors import AssignmentError
 from isa.machine import Machine
+from quartic.assigned import Assignment, Cost, Point, Round
 
 if TYPE_CHECKING:
     import torch
@@ -35,80 +36,6 @@ TOLERANCE = 0.05
 FJ = 1e-15
 Progress = Callable[[str], object]
 """Told what is going on."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one run of the whole model takes."""
-
-    latency_seconds: float
-    energy_joules: float
-
-
-@dataclass(frozen=True)
-class Round:
-    """One choice of widths: what was predicted of it before it was compiled, and what the simulator said."""
-
-    widths: Mapping[str, str]
-    predicted: Cost
-    predicted_loss: float
-    simulated: Cost
-
-    @property
-    def error(self) -> Cost:
-        """Predicted over simulated, less 1."""
-        p, s = self.predicted, self.simulated
-        return Cost(p.latency_seconds / s.latency_seconds - 1, p.energy_joules / s.energy_joules - 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Assignment:
-    """A width for every layer, as a recipe, with the graph that it gives and the binary that was simulated.
-
-    ``sqnr_db`` is that of the outputs in device numerics, over the samples of the sensitivity.
-    """
-
-    machine: str
-    widths: Mapping[str, str]
-    recipe: Recipe
-    rounds: tuple[Round, ...]
-    sqnr_db: float
-    graph: GraphModule
-    executable: Executable
-
-    @property
-    def predicted(self) -> Cost:
-        """Before the last compilation."""
-        return self.rounds[-1].predicted
-
-    @property
-    def simulated(self) -> Cost:
-        """Of the binary."""
-        return self.rounds[-1].simulated
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; units are in the names."""
-        return {
-            "machine": self.machine,
-            "predicted": asdict(self.predicted),
-            "simulated": asdict(self.simulated),
-            "predicted loss": self.rounds[-1].predicted_loss,
-            "sqnr_db": self.sqnr_db,
-            "rounds": [asdict(each) for each in self.rounds],
-            "widths": dict(self.widths),
-        }
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the front: what is predicted of the assignment with the least loss at this cost, and, where it was
-    simulated, what that gave."""
-
-    widths: Mapping[str, str]
-    predicted: Cost
-    predicted_loss: float
-    simulated: Cost | None = None
-    sqnr_db: float | None = None
 
 
 @dataclass(eq=False)

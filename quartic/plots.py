@@ -11,7 +11,7 @@ from quartic.files import write_text
 
 if TYPE_CHECKING:
     from quantizer.sensitivity import Sensitivity
-    from quartic.assignment import Point
+    from quartic.assigned import Point
 
 UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3)}
 
