@@ -18,9 +18,10 @@ from quantizer.channels import Channels, Factors
 class Fold:
     """The table ``[fold]``: every channel of what layers read is brought to one range, x' = (x - m) / s.
 
-    Ranges are averages over the images of least and largest values. ``shift`` moves their middles to 0 where the layer
-    is linear or a convolution without padding; elsewhere zero stays zero, and m = 0. ``modules`` are patterns of the
-    layers' paths, or of modules around them.
+    Ranges are averages over the images of least and largest values; of a channel that no image varies, as behind a mean
+    of all positions, the extremes of all images. ``shift`` moves their middles to 0 where the layer is linear or a
+    convolution without padding; elsewhere zero stays zero, and m = 0. ``modules`` are patterns of the layers' paths, or
+    of modules around them.
     """
 
     shift: bool = True

@@ -32,15 +32,15 @@ FIXED = "any"
 
 @dataclass(frozen=True)
 class Term:
-    """What of a kernel depends on one layer (none: ""): its price by the layer's width."""
+    """What of a kernel depends on one layer, or on none: its price by the layer's width. "" is the root's layer."""
 
     kernel: str
-    layer: str
+    layer: str | None
     prices: Mapping[str, Price]
 
     def at(self, widths: Mapping[str, str]) -> Price:
         """The price under an assignment of widths to layers."""
-        return self.prices[widths[self.layer] if self.layer else FIXED]
+        return self.prices[FIXED if self.layer is None else widths[self.layer]]
 
 
 def width_terms(
@@ -72,9 +72,9 @@ class _Model:
         """A kernel's own term, then those of its producers that the same choice decides."""
         stored: set[str] = set()
         for step in self.graph.steps:
-            name, layer = step.spec.name, self.layers.get(step.spec.name, "")
-            if not layer:
-                yield Term(name, "", {FIXED: self.price(step, step.spec)})
+            name, layer = step.spec.name, self.layers.get(step.spec.name)
+            if layer is None:
+                yield Term(name, None, {FIXED: self.price(step, step.spec)})
                 continue
             modes = {width: Mode[width.upper()] for width in self.widths[layer]}
             yield Term(name, layer, {w: self.price(step, multiplied(step.spec, mode)) for w, mode in modes.items()})
@@ -220,7 +220,7 @@ class Corrections:
     def learn(self, terms: Sequence[Term], widths: Mapping[str, str], profile: Mapping[str, Price]) -> None:
         """Take in the ``profile``, by kernel, of the graph whose layers have these ``widths``."""
         estimates: dict[str, Price] = {}
-        own: dict[str, str] = {}
+        own: dict[str, str | None] = {}
         for term in terms:
             own.setdefault(term.kernel, term.layer)
             estimates[term.kernel] = estimates.get(term.kernel, Price()) + term.at(widths)
@@ -229,7 +229,9 @@ class Corrections:
             pairs = ((found.cycles, estimate.cycles), (found.femtojoules, estimate.femtojoules))
             cycles, femtojoules = (real / guess if guess > 0 else 0.0 for real, guess in pairs)
             self.last[kernel] = cycles, femtojoules
-            self.ratios.setdefault(kernel, {})[widths.get(own[kernel], FIXED)] = self.last[kernel]
+            layer = own[kernel]
+            width = FIXED if layer is None else widths[layer]
+            self.ratios.setdefault(kernel, {})[width] = self.last[kernel]
         rest = (price for kernel, price in profile.items() if kernel not in estimates)
         self.overhead = sum(rest, Price())
 
@@ -240,7 +242,7 @@ class Corrections:
 
     def apply(self, terms: Sequence[Term]) -> tuple[Term, ...]:
         """All terms, and the overhead as one that no layer decides."""
-        return (*map(self.of, terms), Term("", "", {FIXED: self.overhead}))
+        return (*map(self.of, terms), Term("", None, {FIXED: self.overhead}))
 
 
 def _scaled(price: Price, ratio: Ratio) -> Price:

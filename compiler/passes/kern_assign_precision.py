@@ -84,8 +84,8 @@ def write_costs(module: ModuleOp, graph: KernelGraph, terms: Iterable[Term]) -> 
         first.setdefault(layer, kernel)
     sums: dict[str, dict[str, Price]] = {}
     for term in terms:
-        own = layers.get(term.kernel, "") == term.layer
-        row = sums.setdefault(term.kernel if own else first[term.layer], {})
+        layer, own = term.layer, layers.get(term.kernel) == term.layer
+        row = sums.setdefault(term.kernel if own or layer is None else first[layer], {})
         for width, price in term.prices.items():
             row[width] = row.get(width, Price()) + price
     for step in graph.steps:

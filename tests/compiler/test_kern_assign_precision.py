@@ -11,8 +11,9 @@ from xdsl.dialects import get_all_dialects
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.parser import Parser
 
-from compiler.analysis.assignment import Budget
+from compiler.analysis.assignment import Budget, Price
 from compiler.analysis.graph import build_graph
+from compiler.analysis.width_cost import Corrections
 from compiler.passes.kern_assign_precision import assign_precision, layers_of, model_terms
 from compiler.universe import UNIVERSE
 from isa.errors import AssignmentError
@@ -53,6 +54,18 @@ def test_terms_at_the_widths_of_the_graph_are_the_price_of_the_graph_as_it_is() 
     assert (stored["w8a8"].cycles, stored["w8a8"].femtojoules) == (0, 0)
     assert stored["w4a4"].femtojoules < 0
     assert layers_of(graph) == {"one": "a", "two": "b", "three": "c"}
+
+
+def test_the_root_module_is_a_layer_like_others() -> None:
+    """Its path is "": attention in a model's own forward."""
+    found = module("kern-assign-precision-model", ('layer = "b"', 'layer = ""'))
+    terms = model_terms(build_graph(found), EDGE)
+    named = model_terms(build_graph(module("kern-assign-precision-model")), EDGE)
+    assert [(t.kernel, t.layer or "b", t.prices) for t in terms] == [(t.kernel, t.layer, t.prices) for t in named]
+    solution = assign_precision(found, EDGE, Budget(loss=9.0))
+    corrections = Corrections()
+    corrections.learn(terms, solution.widths, {"two": Price(7, 7)})
+    assert sum((t.at(solution.widths) for t in corrections.apply(terms) if t.kernel == "two"), Price()) == Price(7, 7)
 
 
 @pytest.mark.parametrize(
