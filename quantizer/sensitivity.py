@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf, log10
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,8 @@ def sensitivity(
 ) -> Sensitivity:
     """What the outputs of ``model`` lose when one layer alone is quantized, for every layer and each of ``widths``.
 
-    ``recipe`` says how ranges are found and which codes are affine. All batches calibrate; the losses are of the first
-    ``samples`` samples of the example inputs' batch size. A product has no weights, and so no widths that differ.
+    ``recipe`` says how ranges are found and which codes are affine; its stages are left out. All batches calibrate; the
+    losses are of the first ``samples`` samples of the example inputs' batch size. A product has no weights, and so no widths that differ.
 
     * ``by="sqnr"``: noise over signal power of the outputs, summed over several outputs.
     * ``by="metric"``: ``metric(outputs, target)`` less that of the float model, averaged over the batches.
@@ -137,7 +137,8 @@ def sensitivity(
     if targets is not None and len(targets) != len(batches):
         raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one per batch")
     given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    graph = calibrate(prepare(model, example_inputs, given), batches)
+    plain = replace(given, **dict.fromkeys(given.stages))  # widths are compared by what plain quantization loses
+    graph = calibrate(prepare(model, example_inputs, plain), batches)
     layers = layers_of(graph, [width for width in WIDTHS if width in widths])
     if not layers:
         raise QuantizationError(

@@ -142,6 +142,14 @@ def test_codes_of_another_width_are_those_of_an_observer_of_that_width(model: Ch
                 assert torch.equal(one.flatten(), other.flatten())
 
 
+def test_stages_of_a_recipe_are_left_out(model: Chain) -> None:
+    x = inputs()[0]
+    staged = Recipe.load("w4a8-quartdepth")
+    plain = replace(staged, **dict.fromkeys(staged.stages))
+    first, second = (sensitivity(model, x, [x], each, widths=("w4a8",), samples=6) for each in (staged, plain))
+    assert first.layers == second.layers
+
+
 def test_progress_counts_to_the_end(model: Chain) -> None:
     told: list[tuple[int, int]] = []
     x = inputs()[0]
