@@ -116,7 +116,8 @@ def sensitivity(
     """What the outputs of ``model`` lose when one layer alone is quantized, for every layer and each of ``widths``.
 
     ``recipe`` says how ranges are found and which codes are affine; its stages are left out. All batches calibrate; the
-    losses are of the first ``samples`` samples of the example inputs' batch size. A product has no weights, and so no widths that differ.
+    losses are of the first ``samples`` samples, in the example inputs' batch size. A product has no weights, and so no
+    widths that differ.
 
     * ``by="sqnr"``: noise over signal power of the outputs, summed over several outputs.
     * ``by="metric"``: ``metric(outputs, target)`` less that of the float model, averaged over the batches.
