@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import inf, log10
+from math import inf, isfinite, log10
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Sensitivity:
                 )
                 for row in found["layers"]
             )
+            if wrong := [layer.module for layer in layers if not all(map(isfinite, layer.losses.values()))]:
+                raise InputError(f"{source}: layer {wrong[0]!r} has a loss that is not finite; measure it again")
             unknown = [width for layer in layers for width in layer.losses if width not in WIDTHS]
             if unknown:
                 raise InputError(f"{source}: unknown width {unknown[0]!r}; known are {', '.join(WIDTHS)}")
@@ -123,7 +125,7 @@ def sensitivity(
     * ``by="metric"``: ``metric(outputs, target)`` less that of the float model, averaged over the batches.
     * ``by="fisher"``: the diagonal of the empirical Fisher information (arXiv 2503.16709, eq. 13), sum of
       (error * gradient)^2 over the elements of the layer's weights and inputs. Gradients are of
-      ``loss(outputs, target)``; without targets, of half the squared distance to the float outputs at the point where
+      ``loss(outputs, target)``; without a loss, of half the squared distance to the float outputs at the point where
       everything is quantized by ``recipe``, since they are 0 at the float point.
 
     ``targets`` holds one per batch. Raises QuantizationError.
@@ -150,6 +152,11 @@ def sensitivity(
         losses = fisher(graph, layers, pieces, loss, progress)
     else:
         losses = one_by_one(graph, layers, pieces, metric if by == METRIC else None, progress)
+    if wrong := [key for key, lost in losses.items() if not isfinite(lost)]:
+        (module, width), lost = wrong[0], losses[wrong[0]]
+        raise QuantizationError(
+            f"layer {module!r} loses {lost} at {width}: look for overflow or NaN in the model, or in what measures"
+        )
     rows = (
         LayerSensitivity(
             layer.module,

@@ -34,6 +34,8 @@ what was learnt from it is enough, but costs do not quite add up where tensors j
 TOLERANCE = 0.05
 """A prediction that is farther than this from the simulation needs a further round."""
 FJ = 1e-15
+LOUDEST = 300
+"""Decibels: beyond what binary32 can tell apart."""
 Progress = Callable[[str], object]
 """Told what is going on."""
 
@@ -276,6 +278,8 @@ def budget_of(
     if sum(value is not None for value in given.values()) != 1:
         said = " and ".join(name for name, value in given.items() if value is not None) or "none"
         raise AssignmentError(f"one budget must be given, a latency, an energy or an SQNR; here is {said}")
+    if sqnr_db is not None and not abs(sqnr_db) <= LOUDEST:
+        raise AssignmentError(f"an SQNR of {sqnr_db} dB: must be in -{LOUDEST} .. {LOUDEST}")
     return Budget(latency_seconds, energy_joules, None if sqnr_db is None else 10 ** (-sqnr_db / 10), minimise)
 
 

@@ -172,6 +172,10 @@ def test_decibels() -> None:
         ({"targets": [1, 2]}, "2 targets for 1 batches: give one per batch"),
         ({"recipe": "f32"}, "no layers: recipe f32 quantizes no convolution, linear layer or product of the model"),
         (
+            {"by": "metric", "targets": [1], "metric": lambda found, target: float("nan")},
+            "layer 'first' loses nan at w4a4: look for overflow or NaN in the model, or in what measures",
+        ),
+        (
             {"by": "fisher", "targets": [1], "loss": lambda found, target: 3.0},
             "by = 'fisher' needs a loss that is one number and has a gradient",
         ),
@@ -192,6 +196,11 @@ def test_errors(model: Chain, options: dict, message: str) -> None:
             '{"by": "sqnr", "recipe": "", "layers": [{"module": "a", "nodes": [], "product": false, "weights": 1,'
             ' "losses": {"w5a5": 1}}]}',
             "s.json: unknown width 'w5a5'; known are w4a4",
+        ),
+        (
+            '{"by": "sqnr", "recipe": "", "layers": [{"module": "a", "nodes": [], "product": false, "weights": 1,'
+            ' "losses": {"w4a4": NaN}}]}',
+            "s.json: layer 'a' has a loss that is not finite; measure it again",
         ),
     ],
 )

@@ -128,6 +128,12 @@ def test_one_budget(given: tuple, said: str) -> None:
         budget_of(*given)
 
 
+def test_an_sqnr_that_is_no_number_of_decibels() -> None:
+    for value in (-4000.0, float("nan")):
+        with pytest.raises(AssignmentError, match=re.escape(f"an SQNR of {value} dB: must be in -300 .. 300")):
+            budget_of(None, None, value)
+
+
 def test_unknown_machines_and_models_without_layers() -> None:
     with pytest.raises(DescriptionError, match="machine 'edge29': No such file"):
         quartic.assign(trained(), BATCHES[0], BATCHES, "edge29", latency_seconds=1.0)
