@@ -117,6 +117,13 @@ def test_rows_of_table_2_are_measured_on_every_set() -> None:
     assert Case("vit", "w4a4", "ours", 8).sets == Case("vit", "w4a4", "minmax").sets == ("held out",)
 
 
+@pytest.mark.slow
+def test_weights_alone_are_measured_without_a_machine() -> None:
+    row = measure(Case("unet", "w4a32", "obs", 2), 1)
+    assert "exact" not in row
+    assert 0 < row["metrics"]["held out"]["abs_rel"] < 0.5
+
+
 def test_float_rows_are_the_network_s_own() -> None:
     row = measure(Case("unet", "f32", "float", 0), 1)
     image, truth = quartdepth.measured_on("held out", 1)
