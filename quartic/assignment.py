@@ -112,6 +112,9 @@ class Assigner:
                     Override(module or "*", weight=weight if module in weighted else None, activation=activation)
                 )
         made = self.recipe.with_overrides(*overrides)
+        products = [layer.module for layer in self.sensitivity.layers if layer.product]
+        if not any(every.get(module, given).endswith("a4") for module in products):
+            made = replace(made, log2=None)  # which no 4-bit probabilities are left for
         return replace(made, name="assigned", description=f"widths assigned for {self.machine.name}")
 
     def assign(self, budget: Budget, sqnr_db: float | None = None) -> Assignment:

@@ -14,6 +14,7 @@ from benchmarks.zoo.digits import trained
 from isa.errors import AssignmentError, DescriptionError
 from isa.machine import Machine
 from quantizer import Recipe
+from quantizer.log2 import Log2
 from quantizer.sensitivity import Sensitivity
 from quartic.assignment import Assigner, assigner, budget_of, profile_prices
 from tests.e2e.support import assert_bits
@@ -78,6 +79,14 @@ def test_layers_around_others_come_first(digits: Assigner) -> None:
         {"a.attn.proj": "w8a8", "a.attn": "w4a4", "": "w8a8", "b": "w4a8"},
     )
     assert [o.modules for o in made.overrides] == ["b", "a.attn", "a.attn.proj"]
+
+
+def test_powers_of_two_go_where_no_probabilities_of_4_bits_are_left(digits: Assigner) -> None:
+    (first, *_) = digits.sensitivity.layers
+    work = _With(digits, Sensitivity("sqnr", "w4a4", (replace(first, module="attn", product=True, weights=0),)))
+    work.recipe = replace(Recipe.load("w4a4"), log2=Log2())
+    assert Assigner.recipe_of(work, {"attn": "w4a4"}).log2 == Log2()
+    assert Assigner.recipe_of(work, {"attn": "w8a8"}).log2 is None
 
 
 class _With:
