@@ -9,12 +9,14 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
 from isa.errors import QuantizationError
 from quantizer.coding import CodebookObserver
 from quantizer.observers import Observer, WeightObserver
 from quantizer.quantizers import dequantize, quantize
 from quantizer.train.clock import Clock
+from quantizer.train.foreign import adopt
 from quantizer.train.norms import AXES, NORMS, Norm, NormedProduct, attribute
 from quantizer.train.options import Train
 from quantizer.train.simulate import ActivationQuantizer, CodebookQuantizer, WeightQuantizer, shaped
@@ -28,6 +30,7 @@ Quantizers = dict[str, FakeQuantizer]
 class Trainable(nn.Module):
     """``prepared``, a calibrated graph, with fake quantizers for observers and live batch norms where it has any.
 
+    The graph may be of torchao's ``prepare_pt2e`` with another quantizer; whose batch norms were folded, and stay so.
     Called as the model, for inputs of the shapes it was prepared for. A forward pass in training mode is a step of
     ``stage``; in eval mode it computes what ``convert`` will make of it, to the bit. Parameters are the float master
     weights. Raises QuantizationError for a graph without calibration.
@@ -37,6 +40,8 @@ class Trainable(nn.Module):
 
     def __init__(self, prepared: GraphModule, stage: Train, seed: int = 0) -> None:
         super().__init__()
+        if any(_is_foreign(module) for module in prepared.modules()):
+            prepared = adopt(_copied(prepared))
         observers = [module for module in prepared.modules() if isinstance(module, Observer)]
         if not all(observer.seen for observer in observers):
             raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
@@ -123,6 +128,10 @@ def _quantizers(prepared: GraphModule, clock: Clock) -> Quantizers:
             made[module] = _quantizer(module, clock)
         names[name] = made[module]
     return names
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return isinstance(module, UniformQuantizationObserverBase) and not isinstance(module, Observer)
 
 
 def _quantizer(observer: Observer, clock: Clock) -> FakeQuantizer:

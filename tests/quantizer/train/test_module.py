@@ -116,6 +116,22 @@ def test_codebooks_stay_as_calibrated_and_pass_gradients() -> None:
     assert books[0] == books[1]
 
 
+def test_no_fake_quantizer_lies_between_operators_of_one_kernel() -> None:
+    module, chains = Trainable(calibrated(), Train()), []
+    graph, quantizers = module.graph.graph, {name for name in module.graph._modules if "activation_post" in name}
+    for node in graph.nodes:
+        if "relu" in node.name or "hardtanh" in node.name or node.name.startswith("add"):
+            made = [n for n in node.all_input_nodes if n.target not in quantizers]
+            chains.append((node.name, [n.name for n in made]))
+    assert chains == [
+        ("hardtanh", ["normed_conv2d"]),
+        ("relu", ["normed_conv2d_1"]),
+        ("add", ["normed_conv2d_2"]),  # the other operand is read from memory, and so rescaled as on the chip
+        ("relu_1", ["add"]),
+        ("relu_2", ["normed_linear"]),
+    ]
+
+
 def test_weights_are_exactly_what_their_codes_are() -> None:
     finished = trained(Trainable(calibrated(), Train(steps=4)), 4).finish()
     before = {name: value.clone() for name, value in finished.named_parameters()}
