@@ -209,17 +209,12 @@ def quantize(
     """prepare, calibrate and convert ``model``, with the recipe's stages between: an FX graph with q/dq ops.
 
     ``targets`` are one per batch, for ``loss(output, target)``, where a stage takes gradients; without them it takes
-    the float model's outputs, and the squared error without a loss. Deterministic for equal inputs and ``seed``. The
-    work is done on ``device``, the result is on the CPU. ``resume`` is a folder that keeps what a reconstruction has
-    decided, for a second run to go on from; ``progress`` is told of every part that is done. Raises QuantizationError,
-    also for a recipe with [train], which takes batches to train on.
+    the float model's outputs, and the squared error without a loss. A training goes over the batches again and again.
+    Deterministic for equal inputs and ``seed``. The work is done on ``device``, the result is on the CPU. ``resume`` is
+    a folder that keeps what a reconstruction has decided, for a second run to go on from; ``progress`` is told of every
+    part that is done. Raises QuantizationError.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    if recipe.train is not None:
-        raise QuantizationError(
-            f"recipe {recipe.title} trains, which quantize does not: call prepare_qat, train and convert, or take a "
-            "recipe without [train]"
-        )
     example_inputs = _on(device, as_tuple(example_inputs))
     batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
     if recipe.stages or scaling_of(recipe):
@@ -233,6 +228,11 @@ def quantize(
         aims = None if targets is None else [_on(device, target) for target in targets]
         pieces, aims = samples(graph, list(batches), aims)
         reconstruct(graph, pieces, recipe, targets=aims, loss=loss, seed=seed, resume=resume, progress=progress)
+    if recipe.train:
+        from quantizer.train.loop import fine_tuned  # which imports this module
+
+        options = dict(targets=targets, seed=seed, device=device, progress=progress)
+        graph = fine_tuned(model, graph, list(batches), recipe, loss, **options)
     return convert(to_device(graph, "cpu"))
 
 

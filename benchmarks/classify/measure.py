@@ -104,7 +104,7 @@ class _Peeks:
         self.seen: list[float] = []
 
     def __call__(self, step: Any) -> None:
-        if step.number * 2 > step.count and step.number % (step.count // (2 * PEEKS)) == 0:
+        if step.index * 2 > step.count and step.index % (step.count // (2 * PEEKS)) == 0:
             with _evaluated(self.module):
                 self.seen.append(accuracy(self.module, self.images, self.labels))
 

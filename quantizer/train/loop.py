@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from isa.errors import QuantizationError
 from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
+from quantizer.progress import Progress
 from quantizer.recipe import Recipe
 from quantizer.scaling import scaling_of
 from quantizer.train.module import Trainable, floating
@@ -29,18 +30,10 @@ Optimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
-class Step:
-    """What ``progress`` is told behind every step: its number from 1, of how many, the loss, seconds so far."""
+class Step(Progress):
+    """What ``progress`` is told behind every step, and its ``loss``."""
 
-    number: int
-    count: int
-    loss: float
-    seconds: float
-
-    @property
-    def remaining(self) -> float:
-        """Seconds that the rest will take at the same pace."""
-        return self.seconds / self.number * (self.count - self.number)
+    loss: float = math.nan
 
 
 def squared_error(output: Any, target: Any) -> torch.Tensor:
@@ -87,15 +80,13 @@ def train(
 
     ``batches`` are of exactly the shapes that were prepared, ``targets`` one per batch, for ``loss(output, target)``.
     Both begin anew when they end: a list is taken in its order, an iterable may shuffle and draw. Without ``targets``
-    the target is the float model's output, without ``loss`` the ``squared_error`` to it. ``optimizer`` makes the
+    the target is the float model's output, without ``loss`` it is the ``squared_error``. ``optimizer`` makes the
     optimizer of groups of parameters, which ``stage`` still schedules; SGD otherwise. Raises QuantizationError for
     batches that do not fit, that end early, or whose loss is not finite.
     """
     module = prepared if isinstance(prepared, Trainable) else Trainable(prepared, stage or Train(), seed)
     if isinstance(prepared, Trainable) and stage is not None and stage != module.clock.stage:
         raise QuantizationError("the module to train has its stage already: give the stage to prepare_qat, or neither")
-    if loss is None and targets is not None:
-        raise QuantizationError("targets without a loss: give loss, a function of output and target")
     stage = module.clock.stage
     teacher = None if targets is not None else floating(module.prepared).to(device)
     loss = loss or squared_error
@@ -121,11 +112,25 @@ def train(
         schedule.step()
         _follow(average, module, stage)
         if progress is not None:
-            progress(Step(number, stage.steps, value.item(), time.monotonic() - start))
+            told = "training", f"loss {value.item():.4g}", number, stage.steps
+            progress(Step(*told, time.monotonic() - start, value.item()))
     with torch.no_grad():
         for parameter, mean in zip(module.parameters(), average or module.parameters(), strict=True):
             parameter.copy_(mean)
     return module.to("cpu").eval()
+
+
+def fine_tuned(
+    model: nn.Module, graph: GraphModule, batches: Sequence[Batch], recipe: Recipe, loss: Loss | None, **rest: Any
+) -> GraphModule:
+    """``graph``, calibrated of ``model``, after [train] of ``recipe`` in batches as they are, whatever its own size."""
+    assert recipe.train is not None, "asked for where it is"
+    first = as_tuple(batches[0])
+    sizes = [tuple(node.meta["val"].shape) for node in graph.graph.nodes if node.op == "placeholder"]
+    same = [tuple(value.shape) for value in first] == sizes
+    whole = graph if same else calibrate(prepare(model, first, recipe), batches)
+    module = train(whole, batches, loss, stage=recipe.train, **rest)
+    return module.finish(None if same else graph)
 
 
 def _descent(stage: Train) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 import quartic
 from isa.errors import QuantizationError
 from quantizer import calibrate, convert, prepare
+from quantizer.recipe import Recipe
 from quantizer.train.loop import Step, prepare_qat, train
 from quantizer.train.options import Train
 
@@ -78,8 +80,8 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_progress_counts_the_steps_and_knows_the_rest() -> None:
     seen: list[Step] = []
     train(prepared(), batches(), stage=Train(steps=4), progress=seen.append)
-    assert [(step.number, step.count) for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert Step(2, 8, 0.0, 10.0).remaining == 30.0
+    assert [(step.index, step.count) for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert str(Step("training", "loss 0.5", 2, 8, 10.0)) == "training loss 0.5, 2 of 8, 30 s to go"
 
 
 class Shuffled:
@@ -147,8 +149,18 @@ def test_a_loop_of_ones_own() -> None:
     assert torch.equal(q(batches()[0]), module(batches()[0]))
 
 
+@pytest.mark.parametrize("size", [8, 1])
+def test_quantize_trains_in_its_batches_for_whatever_size(size: int) -> None:
+    recipe = replace(Recipe.load("qat-w4a8"), train=Train(steps=6, rate=0.05))
+    options = dict(targets=TARGETS, loss=functional.cross_entropy)
+    q = quartic.quantize(net(), (batches()[0][:size],), batches(), recipe, **options)
+    expected = convert(train(prepared("w4a8"), batches(), options["loss"], targets=TARGETS, stage=recipe.train))
+    x = batches()[1]
+    found = torch.cat([quartic.reference(q)(piece)[0] for piece in x.split(size)])
+    assert torch.equal(found, quartic.reference(expected)(x)[0])
+
+
 ERRORS = [
-    (dict(targets=TARGETS), "targets without a loss: give loss, a function of output and target"),
     (
         dict(targets=TARGETS[:2], loss=functional.cross_entropy),
         "there are not as many targets as batches: give one target per batch",
@@ -185,12 +197,6 @@ def test_a_model_without_parameters_has_nothing_to_train() -> None:
 def test_a_recipe_without_a_training_is_named() -> None:
     with pytest.raises(QuantizationError, match=re.escape("recipe w4a8 does not train: give it a table [train]")):
         prepare_qat(net(), (batches()[0],), batches(), "w4a8")
-
-
-def test_quantizing_alone_does_not_pass_for_training() -> None:
-    message = "recipe qat-w8a8 trains, which quantize does not: call prepare_qat, train and convert, or take a recipe"
-    with pytest.raises(QuantizationError, match=re.escape(message)):
-        quartic.quantize(net(), (batches()[0],), batches(), "qat-w8a8")
 
 
 def test_a_module_keeps_the_stage_that_it_has() -> None:
