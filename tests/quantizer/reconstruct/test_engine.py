@@ -12,9 +12,11 @@ from torch.fx import GraphModule
 
 import quartic
 from isa.errors import QuantizationError
-from quantizer import Recipe, convert, quantize, reference
+from quantizer import Change, Recipe, convert, quantize, reference
+from quantizer.flow import samples
 from quantizer.observers import WeightObserver
 from quantizer.progress import Progress
+from quantizer.ranges import MinMax
 from quantizer.reconstruct.engine import reconstruct
 from quantizer.reconstruct.layer import layers
 from quantizer.reconstruct.options import Round
@@ -186,11 +188,19 @@ def test_gradients_come_from_targets_where_there_are_any() -> None:
 
 def test_batches_and_their_targets_are_split_to_the_exported_size() -> None:
     how, parts = METHODS["quartdepth"], images()
+    how = replace(how, activation=how.activation.changed(Change(range=MinMax())))  # of batches of any size
     targets = [torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     one = codes(quantize(network(), parts[0], parts, how, targets=targets))
     pairs = [(torch.cat([a[0], b[0]]),) for a, b in (parts[:2], parts[2:])]
-    two = codes(quantize(network(), parts[0], pairs, how, targets=[torch.cat(targets[:2]), torch.cat(targets[2:])]))
-    assert len(one) == len(two) == 7  # ranges by averages of batches differ, so codes do
+    joined = [torch.cat(targets[:2]), torch.cat(targets[2:])]
+    two = codes(quantize(network(), parts[0], pairs, how, targets=joined))
+    assert len(one) == 7
+    assert all(map(torch.equal, one, two))
+    pieces, aims = samples(calibrated(how), pairs, joined)
+    assert aims is not None
+    assert all(torch.equal(piece[0], part[0]) for piece, part in zip(pieces, parts, strict=True))
+    assert all(map(torch.equal, aims, targets))
+    assert len(aims) == 4
 
 
 def refused(how: object, **given: object) -> str:
