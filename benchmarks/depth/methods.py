@@ -21,16 +21,18 @@ GRID = '[activation]\nrange = { by = "mse", bins = 512, steps = 50 }\n'
 """The search for ranges of those that learn to round; that of QDrop, the paper's code's ancestor, is of power 2.4."""
 LEARNED = f'{GRID}[round]\nmethod = "adaround"\niterations = {ITERATIONS}\nrate = {RATE}\n'
 PARTS = {"LogNP": "[polish]\n", "compensation": "[compensate]\n"}
-"""What QuartDepth adds to learned rounding, besides Kronecker factors; LogNP of the decoder alone, as in the paper."""
+"""What QuartDepth adds to learned rounding, besides Kronecker factors; LogNP of the whole decoder, as it is printed."""
+OUTLIERS = '[polish]\nwhere = "outliers"\n'
+"""LogNP of those layers of the decoder alone that have what it is for."""
 KFAC = "KFAC"
 FACTORS = (*PARTS, KFAC)
 """What the ablation turns on and off."""
 
 
-def _quartdepth(parts: Iterable[str]) -> str:
+def _quartdepth(parts: Iterable[str], more: str = "") -> str:
     """Learned rounding of a layer's own weight, weighed by Kronecker factors or equally, and ``parts`` of PARTS."""
     given = set(parts)
-    stages = "".join(text for part, text in PARTS.items() if part in given)
+    stages = "".join(text for part, text in PARTS.items() if part in given) + more
     metric = "kfac" if KFAC in given else "mse"
     return f'{LEARNED}scope = "layer"\nmetric = "{metric}"\ntarget = "weight"\n{stages}'
 
@@ -39,7 +41,7 @@ def with_parts(parts: Iterable[str]) -> str:
     """The name of the method that takes these of FACTORS."""
     wanted = set(parts)
     given = [part for part in FACTORS if part in wanted]
-    return "ours" if len(given) == len(FACTORS) else " + ".join(["rounding", *given])
+    return "printed" if len(given) == len(FACTORS) else " + ".join(["rounding", *given])
 
 
 ABLATION = {
@@ -48,8 +50,8 @@ ABLATION = {
     for parts in [tuple(compress(FACTORS, flags))]
 }
 """Every subset of FACTORS by the name of its method; none of them is learned rounding, all of them QuartDepth."""
-CURVES = {"with compensation": "ours", "without": with_parts(part for part in FACTORS if part != "compensation")}
-"""The lines of Fig. 8."""
+CURVES = {"with compensation": with_parts(("compensation", KFAC)), "without": with_parts((KFAC,))}
+"""The lines of Fig. 8, which are of the ablation."""
 
 METHODS = {
     "minmax": '[activation]\nrange = { by = "minmax" }\n',
@@ -59,11 +61,12 @@ METHODS = {
     "adaround": LEARNED + 'scope = "layer"\nmetric = "mse"\n',
     "brecq": LEARNED + 'scope = "block"\nmetric = "fisher"\n',
     "obs": '[round]\nmethod = "gptq"\n',
+    "ours": _quartdepth(("compensation", KFAC), OUTLIERS),
     **{name: _quartdepth(parts) for name, parts in ABLATION.items()},
 }
 """What a method adds to its base, as TOML."""
-TABLE1 = ("obs", "minmax", "ema", "percentile", "mse", "adaround", "brecq", "ours")
-"""Methods of Table 1, in the paper's order; the range search by itself is not in it."""
+TABLE1 = ("obs", "minmax", "ema", "percentile", "mse", "adaround", "brecq", "printed", "ours")
+"""Methods of Table 1, in the paper's order; the range search by itself is not in it, nor LogNP by need."""
 TABLE2 = ("obs", "adaround", "brecq", "ours")
 
 
