@@ -221,9 +221,9 @@ def quantize(
         batches = list(batches)  # they are run through more than once
     if torch.device(device).type != "cpu":
         model = copy.deepcopy(model).to(device)
-    if scaling_of(recipe):
-        model = rescale(model, example_inputs, batches, recipe)
-    graph = calibrate(prepare(model, example_inputs, recipe), batches)
+    scaled = rescale(model, example_inputs, batches, recipe) if scaling_of(recipe) else model
+    graph = calibrate(prepare(scaled, example_inputs, recipe), batches)
+    targets = None if targets is None else list(targets)
     if recipe.compensate or recipe.round:
         aims = None if targets is None else [_on(device, target) for target in targets]
         pieces, aims = samples(graph, list(batches), aims)

@@ -128,7 +128,7 @@ def fine_tuned(
     first = as_tuple(batches[0])
     sizes = [tuple(node.meta["val"].shape) for node in graph.graph.nodes if node.op == "placeholder"]
     same = [tuple(value.shape) for value in first] == sizes
-    whole = graph if same else calibrate(prepare(model, first, recipe), batches)
+    whole = graph if same else prepare_qat(model, first, batches, recipe, rest["seed"])
     module = train(whole, batches, loss, stage=recipe.train, **rest)
     return module.finish(None if same else graph)
 

@@ -18,6 +18,7 @@ import quartic
 from isa.errors import QuantizationError
 from quantizer import calibrate, convert, prepare
 from quantizer.recipe import Recipe
+from quantizer.smooth import Smooth
 from quantizer.train.loop import Step, prepare_qat, train
 from quantizer.train.options import Train
 
@@ -158,6 +159,21 @@ def test_quantize_trains_in_its_batches_for_whatever_size(size: int) -> None:
     x = batches()[1]
     found = torch.cat([quartic.reference(q)(piece)[0] for piece in x.split(size)])
     assert torch.equal(found, quartic.reference(expected)(x)[0])
+
+
+@pytest.mark.parametrize("stage", [{"smooth": Smooth()}, {}], ids=["smooth", "plain"])
+def test_channels_are_scaled_alike_for_the_training_and_for_one_image(stage: dict[str, Any]) -> None:
+    """And targets may be what is gone through once."""
+    recipe = replace(Recipe.load("qat-w4a8"), train=Train(steps=6, rate=0.05), **stage)
+    x = batches()[1]
+    one, eight = (
+        quartic.quantize(
+            net(), (batches()[0][:size],), batches(), recipe, targets=iter(TARGETS), loss=functional.cross_entropy
+        )
+        for size in (1, 8)
+    )
+    found = torch.cat([quartic.reference(one)(piece)[0] for piece in x.split(1)])
+    assert torch.equal(found, quartic.reference(eight)(x)[0])
 
 
 ERRORS = [
