@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import DenseArrayBase, DictionaryAttr, IntegerAttr, ModuleOp, StringAttr, i64
@@ -152,7 +153,10 @@ def _row(op: kern.FusedOp) -> dict[str, float]:
     found = op.attributes.get(LOSSES)
     if not isinstance(found, DictionaryAttr) or not all(isinstance(x, NumberAttr) for x in found.data.values()):
         raise AssignmentError(f"{_named(op)}: needs losses = {{w8a8 = #qnn.number<0.1>, ...}} beside its layer")
-    return {width: loss.data for width, loss in found.data.items() if isinstance(loss, NumberAttr)}
+    row = {width: loss.data for width, loss in found.data.items() if isinstance(loss, NumberAttr)}
+    if wrong := [width for width, loss in row.items() if not isfinite(loss)]:
+        raise AssignmentError(f"{_named(op)}: loses {row[wrong[0]]} at {wrong[0]}: must be finite")
+    return row
 
 
 def _mode(op: kern.FusedOp, width: str) -> Mode:

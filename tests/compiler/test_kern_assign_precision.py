@@ -74,6 +74,16 @@ def test_the_root_module_is_a_layer_like_others() -> None:
         ((), "quartdepth28-f32", "kernel 'one' (node one, module net.a): quartdepth28-f32 has none of its widths; it"),
         ([(", losses = {w4a8", ", lost = {w4a8")], "edge28", "kernel 'two': needs losses = {w8a8 = #qnn.number<0.1>"),
         ([("losses = {w4a8", "losses = {w5a5")], "edge28", "kernel 'two': unknown width 'w5a5'; known are w8a8, w4a8"),
+        (
+            [("w4a8 = #qnn.number<0.5>", "w4a8 = #qnn.number<nan>")],
+            "edge28",
+            "'two': loses nan at w4a8: must be finite",
+        ),
+        (
+            [("w4a8 = #qnn.number<0.5>", "w4a8 = #qnn.number<inf>")],
+            "edge28",
+            "'two': loses inf at w4a8: must be finite",
+        ),
         ([("w4a8 = array<i64: 300, 1000000>, ", "")], "edge28", "kernel 'two': costs lack width 'w4a8', which its"),
         (
             [("w4a8 = array<i64: 300, 1000000>", "w4a8 = array<i64: 300>")],
