@@ -215,6 +215,7 @@ def quantize(
     part that is done. Raises QuantizationError.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    _check_device(device)
     example_inputs = _on(device, as_tuple(example_inputs))
     batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
     if recipe.stages or scaling_of(recipe):
@@ -267,6 +268,15 @@ def _split(target: Any, count: int, number: int) -> list[Any]:
             )
     parts = zip(*(leaf.split(len(leaf) // count) for leaf in leaves), strict=True)
     return [tree_unflatten(part, shape) for part in parts]
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:  # of whatever type its backend raises
+        raise QuantizationError(
+            f"device {str(device)!r}: {first_line(error)}; take 'cpu', or one that is there"
+        ) from None
 
 
 def _on(device: str | torch.device, value: Any) -> Any:

@@ -32,7 +32,13 @@ def activations(observer: Observer, x: torch.Tensor) -> torch.Tensor:
 
 
 def squared_error(output: Any, target: Any) -> torch.Tensor:
-    """Sum over a model's outputs of their mean squared errors."""
+    """Sum over a model's outputs of their mean squared errors. Raises QuantizationError for targets of other shapes."""
+    found, wanted = ([getattr(leaf, "shape", None) for leaf in tree_leaves(each)] for each in (output, target))
+    if found != wanted:
+        told = [[tuple(shape or ()) for shape in shapes] for shapes in (wanted, found)]
+        raise QuantizationError(
+            f"a target of shapes {told[0]} for outputs of shapes {told[1]}: give targets as the outputs, or a loss"
+        )
     pairs = zip(tree_leaves(output), tree_leaves(target), strict=True)
     return torch.stack([(y - t).square().mean() for y, t in pairs]).sum()
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule
-from torch.nn import functional
-from torch.utils._pytree import tree_leaves
 
 from isa.errors import QuantizationError
 from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
 from quantizer.progress import Progress
 from quantizer.recipe import Recipe
+from quantizer.reconstruct.fisher import squared_error
 from quantizer.scaling import scaling_of
 from quantizer.train.module import Trainable, floating
 from quantizer.train.options import COSINE, Train
@@ -34,12 +33,6 @@ class Step(Progress):
     """What ``progress`` is told behind every step, and its ``loss``."""
 
     loss: float = math.nan
-
-
-def squared_error(output: Any, target: Any) -> torch.Tensor:
-    """The mean of squares between all tensors of an output and of a target, summed over the tensors."""
-    pairs = zip(tree_leaves(output), tree_leaves(target), strict=True)
-    return torch.stack([functional.mse_loss(o, t) for o, t in pairs]).sum()
 
 
 def prepare_qat(

@@ -212,10 +212,19 @@ def refused(how: object, **given: object) -> str:
 def test_targets_that_do_not_fit_are_named() -> None:
     how = METHODS["quartdepth"]
     assert refused(how, targets=[1]) == "1 targets for 4 batches: give one for each batch"
+    small = refused(how, targets=[torch.ones(1, 1, 8, 8)] * 4)
+    assert small.startswith("a target of shapes [(1, 1, 8, 8)] for outputs of shapes [(1, 2, 8, 8)]: give targets as")
     pairs = [(torch.cat([a[0], b[0]]),) for a, b in (images()[:2], images()[2:])]
     with pytest.raises(QuantizationError) as error:
         quantize(network(), images()[0], pairs, how, targets=[torch.ones(3), torch.ones(2)])
     assert str(error.value).startswith("target 1 ((3,)) cannot be split into 2 pieces of the exported size")
+
+
+@pytest.mark.parametrize("device", ["gpu", "hpu:7"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    found = refused(METHODS["gptq"], device=device)
+    assert found.startswith(f"device {device!r}: ")
+    assert found.endswith("; take 'cpu', or one that is there")
 
 
 def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
