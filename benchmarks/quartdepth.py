@@ -257,7 +257,7 @@ def write(folder: Path, rows: Mapping[str, Row], scenes: int) -> str:
     outliers = {name: of_network(trained(name), images) for name in NETWORKS}
     said = {name: {part: asdict(o) for part, o in parts.items()} for name, parts in outliers.items()}
     about = source(scenes)
-    text = report(rows, about, outliers)
+    text = report(rows, [case.key for case in cases()], about, outliers)
     picture = figure8(curve(groups(rows.values())))
     everything = {"provenance": about, "outliers": said, "rows": rows}
     write_text(folder / "quartdepth.json", json.dumps(everything, indent=1) + "\n")

@@ -258,14 +258,25 @@ def test_the_curve_is_a_table_and_a_picture() -> None:
     assert tables.figure8({name: line[:1] for name, line in lines.items()}) is None
 
 
+def test_a_full_table_does_not_speak_of_missing_rows() -> None:
+    keys = [case.key for case in cases()]
+    assert tables.progress({key: {} for key in keys}, keys) == ""
+    assert tables.progress({key: {"error": "no"} for key in keys}, keys).startswith(f"**0 of {len(keys)} rows")
+
+
 def test_results_are_three_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outliers, "of_network", lambda model, images: {"encoder": Outliers(3, 1, 1.5, 2.5, 3.5, 4.5)})
-    found = {case["network"]: case for case in rows(("unet", "w4a4", "minmax", 0.2))}
+    parts = {"encoder": Outliers(3, 1, 1.5, 2.5, 3.5, 4.5), "decoder": Outliers(3, 1, 1.6, 2.4, 3.5, 4.5)}
+    monkeypatch.setattr(outliers, "of_network", lambda model, images: parts)
+    (row, *_) = rows(("unet", "w4a4", "minmax", 0.2))
+    found = {Case("unet", "w4a4", "minmax").key: row}
     text = quartdepth.write(tmp_path, found, 1)
     assert (tmp_path / "quartdepth.md").read_text() == text
     assert json.loads((tmp_path / "quartdepth.json").read_text())["rows"] == found
     assert "| min/max | W4A4 |" in text
     assert "| ViT + DPT | encoder | 3 | 1 | 1.50 | 2.50 | 3.50 | 4.50 |" in text
+    assert f"**1 of {len(list(cases()))} rows are measured**" in text
+    assert finding(text, "vit: outliers are the decoder's").startswith("* **does not reproduce**")
+    assert "(median 1.60 to 1.50, 90th percentile 2.40 to 2.50)" in text
     titles = ("What reproduces", "Table 1", "Table 2", "Fig. 8", "Ablation", "Outliers")
     assert all(a < b for a, b in pairwise(text.index(f"## {title}") for title in titles))
 
