@@ -25,7 +25,8 @@ class Polish:
     differences between the channels' factors the weights take, whose own codes they make coarser: 1, all of them, is
     the paper's; 0 is one factor, the geometric mean, for all. ``modules`` are patterns of the layers' paths, or of
     modules around them: by default what sounds like a decoder, as in the paper. ``where`` = "outliers" takes of these
-    the layers whose channels' largest magnitudes are on average ``threshold`` times a_i or more.
+    the layers whose channels' largest magnitudes are in the median ``threshold`` times a_i or more: a mean would be
+    that of a few channels that are nearly always 0.
     """
 
     percent: float = 95.0
@@ -50,7 +51,7 @@ class Polish:
         factor = torch.maximum(seen.percentile(self.percent), self.floor * seen.largest)
         live = factor > 0
         if self.where == OUTLIERS:
-            ratio = (seen.largest[live] / factor[live]).mean().item() if live.any() else 0.0
+            ratio = (seen.largest[live] / factor[live]).median().item() if live.any() else 0.0
             if ratio < self.threshold:
                 return f"its largest magnitudes are {ratio:.2f} times the percentile, less than {self.threshold:g}"
         mean = factor[live].log().mean().exp() if live.any() else torch.ones(())

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from isa.errors import DescriptionError, QuantizationError
 from quantizer import Change, Override, Recipe, prepare, quantize, report, rescale
-from quantizer.channels import Channels
+from quantizer.channels import Channels, Factors
 from quantizer.fold import Fold
 from quantizer.log2 import Log2
 from quantizer.operands import operands
@@ -179,6 +179,21 @@ def test_an_operand_that_is_no_outlier_is_left_to_the_stage_before() -> None:
         r"polish: not here: its largest magnitudes are \d\.\d\d times the percentile, less than 99", words[0]
     )
     assert words[1] == "fold: scale and shift by a product behind gelu"
+
+
+def test_a_channel_that_is_nearly_always_zero_makes_no_outliers_of_its_neighbours() -> None:
+    plain = torch.linspace(0.5, 1, 100).expand(1, 2, 100)
+    rare = torch.zeros(1, 1, 100)
+    rare[..., -1] = 1
+    found = Channels(1, (95.0,))
+    found.add(torch.cat([plain, rare], 1))
+    weights = torch.ones(1, 3)
+    assert Polish(where="outliers").factors(found, weights, False) == (
+        "its largest magnitudes are 1.03 times the percentile, less than 4"
+    )
+    spiked = Channels(1, (95.0,))
+    spiked.add(torch.cat([rare + 0.1, rare + 0.1, plain[:, :1]], 1))
+    assert isinstance(Polish(where="outliers").factors(spiked, weights, False), Factors)
 
 
 class Residual(nn.Module):
