@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks import quartdepth
+from benchmarks.bench import RESULTS
 from benchmarks.depth import outliers, tables
 from benchmarks.depth.findings import findings
 from benchmarks.depth.groups import FIELDS, groups
@@ -20,7 +21,7 @@ from benchmarks.depth.metrics import Metrics
 from benchmarks.depth.model import trained
 from benchmarks.depth.outliers import Outliers, of_network
 from benchmarks.depth.scenes import SETS, TEST, VALIDATION
-from benchmarks.quartdepth import APART, COUNTS, IMAGES, SEEDS, Case, calibration, cases, fill, measure
+from benchmarks.quartdepth import APART, COUNTS, IMAGES, SCENES, SEEDS, Case, calibration, cases, fill, measure
 from isa.errors import QuantizationError
 from quantizer import Recipe
 
@@ -299,3 +300,16 @@ def test_outliers_by_hand() -> None:
     sparse = of_network(model, [torch.stack([plain, torch.zeros(20)]).reshape(1, 2, 4, 5)])
     assert sparse["encoder"].sparse == 1
     assert sparse["encoder"].most == pytest.approx(20 / 19.05)
+
+
+# ---------------------------------------------------------------- what is stated
+
+
+def test_the_stated_rows_are_of_these_checkpoints_and_had_the_simulator_s_bits() -> None:
+    """A row whose recipe, data or checkpoint is another would be measured again by the command."""
+    stated = json.loads((RESULTS / "quartdepth.json").read_text())["rows"]
+    known = {case.key: case for case in cases()}
+    for key, row in stated.items():
+        assert row["digest"] == known[key].digest(SCENES)
+        assert row.get("exact", True) is True
+    assert all("exact" in stated[key] for key in stated if key.endswith(" 0") and " w4a4 " in key)
