@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from quartic.executable import Executable
 
 MARGINS = (0.0, 0.0, 0.005, 0.01, 0.02, 0.04, 0.08)
-"""What is asked for less than the budget, by the number of choices that the simulator found over it: the first time
-what was learnt from it is enough, but costs do not quite add up where tensors just fit the SRAM or just do not."""
+"""What is asked for less than the budget, by round: what was learnt from the first is enough for the second, but costs
+do not quite add up where tensors just fit the SRAM or just do not."""
 TOLERANCE = 0.05
 """A prediction that is farther than this from the simulation needs a further round."""
 FJ = 1e-15
@@ -146,7 +146,8 @@ class Assigner:
                 asked = replace(asked, loss=asked.loss / max(over, 1.0))
         raise AssignmentError(
             f"after {len(rounds)} rounds the simulated cost is {_told(rounds[-1].simulated)} and the output's SQNR "
-            f"{found:.1f} dB, not within the budget: raise it"
+            f"{found:.1f} dB, not within the budget or not within {TOLERANCE:.0%} of the predicted "
+            f"{_told(rounds[-1].predicted)}: raise the budget"
         )
 
     def front(
