@@ -18,7 +18,7 @@ from isa.errors import ScheduleError
 from isa.machine import Machine
 from isa.program import decode
 from tests.compiler.alias_graphs import CASES
-from tests.compiler.kern_graphs import GRAPHS, graph
+from tests.compiler.kern_graphs import GRAPHS, dq, graph, q
 
 TINY = Machine.load("tiny")
 ALL = {name: case for name, case in {**GRAPHS, **CASES}.items() if not name.endswith("_batch")}
@@ -195,6 +195,6 @@ def test_a_split_kernel_computes_alone():
 
 
 def test_what_fits_no_machine_says_so():
-    transposed = graph([(1, 3, 300, 200)], lambda x: qnn.PadOp(x, (0, 0, 1, 1, 0, 0, 0, 0), 2.0).output)
-    with pytest.raises(ScheduleError, match=r"^kernel 'n0' \(node n0, module m.0, .*\) .* does not fit tiny \(65536 "):
-        compile_module(transposed, TINY, Options())
+    filled = graph([(1, 3, 300, 200)], lambda x: dq(qnn.PadOp(q(x), (0, 0, 1, 1, 0, 0, 0, 0)).output))
+    with pytest.raises(ScheduleError, match=r"^kernel 'n1' \(node n1, module m.1, .*\) .* does not fit tiny \(65536 "):
+        compile_module(filled, TINY, Options())
