@@ -22,8 +22,8 @@ RUN = (
     pytest.param("docs/guide/03-choosing-a-recipe.md", marks=pytest.mark.slow),
     "docs/tutorials/how-a-convolution-becomes-instructions.md",
     "docs/tutorials/attention-in-one-kernel.md",
-    "docs/tutorials/depth-anything-to-a-chip.md",
-    "docs/tutorials/choosing-widths.md",
+    pytest.param("docs/tutorials/depth-anything-to-a-chip.md", marks=pytest.mark.slow),
+    pytest.param("docs/tutorials/choosing-widths.md", marks=pytest.mark.slow),
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")

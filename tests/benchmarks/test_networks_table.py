@@ -76,6 +76,7 @@ def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.Monkey
     assert compared == [True] * 3
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why() -> None:
     assert "nothing like this" in measured(Case("nothing like this", 8, "w8a8", "tiny"), None, 60)["error"]
 

@@ -46,6 +46,7 @@ def test_sensitivity_as_table_json_and_page(data: Path, tmp_path: Path, capsys: 
     assert "<script src=" not in text  # the page needs no network
 
 
+@pytest.mark.slow
 def test_assign_saves_the_recipe_and_the_front(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses, recipe, page = tmp_path / "losses.json", tmp_path / "mine.toml", tmp_path / "front.html"
     run("sensitivity", MODEL, "--calibration", str(data), "--by", "fisher", "--json")

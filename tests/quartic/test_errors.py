@@ -207,8 +207,9 @@ def test_things_of_the_wrong_kind() -> None:
 
 def test_misspelt_names() -> None:
     assert said(lambda: quantized(net(), recipe="w8a9")) == (
-        "unknown recipe 'w8a9': known recipes are f32, qat-w4a8, qat-w8a4, qat-w8a8, w16a16, w4a32, w4a4, w4a4-adaround, "
-        "w4a4-brecq, w4a4-quartdepth, w4a8, w4a8-adaround, w4a8-brecq, w4a8-gptq, w4a8-quartdepth, w8a16, w8a32, w8a8"
+        "unknown recipe 'w8a9': known recipes are f32, qat-w4a8, qat-w8a4, qat-w8a8, w16a16, w4a32, w4a4, "
+        "w4a4-adaround, w4a4-brecq, w4a4-quartdepth, w4a8, w4a8-adaround, w4a8-brecq, w4a8-gptq, w4a8-quartdepth, "
+        "w8a16, w8a32, w8a8"
     )
     message = said(lambda: quartic.compile(quantized(net()), "edge82"))
     assert message.startswith("machine 'edge82': ")

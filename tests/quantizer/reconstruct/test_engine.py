@@ -76,6 +76,7 @@ def lost(name: str | None) -> float:
         return sum(float((q(*x) - network()(*x)).square().sum()) for x in images())
 
 
+@pytest.mark.slow
 def test_every_method_loses_less_than_nearest_rounding() -> None:
     nearest = lost(None)
     assert {name: lost(name) < nearest for name in METHODS} == dict.fromkeys(METHODS, True)
