@@ -7,6 +7,7 @@ that of a second process, which only loads the quantized graph, compiles and run
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import resource
@@ -15,11 +16,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 SEED = 0
+ROOT = Path(__file__).parent.parent
+
+
+def sources(packages: Iterable[str]) -> str:
+    """Digest of the code below folders of the repository, on which rows that are kept depend."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def median_seconds(works: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:

@@ -8,7 +8,6 @@ names what is not there yet.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import RESULTS, Row, markdown
+from benchmarks.measure import ROOT, sources
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
 RECIPES = ("w8a8", "w4a8", "w4a4")
 MODELS = (
@@ -56,15 +55,6 @@ class Case:
         """The row with this key."""
         network, side, recipe, machine = key.split()
         return cls(network, int(side), recipe, machine)
-
-
-def sources() -> str:
-    """Digest of the code that rows depend on."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def verify(case: Case, limit: int | None = None) -> Row:
@@ -218,7 +208,7 @@ def fill(path: Path, wanted: Sequence[Case], again: bool, limit: int | None, sec
     for case in wanted:
         if not again and "different" in rows.get(case.key, {}):
             continue
-        source = sources()
+        source = sources(PACKAGES)
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
         rows[case.key] = row = {**measured(case, limit, seconds), "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench import RESULTS
 from benchmarks.depth.groups import STUDIED
+from benchmarks.measure import sources
 from quartic.files import write_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from benchmarks.depth.metrics import Metrics
     from quantizer import Recipe
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("isa", "quantizer", "benchmarks/depth")
 MACHINES = {"w4a8": "quartdepth28-w4a8", "w4a4": "quartdepth28-w4a4"}
 SCENES, IMAGES, SEEDS = 24, 32, 3
@@ -102,15 +102,6 @@ def cases(seeds: int = SEEDS) -> Iterator[Case]:
     for seed in range(seeds):
         for key in dict.fromkeys(wanted):
             yield Case(*key, seed)
-
-
-def sources() -> str:
-    """Digest of the code that rows depend on."""
-    digest = hashlib.sha256()
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def calibration(seed: int, count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -212,7 +203,7 @@ def fill(path: Path, wanted: Iterable[Case], scenes: int, again: bool) -> dict[s
     """
     from isa.errors import QuarticError
 
-    rows, source = known(path), sources()
+    rows, source = known(path), sources(PACKAGES)
     for case in wanted:
         if not again and rows.get(case.key, {}).get("digest") == case.digest(scenes):
             continue

@@ -217,7 +217,7 @@ def _needs(step: Step, operand: int, ends: tuple[int, ...]) -> Iterator[Range | 
 
 def _ends(needs: Sequence[tuple[Range | None, ...]], rows: int, stripes: int) -> tuple[int, ...]:
     """Where the stripes of a kernel end whose rows are needed so; the last stripe makes what is left."""
-    tops = [max((r[j].stop for r in needs if r[j] is not None), default=0) for j in range(stripes)]  # type: ignore[union-attr]
+    tops = [max((need.stop for r in needs if (need := r[j]) is not None), default=0) for j in range(stripes)]
     return (*list(accumulate(tops, max))[:-1], rows)
 
 
@@ -236,7 +236,7 @@ def _ring(
     made, least = list(map(max, zip(*ends, strict=True))), list(map(min, zip(*ends, strict=True)))
     first, lowest = list[int](), made[-1]
     for j in reversed(range(len(made))):
-        lowest = min([lowest, *(r[j].start for r in needs if r[j] is not None)])  # type: ignore[union-attr]
+        lowest = min([lowest, *(need.start for r in needs if (need := r[j]) is not None)])
         first.append(min(lowest, least[j - 1] if j else 0))
     first.reverse()
     for j in range(1, len(made)):
