@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,20 @@ def observe(
     ``axes`` are these tensors and their channel dimensions. Raises QuantizationError for no pieces at all.
     """
     seen = {node: Channels(axis, percents) for node, axis in axes.items()}
-    looking = _Looking(graph, seen)
+    watch(graph, pieces, {node: channels.add for node, channels in seen.items()})
+    return seen
+
+
+def watch(
+    graph: GraphModule,
+    pieces: Iterable[tuple[torch.Tensor, ...]],
+    looks: Mapping[Node, Callable[[torch.Tensor], object]],
+) -> None:
+    """Run ``pieces``, one tensor per input each, through a float graph and show the values of some nodes to ``looks``.
+
+    Raises QuantizationError for no pieces at all.
+    """
+    looking = _Looking(graph, looks)
     ran = False
     with torch.no_grad():
         for piece in pieces:
@@ -85,18 +98,17 @@ def observe(
             ran = True
     if not ran:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
-    return seen
 
 
 class _Looking(Named):
-    def __init__(self, graph: GraphModule, seen: dict[Node, Channels]) -> None:
+    def __init__(self, graph: GraphModule, looks: Mapping[Node, Callable[[torch.Tensor], object]]) -> None:
         super().__init__(graph)
         self.extra_traceback = False
-        self.seen = seen
+        self.looks = looks
 
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
-        if n in self.seen:
+        if n in self.looks:
             assert isinstance(value, torch.Tensor), "operands are tensors"
-            self.seen[n].add(value)
+            self.looks[n](value)
         return value

@@ -78,25 +78,30 @@ def _mark(node: Node) -> None:
     node.meta["custom"] = {**(node.meta.get("custom") or {}), RESCALED: True}
 
 
-def _undo(graph: GraphModule, layer: Node, factors: Factors) -> None:
-    """Let a layer read x' for x."""
+def undone(graph: GraphModule, layer: Node, factors: Factors) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The weight and bias, binary64 on the CPU, with which ``layer`` makes of x' what it makes of x."""
     parts = channels_of_weight(graph, layer)
     groups, _, inputs, _ = parts.shape
+    held = arguments(layer)["bias"]
+    bias = None if held is None else _held(graph, held)
     if factors.shift is not None:
         lost = (parts.sum(-1) @ factors.shift.view(groups, inputs, 1)).flatten()
-        _set_bias(graph, layer, lost)
+        bias = lost if bias is None else bias + lost
     weight = _held(graph, layer.all_input_nodes[1])
     if "transpose" in str(layer.target):
         scale = factors.scale.view(-1, *[1] * (weight.dim() - 1))
     else:
         rows = factors.scale.view(groups, 1, inputs).expand(-1, weight.shape[0] // groups, -1)
         scale = rows.reshape(weight.shape[0], inputs, *[1] * (weight.dim() - 2))
-    _set(graph, layer, "weight", weight * scale)
+    return weight * scale, bias
 
 
-def _set_bias(graph: GraphModule, layer: Node, added: torch.Tensor) -> None:
-    bias = arguments(layer)["bias"]
-    _set(graph, layer, "bias", added if bias is None else _held(graph, bias) + added)
+def _undo(graph: GraphModule, layer: Node, factors: Factors) -> None:
+    """Let a layer read x' for x."""
+    weight, bias = undone(graph, layer, factors)
+    if factors.shift is not None and bias is not None:
+        _set(graph, layer, "bias", bias)
+    _set(graph, layer, "weight", weight)
 
 
 def _set(graph: GraphModule, node: Node, name: str, value: torch.Tensor) -> None:
