@@ -13,7 +13,7 @@ import torch
 from isa.errors import DescriptionError
 from quantizer.channels import Channels, Factors
 
-MODULES, OUTLIERS = WHERE = ("modules", "outliers")
+MODULES, OUTLIERS, ERROR = WHERE = ("modules", "outliers", "error")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Polish:
     the paper's; 0 is one factor, the geometric mean, for all. ``modules`` are patterns of the layers' paths, or of
     modules around them: by default what sounds like a decoder, as in the paper. ``where`` = "outliers" takes of these
     the layers whose channels' largest magnitudes are in the median ``threshold`` times a_i or more: a mean would be
-    that of a few channels that are nearly always 0.
+    that of a few channels that are nearly always 0. "error" takes those whose output gets nearer to the float layer's,
+    by trial on calibration inputs (``quantizer.trial``).
     """
 
     percent: float = 95.0

@@ -5,21 +5,24 @@ Of an operand that several stages claim the last one decides: each would undo wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from math import log10
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from isa.errors import QuantizationError
-from quantizer.channels import Channels, observe
+from quantizer.channels import Channels, Factors, observe
 from quantizer.curves import BITS
 from quantizer.factors import apply, can_shift, channels_of_weight
 from quantizer.fold import Fold
 from quantizer.operands import Operand, is_layer, operands
 from quantizer.plan import matches, paths, plan
+from quantizer.polish import ERROR
 from quantizer.recipe import CHANNEL, Recipe, Roles
+from quantizer.trial import PIECES, Way, noises
 
 SCALED = "quartic_scaled"
 """Key of a node's ``custom`` metadata for what was done to a layer's operand: a list of words by stage."""
@@ -50,10 +53,14 @@ def scale(graph: GraphModule, pieces: Iterable[tuple[torch.Tensor, ...]], recipe
     found = operands(graph)
     axes = {each.value: each.axis for each in found if not each.problem}
     percents = [stages["polish"].percent] if "polish" in stages else []
-    seen = observe(graph, pieces, axes, percents)
+    first: list[tuple[torch.Tensor, ...]] = []
+    seen = observe(graph, _keeping(pieces, first), axes, percents)
+    outcomes = {operand: _outcomes(graph, operand, stages, roles, seen) for operand in found}
+    if "polish" in stages and stages["polish"].where == ERROR:
+        _judge(graph, outcomes, first, roles)
     foldable = {node: roles[node].weight.per == CHANNEL for node in graph.graph.nodes if is_layer(node)}
     for operand in found:
-        _scale(graph, operand, stages, roles, seen, foldable)
+        _scale(graph, operand, outcomes[operand], roles, foldable)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -87,18 +94,63 @@ def _check(graph: GraphModule, recipe: Recipe, name: str, stage: Any) -> None:
     )
 
 
-def _scale(
+def _keeping(
+    pieces: Iterable[tuple[torch.Tensor, ...]], first: list[tuple[torch.Tensor, ...]]
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """``pieces``, of which ``first`` gets as many as a trial takes."""
+    for piece in pieces:
+        if len(first) < PIECES:
+            first.append(piece)
+        yield piece
+
+
+def _outcomes(
     graph: GraphModule,
     operand: Operand,
     stages: Mapping[str, Any],
     roles: Mapping[Node, Roles],
     seen: Mapping[Node, Channels],
+) -> dict[str, Factors | str]:
+    """What each stage that claims an operand makes of it, or why nothing; the last stage, which decides, first."""
+    claims = [name for name, stage in stages.items() if _claims(name, stage, operand, roles)]
+    if operand.problem:
+        return dict.fromkeys(reversed(claims), operand.problem)
+    given = seen[operand.value], _largest(graph, operand), can_shift(operand)
+    return {name: (stages[name] or Fold()).factors(*given) for name in reversed(claims)}
+
+
+def _judge(
+    graph: GraphModule,
+    outcomes: Mapping[Operand, dict[str, Factors | str]],
+    pieces: Sequence[tuple[torch.Tensor, ...]],
+    roles: Mapping[Node, Roles],
+) -> None:
+    """Leave polishing where it makes the layers' outputs better than what the stages before it make of the operand."""
+    ways: dict[Operand, tuple[Way, Way]] = {}
+    for operand, found in outcomes.items():
+        if isinstance(polished := found.get("polish"), Factors):
+            others = (each for name, each in found.items() if name != "polish" and isinstance(each, Factors))
+            ones = Factors(torch.ones(operand.channels, dtype=torch.float64))
+            ways[operand] = Way(polished, True), Way(next(others, ones))
+    for operand, (polished, plain) in noises(graph, pieces, ways, roles).items():
+        if polished >= plain:
+            told = f"its product has an SQNR of {_decibels(polished)}, and of {_decibels(plain)} without"
+            outcomes[operand]["polish"] = told
+
+
+def _decibels(noise: float) -> str:
+    """Of the signal over ``noise``, which is a share of it."""
+    return f"{-10 * log10(noise):.2f} dB" if noise > 0 else "infinity"
+
+
+def _scale(
+    graph: GraphModule,
+    operand: Operand,
+    outcomes: Mapping[str, Factors | str],
+    roles: Mapping[Node, Roles],
     foldable: dict[Node, bool],
 ) -> None:
-    claims = [name for name, stage in stages.items() if _claims(name, stage, operand, roles)]
-    for name in reversed(claims):
-        stage = stages[name] or Fold()
-        outcome = operand.problem or stage.factors(seen[operand.value], _largest(graph, operand), can_shift(operand))
+    for name, outcome in outcomes.items():
         if isinstance(outcome, str):
             tell(operand.layers, f"{name}: not here: {outcome}")
             continue

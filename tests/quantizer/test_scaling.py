@@ -336,7 +336,7 @@ def test_smoothing_is_the_papers_equation() -> None:
         (lambda: Polish(percent=0), "percent = 0: must be above 0 and at most 100"),
         (lambda: Polish(floor=0), "floor = 0: must be above 0 and at most 1"),
         (lambda: Polish(alpha=2), "alpha = 2: must be in 0 .. 1"),
-        (lambda: Polish(where="here"), "where = 'here': must be one of 'modules', 'outliers'"),
+        (lambda: Polish(where="here"), "where = 'here': must be one of 'modules', 'outliers', 'error'"),
     ],
 )
 def test_parameters_are_checked(make: object, message: str) -> None:
