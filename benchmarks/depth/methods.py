@@ -22,8 +22,8 @@ GRID = '[activation]\nrange = { by = "mse", bins = 512, steps = 50 }\n'
 LEARNED = f'{GRID}[round]\nmethod = "adaround"\niterations = {ITERATIONS}\nrate = {RATE}\n'
 PARTS = {"LogNP": "[polish]\n", "compensation": "[compensate]\n"}
 """What QuartDepth adds to learned rounding, besides Kronecker factors; LogNP of the whole decoder, as it is printed."""
-OUTLIERS = '[polish]\nwhere = "outliers"\n'
-"""LogNP of those layers of the decoder alone that have what it is for."""
+BY_ERROR = '[polish]\nwhere = "error"\n'
+"""LogNP of those layers of the decoder alone whose output gets nearer to the float one's by it."""
 KFAC = "KFAC"
 FACTORS = (*PARTS, KFAC)
 """What the ablation turns on and off."""
@@ -61,7 +61,7 @@ METHODS = {
     "adaround": LEARNED + 'scope = "layer"\nmetric = "mse"\n',
     "brecq": LEARNED + 'scope = "block"\nmetric = "fisher"\n',
     "obs": '[round]\nmethod = "gptq"\n',
-    "ours": _quartdepth(("compensation", KFAC), OUTLIERS),
+    "ours": _quartdepth(("compensation", KFAC), BY_ERROR),
     **{name: _quartdepth(parts) for name, parts in ABLATION.items()},
 }
 """What a method adds to its base, as TOML."""

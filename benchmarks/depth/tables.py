@@ -26,7 +26,7 @@ TITLES = {
     "adaround": "AdaRound",
     "brecq": "BRECQ",
     "printed": "QuartDepth as printed",
-    "ours": "ours (LogNP where there are outliers)",
+    "ours": "ours (LogNP where the error falls)",
 }
 NAMES = {"vit": "ViT + DPT", "unet": "convolutional encoder-decoder"}
 Row = dict[str, Any]
