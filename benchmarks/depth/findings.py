@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from benchmarks.depth.groups import STUDIED, Group, Groups
+from benchmarks.depth.groups import HELD_OUT, STUDIED, Group, Groups
 from benchmarks.depth.methods import CURVES, TABLE1
 from benchmarks.depth.scenes import SETS
 
 LOSSLESS = 0.02
 """Of the float network's AbsRel: what counts as nothing lost."""
 NETS = ("vit", "unet")
+SKIPS = "what its decoder reads joins skip connections that its encoder reads too, so no factor can be folded there"
 Finding = tuple[bool, str]
 
 
@@ -24,7 +25,7 @@ def findings(found: Groups, images: int) -> str:
                 lines += [_line(f"{network}: {text}", holds) for holds, text in claim(found, network, images)]
             except KeyError:  # rows that were not measured
                 continue
-    for claim in (enough, compensated):
+    for claim in (enough, compensated, polished):
         try:
             lines += [_line(f"{STUDIED}: {text}", holds) for holds, text in claim(found, images)]
         except KeyError:
@@ -68,8 +69,12 @@ def better(found: Groups, network: str, images: int) -> Iterator[Finding]:
     ours, brecq = (found[network, "w4a4", method, images] for method in ("ours", "brecq"))
     for field, sign, name in (("abs_rel", -1, "AbsRel"), ("delta1", 1, "delta1")):
         holds = sign * (ours.mean(field) - brecq.mean(field)) > 0
-        within = "" if _apart(ours, brecq, field) else ", within the spread of the draws"
-        yield holds, f"ours beats BRECQ in {name} at W4A4 ({ours.told(field)} to {brecq.told(field)}{within})"
+        told = f"{ours.told(field)} to {brecq.told(field)}{_within(ours, brecq, field)}"
+        yield holds, f"ours beats BRECQ in {name} at W4A4 ({told})"
+
+
+def _within(one: Group, other: Group, field: str) -> str:
+    return "" if _apart(one, other, field) else ", within the spread of the draws"
 
 
 def _apart(one: Group, other: Group, field: str) -> bool:
@@ -101,6 +106,36 @@ def compensated(found: Groups, images: int) -> Iterator[Finding]:
     ours, without = (found[STUDIED, "w4a4", method, images] for method in CURVES.values())
     holds = without.mean("abs_rel") > ours.mean("abs_rel") and _apart(ours, without, "abs_rel")
     yield holds, f"compensation helps at W4A4 ({ours.told('abs_rel')} with, {without.told('abs_rel')} without)"
+
+
+def polished(found: Groups, images: int) -> Iterator[Finding]:
+    """LogNP makes W4A4 better: of the whole decoder, and of the layers of it that a trial chooses."""
+    field, without = "abs_rel", found[STUDIED, "w4a4", CURVES["with compensation"], images]
+    for method, what in (("printed", "LogNP of the whole decoder"), ("ours", "LogNP where the error falls")):
+        logs = found[STUDIED, "w4a4", method, images]
+        told = f"{logs.told(field)} with, {without.told(field)} without{_within(logs, without, field)}"
+        yield logs.mean(field) < without.mean(field), f"{what} helps at W4A4 ({told})"
+
+
+def alike(found: Groups, images: int) -> str:
+    """A line per network for which choosing layers for LogNP makes no difference at all; and why, where that is known."""
+    lines: list[str] = []
+    for network in NETS:
+        if same := [width.upper() for width in ("w4a8", "w4a4") if _alike(found, network, width, images)]:
+            why = f": {SKIPS}" if network == "unet" else ""
+            lines.append(f"* {network}: at {' and '.join(same)} *as printed* and *ours* are the same{why}")
+    return "\n".join(lines)
+
+
+def _alike(found: Groups, network: str, width: str, images: int) -> bool:
+    """Whether every metric is the same, of the draws that both have."""
+    try:
+        groups = [found[network, width, method, images] for method in ("printed", "ours")]
+    except KeyError:
+        return False
+    one, other = ({row["seed"]: row["metrics"][HELD_OUT] for row in group.rows} for group in groups)
+    common = one.keys() & other.keys()
+    return bool(common) and all(one[seed] == other[seed] for seed in common)
 
 
 def _float(network: str) -> tuple[str, str, str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from benchmarks.bench import markdown
-from benchmarks.depth.findings import findings
+from benchmarks.depth.findings import alike, findings
 from benchmarks.depth.groups import FIELDS, STUDIED, Group, Groups, groups
 from benchmarks.depth.methods import ABLATION, CURVES, FACTORS, ITERATIONS, RATE, TABLE1, TABLE2, WEIGHTS, WIDTHS
 from benchmarks.depth.model import NETWORKS
@@ -195,7 +195,7 @@ def report(
     failed = [f"* {key}: {row['error']}" for key, row in rows.items() if "error" in row]
     parts = ["# QuartDepth's tables", introduction(source["scenes per set"], images)]
     parts += [progress(rows, wanted), "## What reproduces"]
-    parts += [findings(by, images) + "\n" + decoder_has_them(found), REASONS]
+    parts.append("\n".join(filter(None, (findings(by, images), decoder_has_them(found), alike(by, images)))))
     parts += ["## Table 1", "The paper's columns are Metric3D with ViT-S on NYUv2."]
     for network in NETWORKS:
         parts += [f"### {NAMES[network]}", table1(by, network, images)]
@@ -215,12 +215,6 @@ def report(
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-REASONS = """LogNP is for outliers within channels, which the decoders here have no more than the encoders (last
-table). It loses on the ViT with 8-bit weights too (nearest rounding, 16 calibration scenes, 12
-measured: AbsRel 0.112 becomes 0.124; with 4-bit weights 0.114 becomes 0.131), so most of the loss is in
-the activations' codes, and the rest in weights whose columns take the factors. In the U-Net LogNP
-changes nothing: what its decoder's convolutions read joins skip connections that its encoder reads as
-well, so no factor can be folded there, and *as printed* and *ours* are the same."""
-OUTLIERS = """Per input channel of every convolution and linear layer: the largest magnitude over the 95th percentile
-of magnitudes, both as means over the calibration scenes. *Between channels* is, within a layer, the
-largest magnitude of any channel over that of the median channel; the median of the layers."""
+OUTLIERS = """They are what LogNP is for. Per input channel of every convolution and linear layer: the largest
+magnitude over the 95th percentile of magnitudes, both as means over the calibration scenes. *Between channels* is,
+within a layer, the largest magnitude of any channel over that of the median channel; the median of the layers."""

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import quartdepth
 from benchmarks.bench import RESULTS
 from benchmarks.depth import outliers, tables
-from benchmarks.depth.findings import findings
+from benchmarks.depth.findings import alike, findings
 from benchmarks.depth.groups import FIELDS, groups
 from benchmarks.depth.methods import ABLATION, CURVES, FACTORS, METHODS, TABLE1, WIDTHS, recipe
 from benchmarks.depth.metrics import Metrics
@@ -23,7 +23,10 @@ from benchmarks.depth.outliers import Outliers, of_network
 from benchmarks.depth.scenes import SETS, TEST, VALIDATION
 from benchmarks.quartdepth import APART, COUNTS, IMAGES, SCENES, SEEDS, Case, calibration, cases, fill, measure
 from isa.errors import QuantizationError
-from quantizer import Recipe
+from quantizer import Recipe, capture
+from quantizer.operands import operands
+from quantizer.plan import matches
+from quantizer.polish import Polish
 
 # ---------------------------------------------------------------- methods
 
@@ -245,6 +248,36 @@ def test_findings_say_what_reproduces_and_what_does_not() -> None:
     assert finding(text, "within 2% of float").startswith("* **does not reproduce**")
     assert finding(text, "at W4A4 ours beats BRECQ on 0 of 4 other sets (none)").startswith("* **does not reproduce**")
     assert findings({}, IMAGES) == ""
+
+
+def test_what_lognp_does_is_read_off_the_rows() -> None:
+    without, others = CURVES["with compensation"], {"printed": 0.3, "ours": 0.19}
+    given = [("vit", "w4a4", name, error) for name, error in {without: 0.2, **others}.items()]
+    text = findings(groups(rows(*given)), IMAGES)
+    assert finding(text, "LogNP of the whole decoder helps at W4A4").startswith("* **does not reproduce**: vit: ")
+    line = finding(text, "LogNP where the error falls helps at W4A4")
+    assert line.startswith("* reproduces: vit: ")
+    assert line.endswith("(0.1900 ± 0.0100 with, 0.2000 ± 0.0100 without, within the spread of the draws)")
+
+
+def test_methods_are_alike_where_every_metric_is() -> None:
+    given = [(net, "w4a4", name, 0.2) for net in ("vit", "unet") for name in ("printed", "ours")]
+    assert alike(groups(rows(*given)), IMAGES).splitlines() == [
+        "* vit: at W4A4 *as printed* and *ours* are the same",
+        "* unet: at W4A4 *as printed* and *ours* are the same: what its decoder reads joins skip connections that its "
+        "encoder reads too, so no factor can be folded there",
+    ]
+    other = [(net, "w4a4", name, 0.2 if name == "ours" else 0.3) for net, _, name, _ in given]
+    assert alike(groups(rows(*other)), IMAGES) == ""
+    assert alike(groups(rows(*given[:1])), IMAGES) == ""
+
+
+def test_no_factor_can_be_folded_in_the_u_net_s_decoder() -> None:
+    """What the report gives as the reason."""
+    graph = capture(trained("unet"), quartdepth.measured_on("held out", 1)[0])
+    read = [each for each in operands(graph) if matches(each.layers[0], Polish().modules)]
+    assert read
+    assert all(" reads " in each.problem for each in read)
 
 
 def test_the_curve_is_a_table_and_a_picture() -> None:
