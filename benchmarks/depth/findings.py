@@ -118,7 +118,7 @@ def polished(found: Groups, images: int) -> Iterator[Finding]:
 
 
 def alike(found: Groups, images: int) -> str:
-    """A line per network for which choosing layers for LogNP makes no difference at all; and why, where that is known."""
+    """A line per network for which choosing layers for LogNP makes no difference at all, and why, if known."""
     lines: list[str] = []
     for network in NETS:
         if same := [width.upper() for width in ("w4a8", "w4a4") if _alike(found, network, width, images)]:
