@@ -76,13 +76,10 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
     on_chip = resident.union(*(loop.held for loop in loops))
     rings = [channels(Tiling(s.spec, rows[s.spec.name]), residency(graph, s, on_chip), machine) for s in graph.steps]
     sram = _sram(graph, rings, resident, loops, machine)
-    addresses: dict[RingKey, int] = {}
+    addresses = accumulator_addresses(rings, groups, machine.acc.bytes)
     for i, sizes in enumerate(rings):
-        acc = 0
-        for r in sizes:
-            key = (i, r.role, r.operand)
-            addresses[key] = acc if r.role in ACC_ROLES else sram[key]
-            acc += r.bytes if r.role in ACC_ROLES else 0
+        keys = [(i, r.role, r.operand) for r in sizes]
+        addresses |= {key: sram[key] for key in keys if key not in addresses}
     storages: dict[int, int] = {s: sram[s] for s in on_chip}
     arena = allocate(
         (
@@ -105,6 +102,30 @@ def plan_memory(graph: KernelGraph, schedule: Schedule, machine: Machine) -> Mem
         arena.used_bytes,
         sram.used_bytes,
     )
+
+
+def accumulator_addresses(
+    rings: Sequence[tuple[ChannelSize, ...]], groups: Sequence[Group], capacity: int
+) -> dict[RingKey, int]:
+    """Addresses in the accumulators: beside those of the kernel before where both fit, so that no product waits for it.
+
+    Kernels that share a loop lie side by side, or where that is too much, one over the other; each loop or kernel
+    starts at the bottom or ends at the top in turn.
+    """
+    addresses: dict[RingKey, int] = {}
+    top = False
+    for first, last in sorted({widened(i, i, groups) for i in range(len(rings))}):
+        sizes = [sum(r.bytes for r in rings[i] if r.role in ACC_ROLES) for i in range(first, last + 1)]
+        beside = sum(sizes) <= capacity
+        at = capacity - (sum(sizes) if beside else max(sizes)) if top else 0
+        for i, size in zip(range(first, last + 1), sizes, strict=True):
+            start = at
+            for r in (r for r in rings[i] if r.role in ACC_ROLES):
+                addresses[i, r.role, r.operand] = start
+                start += r.bytes
+            at += size if beside else 0
+        top ^= any(sizes)
+    return addresses
 
 
 def _pack_arguments(graph: KernelGraph, region: Region, storages: dict[int, int]) -> int:

@@ -8,12 +8,12 @@ from itertools import combinations
 
 import pytest
 
-from compiler.analysis.cost import channels
+from compiler.analysis.cost import ChannelSize, channels
 from compiler.analysis.graph import KernelGraph, build_graph
-from compiler.analysis.memory import check, kept_by, plan_memory, residency
+from compiler.analysis.memory import accumulator_addresses, check, kept_by, plan_memory, residency
 from compiler.analysis.overwrite import overwrites
 from compiler.analysis.residency import choose
-from compiler.analysis.stripes import widened
+from compiler.analysis.stripes import Group, widened
 from compiler.backend.allocate import AllocationError
 from compiler.ir.schedule import Schedule
 from compiler.ir.tiling import Tiling
@@ -80,6 +80,29 @@ def test_what_is_alive_together_lies_apart(name):
     for (when, where, what), (when_too, where_too, what_too) in combinations(everything, 2):
         apart = not (meet(when, when_too) and meet(where, where_too))
         assert apart or handed_over(found, what, what_too), f"{what} and {what_too} overlap"
+
+
+def accumulators(*sizes: int, shared: bool = False, capacity: int = 100) -> list[int]:
+    """Where kernels with accumulators of ``sizes`` bytes have them, in one shared loop or in none."""
+    rings = [(ChannelSize("acc", -1, 1, size),) if size else () for size in sizes]
+    found = accumulator_addresses(rings, [Group(0, len(sizes) - 1)] if shared else [], capacity)
+    return [found.get((i, "acc", -1), -1) for i in range(len(sizes))]
+
+
+def test_accumulators_of_neighbours_lie_apart():
+    assert accumulators(40, 60, 30) == [0, 40, 0]
+
+
+def test_kernels_without_accumulators_do_not_count_as_neighbours():
+    assert accumulators(40, 0, 60, 70) == [0, -1, 40, 0]
+
+
+def test_accumulators_in_a_shared_loop_lie_side_by_side():
+    assert accumulators(40, 30, 30, shared=True) == [0, 40, 70]
+
+
+def test_accumulators_that_are_too_many_for_a_shared_loop_lie_over_each_other():
+    assert accumulators(40, 30, 31, shared=True) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("slots", [1, 2])
