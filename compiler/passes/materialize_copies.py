@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
+from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -24,6 +25,10 @@ from compiler.ir.layout import nhwc
 from compiler.ir.location import copy_location
 from compiler.ir.place import packed_strides, planar_strides
 from compiler.ir.signature import main_function
+
+EARLY_KERNELS, SMALL_PART = 8, 4
+"""A part of a join is copied into it if it is made so many kernels before all others and is at most so small a part of
+it: the join would take memory for as long as the part is there."""
 
 MAX_PIXEL_STRIDE = (1 << 16) - 1
 """What the pixel_stride of ``mmu.input`` can say."""
@@ -43,12 +48,14 @@ def materialize_copies(module: ModuleOp) -> None:
     """Insert copy kernels in front of views, joins and returns that need them."""
     block = main_function(module).body.block
     copied = _Copies({op.kernel.data for op in block.ops if isinstance(op, kern.BodyOp | kern.ConcatOp)})
+    made = _made(block)
     for op in list(block.ops):
         if isinstance(op, kern.ViewOp):
             _settle_view(op, copied)
         elif isinstance(op, kern.ConcatOp):
+            early = _early(op, made)
             for i, value in enumerate(op.inputs):
-                if not _may_be_slice(op, i, value):
+                if value is early or not _may_be_slice(op, i, value):
                     op.operands[i] = copied(value, op)
         elif isinstance(op, kern.FusedOp):
             _settle_kernel(op, copied)
@@ -57,6 +64,28 @@ def materialize_copies(module: ModuleOp) -> None:
     for i, value in enumerate(last.operands):
         if not _may_be_output(last, i, value):
             last.operands[i] = copied(value, last)
+
+
+def _made(block: Block) -> dict[SSAValue, int]:
+    """How many kernels stand before the first byte of a value is made."""
+    made: dict[SSAValue, int] = {}
+    kernels = 0
+    for op in block.ops:
+        if isinstance(op, kern.ConcatOp | kern.ViewOp):
+            made[op.output] = min(made.get(value, 0) for value in op.inputs)
+        elif isinstance(op, kern.FusedOp):
+            made[op.output] = kernels
+            kernels += 1
+    return made
+
+
+def _early(op: kern.ConcatOp, made: dict[SSAValue, int]) -> SSAValue | None:
+    """The small part of a join that is made long before all others, if there is one."""
+    first, *others = sorted(op.inputs, key=lambda value: made.get(value, 0))
+    if not others or made.get(first, 0) + EARLY_KERNELS > made.get(others[0], 0):
+        return None
+    size = {value: prod(shape_of(value)) for value in (first, op.output)}
+    return first if SMALL_PART * size[first] <= size[op.output] else None
 
 
 class _Copies:

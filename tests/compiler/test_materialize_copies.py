@@ -43,6 +43,20 @@ def test_a_value_is_copied_into_its_second_join():
     assert len(copies(settled(body))) == 1
 
 
+@pytest.mark.parametrize(("between", "channels", "copied"), [(8, 3, 1), (7, 3, 0), (8, 4, 0)])
+def test_a_small_part_made_long_before_the_others_is_copied(between: int, channels: int, copied: int):
+    """So the join takes no memory in between: it is 12 or 13 channels, of which the early part has 3 or 4."""
+
+    def body(x):
+        codes = q(x)
+        early, y = q(conv(codes, channels)), q(conv(codes, 9))
+        for _ in range(between - 1):
+            y = q(conv(y, 9))
+        return relu(qnn.DequantizeOp(concat(early, y)).output)
+
+    assert len(copies(settled(body))) == copied
+
+
 def test_an_operand_of_a_view_is_not_a_slice():
     def body(x):
         a = q(conv(q(x), 4))
