@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import whitepaper
-from benchmarks.classify.cases import NETWORKS, STEPS, ablations, tables
+from benchmarks.classify import measure, train
+from benchmarks.classify.cases import NETWORKS, STEPS, Case, ablations, tables
+from benchmarks.classify.findings import CLAIMS, findings, judged
 from benchmarks.classify.networks import Separable
 from benchmarks.classify.rescale import rescaled
 
@@ -39,14 +45,110 @@ def test_the_report_has_means_spreads_and_dashes() -> None:
     assert all(network in text for network in NETWORKS)
 
 
-def test_rows_that_are_known_are_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def row(name: str, accuracy: float = 0.5) -> dict[str, Any]:
+    digests = {whitepaper.key(*job): whitepaper.digest(*job) for job in whitepaper.jobs()}
+    return {"accuracy": accuracy, "bytes": 1, "seconds": 1.0, "digest": digests[name]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(whitepaper, "RESULTS", tmp_path)
     monkeypatch.setattr(whitepaper, "JSON", tmp_path / "whitepaper.json")
-    row = {"accuracy": 0.5, "bytes": 1, "seconds": 1.0}
-    whitepaper.write({"3/digits/sym/channel/0": row})
-    whitepaper.write({"2/digits/sym/channel/0": row, "of nothing": row})
-    assert list(whitepaper.known()) == ["2/digits/sym/channel/0", "3/digits/sym/channel/0"]
+    return tmp_path
+
+
+def test_rows_that_are_known_are_kept(folder: Path) -> None:
+    names = ["3/digits/sym/channel/0", "2/digits/sym/channel/0"]
+    whitepaper.write({names[0]: row(names[0])})
+    whitepaper.write({names[1]: row(names[1]), "of nothing": row(names[1])})
+    assert list(whitepaper.known()) == names[::-1]
+    assert "| digits | - | - | 0.500 (1) |" in (folder / "whitepaper.md").read_text()
+
+
+def test_rows_of_other_settings_are_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def measured(case: Case, network: str, seed: int) -> dict[str, Any]:
+        asked.append(whitepaper.key(case, network, seed))
+        return {"accuracy": 0.5, "bytes": 1, "seconds": 1.0}
+
+    monkeypatch.setattr(measure, "measure", measured)
+    choice = ["--rows", "2/digits", "--seeds", "1"]
+    whitepaper.main(choice)
+    whitepaper.main(choice)
+    names = [f"2/digits/{column}/1" for _, column in whitepaper.COLUMNS["2"]]
+    assert asked == names
+    monkeypatch.setattr(train, "TEST_IMAGES", 1000)
+    assert whitepaper.known() == {}
+    whitepaper.main(choice)
+    assert asked == 2 * names
+    assert list(whitepaper.known()) == names
+
+
+def test_a_digest_is_of_recipe_network_seed_and_images() -> None:
+    digests = [whitepaper.digest(*job) for job in whitepaper.jobs()]
+    assert len(set(digests)) == len(digests)
+    case, network, seed = next(job for job in whitepaper.jobs() if job[0].recipe)
+    assert case.recipe is not None
+    other = dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, description="another"))
+    assert whitepaper.digest(other, network, seed) != whitepaper.digest(case, network, seed)
+
+
+def test_the_stated_rows_are_of_today_s_settings() -> None:
+    assert len(whitepaper.known()) == len(whitepaper.stored())
+
+
+def accuracies(network: str, *given: tuple[str, str, float]) -> dict[str, dict[str, float]]:
+    """Of two seeds, .01 below and above."""
+    signs = {0: -1, 2: 1}
+    return {
+        f"{table}/{network}/{column}/{seed}": {"accuracy": accuracy + 0.01 * sign}
+        for table, column, accuracy in given
+        for seed, sign in signs.items()
+    }
+
+
+def test_claims_are_judged_by_the_rows() -> None:
+    given = accuracies("separable", ("1", "float", 0.8), ("2", "asym/layer", 0.5), ("5", "asym/layer", 0.3))
+    assert findings(given, (0, 1, 2)).splitlines() == [
+        "* **does not reproduce**: separable: one scale for all kernels costs half the accuracy or more at 8 bits "
+        "(0.500 ±0.014 to 0.800 ±0.014; 2 seeds)"
+    ]
+    given = accuracies("separable", ("1", "float", 0.8), ("2", "asym/layer", 0.3))
+    del given["2/separable/asym/layer/0"]
+    assert findings(given, (0, 1, 2)) == (
+        "* reproduces: separable: one scale for all kernels costs half the accuracy or more at 8 bits "
+        "(0.310 to 0.810; 1 seed)"
+    )
+    assert findings({}, (0, 1, 2)) == ""
+
+
+@pytest.mark.parametrize(
+    ("says", "values", "holds"),
+    [
+        ("costs at most .01 at 8 bits", (0.795, 0.8), True),
+        ("costs at most .01 at 8 bits", (0.78, 0.8), False),
+        ("with a scale per kernel 8-bit weights", (0.785, 0.8), True),
+        ("8-bit activations alone", (0.77, 0.8), False),
+        ("trained at 8 bits, a scale per kernel", (0.81, 0.8), True),
+        ("trained at 8 bits, one scale for all", (0.78, 0.8), False),
+        ("a scale per kernel is better at 4-bit", (0.5, 0.5), False),
+        ("training gives back half or more", (0.75, 0.6, 0.8), True),
+        ("training gives back half or more", (0.65, 0.6, 0.8), False),
+        ("4-bit activations are worse than 4-bit weights", (0.7, 0.75), True),
+    ],
+)
+def test_every_claim(says: str, values: tuple[float, ...], holds: bool) -> None:
+    (claim,) = (claim for claim in CLAIMS if says in claim.says)
+    given = accuracies("residual", *((*column, v) for column, v in zip(claim.columns, values, strict=True)))
+    line = judged(claim, "residual", given, (0, 2))
+    assert line.startswith("* reproduces: " if holds else "* **does not reproduce**: ")
+
+
+def test_claims_are_of_columns_that_are_measured() -> None:
+    measured_ = {(case.table, case.column) for case in tables()}
+    assert {column for claim in CLAIMS for column in claim.columns} <= measured_
 
 
 def test_rescaling_spreads_the_kernels_and_changes_nothing() -> None:
