@@ -4,7 +4,7 @@ Two walks go side by side over all images, one of the float model and one of the
 front of the unit is as it will run. They stop in front of a unit; its weights are compensated and rounded; they go on
 behind it. Nothing else is run twice, and held are the values at the border (``quantizer.reconstruct.walk``), second
 moments of one layer (``moments``) or the results of one block (``blockwise``), and, where the metric needs them, the
-weights of the units' outputs (``fisher``).
+weights of the units' outputs (``fisher``), in files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ def reconstruct(
     aims = None if targets is None else list(targets)
     said = (*(f"{name} {stage}" for name, stage in recipe.stages.items()), str(seed), getattr(loss, "__qualname__", ""))
     store = Store(resume, key_of(calibrated, [*pieces, aims], *said) if resume is not None else "")
-    with torch.no_grad():
-        return _Engine(calibrated, pieces, recipe, seed, store, progress).run(aims, loss)
+    with torch.no_grad(), TemporaryDirectory(prefix="quartic-") as scratch:
+        return _Engine(calibrated, pieces, recipe, seed, store, progress).run(aims, loss, Path(scratch))
 
 
 @dataclass
@@ -100,17 +101,18 @@ class _Engine:
         self.originals: dict[str, torch.Tensor] = {}
         """The float model's weights where the graph has others already, until the float model has read them."""
 
-    def run(self, targets: list[Any] | None, loss: Loss | None) -> GraphModule:
+    def run(self, targets: list[Any] | None, loss: Loss | None, scratch: Path) -> GraphModule:
         start = time.monotonic()
         outputs: list[dict[Node, torch.Tensor]] = [{} for _ in self.units]
         if self.how.needs_gradients:
-            outputs = second_moments(self.walk, self.units, self.pieces, self.how.metric, targets, loss)
+            outputs = second_moments(self.walk, self.units, self.pieces, self.how.metric, scratch, targets, loss)
         for index, (unit, weigh) in enumerate(zip(self.units, outputs, strict=True)):
             self._advance(self.floats, unit.first)
             self._advance(self.quants, unit.first)
             decided = self.store.load(index)
             if decided is None:
-                decided = self._decide(index, unit, weigh)
+                device = self.pieces[0][0].device
+                decided = self._decide(index, unit, {node: each.to(device) for node, each in weigh.items()})
                 self.store.save(index, decided)
             for layer in unit.layers:
                 self._settle(layer, decided)

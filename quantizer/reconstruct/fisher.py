@@ -8,6 +8,8 @@ the units' borders are held, and one unit's graph of gradients at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,15 +50,20 @@ def second_moments(
     units: Sequence[Unit],
     pieces: Sequence[Piece],
     metric: str,
+    scratch: Path,
     targets: Iterable[Any] | None = None,
     loss: Loss | None = None,
 ) -> list[dict[Node, torch.Tensor]]:
     """Of every unit, by the node of what it computes, the mean over images; scaled so that the mean weight is 1.
 
+    They are mapped from files in the folder ``scratch``, so that memory holds those of the unit at work: all layers'
+    together grow with the model.
+
     Of a unit that is one layer: [groups, out, out] for ``metric`` "kfac", [groups, out, 1], its diagonal, for "fisher".
     Of a block: of the result's shape. Raises QuantizationError where no gradient arrives.
     """
     sums: list[dict[Node, torch.Tensor]] = [{} for _ in units]
+    files = (scratch / f"moment{i}" for i in count())
     aims = iter(targets) if targets is not None else None
     for piece in pieces:
         aim = _float_output(walk, piece) if aims is None else next(aims)
@@ -64,8 +71,15 @@ def second_moments(
         for unit, found, gradients in zip(units, sums, found_here, strict=True):
             for node, gradient in gradients.items():
                 moment = _moment(unit, gradient, metric)
-                found[node] = found[node] + moment if node in found else moment
+                if node not in found:
+                    found[node] = _mapped(next(files), moment)
+                found[node] += moment.cpu()
     return [_scaled(unit, found) for unit, found in zip(units, sums, strict=True)]
+
+
+def _mapped(file: Path, like: torch.Tensor) -> torch.Tensor:
+    """Zeros of a tensor's shape, on the CPU, that the file holds."""
+    return torch.from_file(str(file), shared=True, size=like.numel(), dtype=like.dtype).view(like.shape)
 
 
 def _moment(unit: Unit, gradient: torch.Tensor, metric: str) -> torch.Tensor:
@@ -78,13 +92,13 @@ def _moment(unit: Unit, gradient: torch.Tensor, metric: str) -> torch.Tensor:
 def _scaled(unit: Unit, found: dict[Node, torch.Tensor]) -> dict[Node, torch.Tensor]:
     full = unit.layer is not None and all(moment.shape[-1] > 1 for moment in found.values())
     weights = [moment.diagonal(dim1=-2, dim2=-1) if full else moment for moment in found.values()]
-    total, count = sum(float(each.sum()) for each in weights), sum(each.numel() for each in weights)
+    total, number = sum(float(each.sum()) for each in weights), sum(each.numel() for each in weights)
     if not total > 0:
         raise QuantizationError(
             f"{unit.name}: the gradient of the loss is 0 there in every calibration image: give targets and a loss "
             "that depends on it, or say metric = 'mse'"
         )
-    return {node: moment * (count / total) for node, moment in found.items()}
+    return {node: moment.mul_(number / total) for node, moment in found.items()}
 
 
 def _float_output(walk: Walk, piece: Piece) -> Any:

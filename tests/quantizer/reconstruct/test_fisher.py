@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -16,14 +18,14 @@ from quantizer.reconstruct.walk import Walk, plain, quantized
 from tests.quantizer.reconstruct.networks import calibrated, images, network, recipe
 
 
-def test_one_sample_s_kronecker_factors_are_its_exact_fisher_information() -> None:
+def test_one_sample_s_kronecker_factors_are_its_exact_fisher_information(tmp_path: Path) -> None:
     """Of a linear layer, one token, one target: F = vec(dL/dW) vec(dL/dW)^T = (g g^T) kron (x x^T)."""
     torch.manual_seed(0)
     layer, x, target = nn.Linear(5, 3).eval(), torch.randn(1, 5), torch.randn(1, 3)
     graph = calibrate(prepare(layer, x, "w4a4"), [x])
     walk = Walk(graph)
     (unit,) = units(walk, layers(graph), "layer")
-    (found,) = second_moments(walk, [unit], [(x,)], "kfac", [target])
+    (found,) = second_moments(walk, [unit], [(x,)], "kfac", tmp_path, [target])
     values = walk.start([x])
     walk.run(values, 0, unit.first, quantized)
     held = values[unit.layers[0].source]
@@ -41,11 +43,11 @@ def test_one_sample_s_kronecker_factors_are_its_exact_fisher_information() -> No
         assert form.of(change) * scale == pytest.approx(expected, rel=1e-3)
 
 
-def test_gradients_that_go_back_unit_by_unit_are_those_of_the_whole_model() -> None:
+def test_gradients_that_go_back_unit_by_unit_are_those_of_the_whole_model(tmp_path: Path) -> None:
     graph = calibrated(recipe())
     walk = Walk(graph)
     parts = units(walk, layers(graph), "layer")
-    found = second_moments(walk, parts, images(1), "fisher")
+    found = second_moments(walk, parts, images(1), "fisher", tmp_path)
     nodes = [unit.layers[0].node for unit in parts]
     values = walk.start([images()[0][0].clone().requires_grad_()])
     walk.run(values, 0, len(walk.nodes), activations, keep=nodes)
@@ -57,15 +59,25 @@ def test_gradients_that_go_back_unit_by_unit_are_those_of_the_whole_model() -> N
         torch.testing.assert_close(moment[unit.layers[0].node], squares / squares.mean())
 
 
-def test_a_block_is_weighed_by_its_results_squared_gradient() -> None:
+def test_a_block_is_weighed_by_its_results_squared_gradient(tmp_path: Path) -> None:
     graph = calibrated(recipe())
     walk = Walk(graph)
     parts = units(walk, layers(graph), "block")
-    found = second_moments(walk, parts, images(2), "fisher")
+    found = second_moments(walk, parts, images(2), "fisher", tmp_path)
     block = next(i for i, unit in enumerate(parts) if unit.layer is None)
     (node,) = results(walk, parts[block])
     assert found[block][node].shape == node.meta["val"].shape
     assert float(found[block][node].mean()) == pytest.approx(1.0)
+
+
+def test_what_a_run_knows_of_all_layers_lies_in_files(tmp_path: Path) -> None:
+    """Memory need not hold the factors of a whole model."""
+    graph = calibrated(recipe())
+    walk = Walk(graph)
+    found = second_moments(walk, units(walk, layers(graph), "layer"), images(2), "kfac", tmp_path)
+    held = [str(moment.untyped_storage().filename) for moments in found for moment in moments.values()]
+    assert sorted(held) == sorted(str(path) for path in tmp_path.iterdir())
+    assert len(held) == len(layers(graph))
 
 
 def test_a_walk_in_pieces_computes_what_the_model_does_and_holds_no_more_than_is_read() -> None:
