@@ -131,8 +131,7 @@ class _Annotator:
     def _factor(self, node: Node, x: Node) -> Spec:
         """The quantizer of a factor of a product of activations."""
         how = self.roles[node].activation
-        first = x is node.all_input_nodes[0]  # only that factor passes the decode table
-        if self.log2 is not None and first and _is_softmax(x) and how.bits == BITS and matches(node, self.log2.modules):
+        if self.log2 is not None and how.bits == BITS and are_probabilities(node, x, self.log2):
             self.coded.append(node)
             tell([node], f"log2: probabilities in powers of 2^(1/{self.log2.steps})")
             return codebook_spec(how, self.log2.curve)
@@ -210,6 +209,13 @@ class _Annotator:
         role = "activation" if products else "wide" if norms else "elementwise"
         bits = {reader: getattr(self.roles[reader], role).bits for reader in products or norms or readers}
         return self._spec(max(bits, key=bits.__getitem__), role)
+
+
+def are_probabilities(node: Node, x: Node, log2: Log2) -> bool:
+    """Whether [log2] is for ``x``, a softmax, or its observer, that the product ``node`` reads: the first factor alone,
+    which passes the decode table."""
+    made = x.all_input_nodes[0] if x.op == "call_module" else x
+    return x is node.all_input_nodes[0] and _is_softmax(made) and matches(node, log2.modules)
 
 
 def _readers(node: Node) -> Iterator[Node]:

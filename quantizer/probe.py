@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,19 +13,17 @@ from isa.errors import QuantizationError
 from isa.instructions import STORED_BITS, Mode
 from quantizer.flow import Batch, as_tuple
 from quantizer.location import module_path
-from quantizer.observers import Observer, WeightObserver
-from quantizer.quantizers import Grid, affine, simulate, symmetric
+from quantizer.observers import WeightObserver
 from quantizer.spec import Kind, kind_of
+from quantizer.staged import Simulated, observer_of, simulation, simulation_of
 
 Metric = Callable[[Any, Any], Any]
 """Of the model's outputs (one tensor, or a tuple of several) and the batch's target; smaller is better."""
 Progress = Callable[[int, int], object]
 """Told how many of how many steps are done."""
-Codes = tuple[torch.Tensor, torch.Tensor, Grid]
-"""Scale and zero point, in a shape that broadcasts, and the codes."""
 Piece = tuple[tuple[torch.Tensor, ...], Any]
 """Inputs of the size for which the graph was made, and their target."""
-Quantizers = Mapping[Node, Callable[[torch.Tensor], torch.Tensor]]
+Quantizers = Mapping[Node, Simulated]
 """By observer: what becomes of the tensor that it observes."""
 Losses = dict[tuple[str, str], float]
 """By module path and width."""
@@ -73,28 +70,6 @@ def _layer(module: str, nodes: Sequence[Node], widths: Sequence[str]) -> Layer:
     # Both sides of a product are activations: no widths that differ.
     fitting = (w for w, mode in modes.items() if not product or mode.weight is mode.activation)
     return Layer(module, tuple(nodes), tuple(edges), product, tuple(fitting))
-
-
-def observer_of(graph: GraphModule, node: Node) -> Observer | None:
-    """The observer that ``node`` calls."""
-    found = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-    return found if isinstance(found, Observer) else None
-
-
-def codes_of(graph: GraphModule, edge: Node, bits: int | None = None) -> Codes:
-    """How the tensor on an edge is quantized: as its observer says, with ``bits`` if they are given."""
-    observer = observer_of(graph, edge)
-    assert observer is not None
-    grid = observer.grid
-    if bits is not None:
-        weight = isinstance(observer, WeightObserver)
-        grid = symmetric(bits, narrow=weight) if grid.symmetric else affine(bits)
-    scale, zero = observer.parameters(grid)
-    if observer.ch_axis is not None and isinstance(observer, WeightObserver) and observer.value is not None:
-        shape = [1] * observer.value.ndim
-        shape[observer.ch_axis] = -1
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
-    return scale, zero, grid
 
 
 class Simulator(Interpreter):
@@ -145,15 +120,18 @@ def one_by_one(
     pieces: Sequence[Piece],
     metric: Metric | None,
     progress: Progress | None,
+    weights: Mapping[tuple[Node, int], torch.Tensor] | None = None,
 ) -> Losses:
-    """Average losses by noise over signal, or by ``metric``. What lies before a layer is computed once per piece."""
+    """Average losses by noise over signal, or by ``metric``. What lies before a layer is computed once per piece.
+
+    ``weights`` are those to take, by edge and bits of what they multiply, in place of the graph's.
+    """
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     trials: dict[tuple[str, str], tuple[int, Quantizers]] = {}
     for layer in layers:
         start = min(order[edge] for edge in layer.edges)
         for width in layer.widths:
-            codes = {edge: codes_of(graph, edge, layer.bits(edge, width, graph)) for edge in layer.edges}
-            trials[layer.module, width] = start, {e: partial(_simulated, how) for e, how in codes.items()}
+            trials[layer.module, width] = start, _quantizers(graph, layer, width, weights or {})
     simulator, losses, done = Simulator(graph), dict.fromkeys(trials, 0.0), 0
     with torch.no_grad():
         for inputs, target in pieces:
@@ -171,8 +149,25 @@ def one_by_one(
     return losses
 
 
-def _simulated(codes: Codes, x: torch.Tensor) -> torch.Tensor:
-    return simulate(x, *codes)
+def _quantizers(
+    graph: GraphModule, layer: Layer, width: str, weights: Mapping[tuple[Node, int], torch.Tensor]
+) -> Quantizers:
+    found: dict[Node, Simulated] = {}
+    activation = STORED_BITS[Mode[width.upper()].activation]
+    for edge in layer.edges:
+        other, bits = weights.get((edge, activation)), layer.bits(edge, width, graph)
+        found[edge] = simulation(graph, edge, bits) if other is None else simulation_of(graph, edge, other, bits)
+    return found
+
+
+def operand_bits(graph: GraphModule, layers: Sequence[Layer]) -> dict[Node, list[int]]:
+    """Bits of what weights multiply at the widths to ask about, by the edges of the weights."""
+    return {
+        edge: list(dict.fromkeys(STORED_BITS[Mode[width.upper()].activation] for width in layer.widths))
+        for layer in layers
+        for edge in layer.edges
+        if isinstance(observer_of(graph, edge), WeightObserver)
+    }
 
 
 def noise(wanted: Any, found: Any) -> float:
@@ -200,13 +195,13 @@ def fisher(
 ) -> Losses:
     """Average sums of (error * gradient)^2 over the elements of a layer's weights and inputs; one backward a piece."""
     edges = list(dict.fromkeys(edge for layer in layers for edge in layer.edges))
-    taps = {edge: _Tap(None if loss is not None else codes_of(graph, edge)) for edge in edges}
+    taps = {edge: _Tap(None if loss is not None else simulation(graph, edge)) for edge in edges}
     asked = {
         (layer.module, width): [(edge, layer.bits(edge, width, graph)) for edge in layer.edges]
         for layer in layers
         for width in layer.widths
     }
-    codes = {(edge, bits): codes_of(graph, edge, bits) for each in asked.values() for edge, bits in each}
+    codes = {(edge, bits): simulation(graph, edge, bits) for each in asked.values() for edge, bits in each}
     simulator, losses = Simulator(graph), dict.fromkeys(asked, 0.0)
     for done, (inputs, target) in enumerate(pieces, 1):
         with torch.no_grad():
@@ -220,8 +215,8 @@ def fisher(
         simulator.env.clear()
         slopes = dict(zip(edges, gradients, strict=True))
         powers = {
-            key: _power((simulate(taps[key[0]].seen, *how) - taps[key[0]].seen) * slopes[key[0]])
-            for key, how in codes.items()
+            key: _power((quantized(taps[key[0]].seen) - taps[key[0]].seen) * slopes[key[0]])
+            for key, quantized in codes.items()
         }
         for key, each in asked.items():
             losses[key] += sum(powers[one] for one in each) / len(pieces)
@@ -241,14 +236,14 @@ class _Tap:
     What lies in front of the quantizer has the gradient of what lies behind it (straight through).
     """
 
-    def __init__(self, codes: Codes | None) -> None:
+    def __init__(self, codes: Simulated | None) -> None:
         self.codes = codes
         self.seen = self.value = torch.empty(0)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """``x``, quantized."""
         self.seen = x.detach()
-        self.value = x if self.codes is None else x + (simulate(self.seen, *self.codes) - self.seen)
+        self.value = x if self.codes is None else x + (self.codes(self.seen) - self.seen)
         if not self.value.requires_grad:
             self.value = self.value.detach().requires_grad_()
         return self.value

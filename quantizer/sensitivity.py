@@ -2,7 +2,7 @@
 
 A layer is whatever a recipe's override can name: all weighted operators and products of one module path. One capture
 and one calibration serve all of them, so the cost is a forward pass per layer and width, or by Fisher information a
-backward pass for all.
+backward pass for all; a recipe's stages add a run over the calibration batches each.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from math import inf, isfinite, log10
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from isa.errors import InputError, QuantizationError
 from isa.instructions import Mode
-from quantizer.flow import Batch, as_tuple, calibrate, prepare
-from quantizer.probe import Metric, Progress, first_pieces, fisher, layers_of, one_by_one
+from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
+from quantizer.flow import samples as parts_of
+from quantizer.probe import Metric, Progress, first_pieces, fisher, layers_of, one_by_one, operand_bits
 from quantizer.recipe import Recipe
+from quantizer.scaling import scaling_of
+from quantizer.staged import add_twins, compensated
 
 SQNR, METRIC, FISHER = "sqnr", "metric", "fisher"
 MEASURES = (SQNR, METRIC, FISHER)
 WIDTHS = tuple(mode.name.lower() for mode in (Mode.W4A4, Mode.W4A8, Mode.W8A8, Mode.W8A16, Mode.W16A16))
 """Widths of weights and activations that a layer may have, by the names of the matrix unit's modes."""
+LEARNED = ("round", "train")
+"""Stages that take no part: they would have to learn anew for every layer and width."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,14 @@ class Sensitivity:
     """Losses of the layers of a model, in the graph's order.
 
     ``by`` "sqnr": noise power over signal power of the outputs (independent errors add up); "metric": the metric less
-    that of the float model; "fisher": sum over the elements of (error * gradient)^2.
+    that of the float model; "fisher": sum over the elements of (error * gradient)^2. ``left_out`` are the recipe's
+    stages that took no part.
     """
 
     by: str
     recipe: str
     layers: tuple[LayerSensitivity, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def widths(self) -> tuple[str, ...]:
@@ -91,7 +99,7 @@ class Sensitivity:
             unknown = [width for layer in layers for width in layer.losses if width not in WIDTHS]
             if unknown:
                 raise InputError(f"{source}: unknown width {unknown[0]!r}; known are {', '.join(WIDTHS)}")
-            return cls(str(found["by"]), str(found["recipe"]), layers)
+            return cls(str(found["by"]), str(found["recipe"]), layers, tuple(map(str, found.get("left_out", ()))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -117,9 +125,11 @@ def sensitivity(
 ) -> Sensitivity:
     """What the outputs of ``model`` lose when one layer alone is quantized, for every layer and each of ``widths``.
 
-    ``recipe`` says how ranges are found and which codes are affine; its stages are left out. All batches calibrate; the
-    losses are of the first ``samples`` samples, in the example inputs' batch size. A product has no weights, and so no
-    widths that differ.
+    ``recipe`` says how ranges are found and which codes are affine, and its stages take part: channels are scaled once,
+    as at the recipe's own widths; 4-bit operands of [polish] and [log2] have their codebooks; and weights are
+    compensated at each width of their operand, but by "fisher", which does not see errors cancel. Stages that learn,
+    [round] and [train], are left out. All batches calibrate; the losses are of the first ``samples`` samples, in the
+    example inputs' batch size. A product has no weights, and so no widths that differ.
 
     * ``by="sqnr"``: noise over signal power of the outputs, summed over several outputs.
     * ``by="metric"``: ``metric(outputs, target)`` less that of the float model, averaged over the batches.
@@ -140,8 +150,12 @@ def sensitivity(
     if targets is not None and len(targets) != len(batches):
         raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one per batch")
     given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    plain = replace(given, **dict.fromkeys(given.stages))  # widths are compared by what plain quantization loses
-    graph = calibrate(prepare(model, example_inputs, plain), batches)
+    left_out = tuple(name for name in given.stages if name in LEARNED or (by == FISHER and name == "compensate"))
+    plain = replace(given, **dict.fromkeys(left_out))
+    scaled = rescale(model, example_inputs, batches, plain) if scaling_of(plain) else model
+    graph = prepare(scaled, example_inputs, plain)
+    add_twins(graph, plain)
+    calibrate(graph, batches)
     layers = layers_of(graph, [width for width in WIDTHS if width in widths])
     if not layers:
         raise QuantizationError(
@@ -151,7 +165,12 @@ def sensitivity(
     if by == FISHER:
         losses = fisher(graph, layers, pieces, loss, progress)
     else:
-        losses = one_by_one(graph, layers, pieces, metric if by == METRIC else None, progress)
+        weights = None
+        if plain.compensate is not None:
+            inputs, _ = parts_of(graph, batches)
+            with torch.no_grad():
+                weights = compensated(graph, operand_bits(graph, layers), inputs, plain.compensate.damping)
+        losses = one_by_one(graph, layers, pieces, metric if by == METRIC else None, progress, weights)
     if wrong := [key for key, lost in losses.items() if not isfinite(lost)]:
         (module, width), lost = wrong[0], losses[wrong[0]]
         raise QuantizationError(
@@ -167,4 +186,4 @@ def sensitivity(
         )
         for layer in layers
     )
-    return Sensitivity(by, given.title, tuple(rows))
+    return Sensitivity(by, given.title, tuple(rows), left_out)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
-from quantizer.observers import ActivationObserver, PerChannelWeightObserver, WeightObserver
+from quantizer.observers import ActivationObserver, Observer, PerChannelWeightObserver, WeightObserver
 from quantizer.quantizers import Grid, affine, symmetric
 from quantizer.recipe import TENSOR, Format
 
@@ -48,6 +48,18 @@ def weight_spec(how: Format, axis: int = 0) -> QuantizationSpec | None:
 
 def _spec(grid: Grid, scheme: torch.qscheme, observer: Any, axis: int | None = None) -> QuantizationSpec:
     return QuantizationSpec(grid.dtype, observer, grid.least, grid.most, scheme, axis)
+
+
+def observer_for(spec: QuantizationSpec | None) -> Observer | None:
+    """What torchao puts where a node is annotated with ``spec``."""
+    if spec is None:
+        return None
+    options: dict[str, Any] = {name: getattr(spec, name) for name in ("quant_min", "quant_max", "qscheme", "dtype")}
+    if spec.ch_axis is not None:
+        options["ch_axis"] = spec.ch_axis
+    made: Any = spec.observer_or_fake_quant_ctr(**options)
+    assert isinstance(made, Observer), "formats have observers of this package"
+    return made
 
 
 class Kind(Enum):

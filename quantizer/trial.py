@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.quantizer import QuantizationSpec
 
 from quantizer.channels import Factors, watch
 from quantizer.coding import codebook_spec
@@ -22,7 +20,7 @@ from quantizer.factors import arguments, undone
 from quantizer.observers import Observer
 from quantizer.operands import Operand
 from quantizer.recipe import Roles
-from quantizer.spec import activation_spec, weight_spec
+from quantizer.spec import activation_spec, observer_for, weight_spec
 
 PIECES = 8
 """Calibration pieces that are tried: they run twice, and nothing of them is kept but a statistic per layer and way."""
@@ -102,8 +100,8 @@ class _Coded:
             return
         how = roles.activation
         polished = way.polished and how.bits == BITS
-        self.codes = _observer(codebook_spec(how, LogNP()) if polished else activation_spec(how))
-        held = _observer(weight_spec(roles.weight, int("transpose" in str(layer.target))))
+        self.codes = observer_for(codebook_spec(how, LogNP()) if polished else activation_spec(how))
+        held = observer_for(weight_spec(roles.weight, int("transpose" in str(layer.target))))
         if held is not None:
             held(self.weight)
             self.weight = held.simulate(self.weight)
@@ -122,18 +120,6 @@ class _Coded:
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
         return (x if self.shift is None else x - self.shift) / self.scale
-
-
-def _observer(spec: QuantizationSpec | None) -> Observer | None:
-    """What torchao would put where a node is annotated with ``spec``."""
-    if spec is None:
-        return None
-    options: dict[str, Any] = {name: getattr(spec, name) for name in ("quant_min", "quant_max", "qscheme", "dtype")}
-    if spec.ch_axis is not None:
-        options["ch_axis"] = spec.ch_axis
-    made: Any = spec.observer_or_fake_quant_ctr(**options)
-    assert isinstance(made, Observer), "formats have observers of this package"
-    return made
 
 
 def _energy(x: torch.Tensor) -> torch.Tensor:
