@@ -34,7 +34,8 @@ def command(
 ) -> None:
     """Print what the outputs lose when one layer alone is quantized, for every layer and width.
 
-    By sqnr it is the output's signal to noise in dB, which `quartic assign` adds up; the JSON holds losses.
+    By sqnr it is the output's signal to noise in dB, which `quartic assign` adds up; the JSON holds losses. Stages of the
+    recipe take part but for those that learn ([round], [train]); by fisher [compensate] does not either.
     """
     from quantizer.recipe import Recipe
 
@@ -55,7 +56,9 @@ def command(
         [layer.module or "(root)", layer.weights, *(_cell(layer, width, decibels) for width in found.widths)]
         for layer in found.layers
     ]
-    table(f"{model}: {'output SQNR in dB' if decibels else 'loss by ' + by} when one layer is quantized", head, rows)
+    without = f", without {', '.join(f'[{name}]' for name in found.left_out)}" if found.left_out else ""
+    what = "output SQNR in dB" if decibels else f"loss by {by}"
+    table(f"{model}: {what} when one layer is quantized{without}", head, rows)
 
 
 def _cell(layer: LayerSensitivity, width: str, decibels: bool) -> str | None:

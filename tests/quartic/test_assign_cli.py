@@ -46,6 +46,12 @@ def test_sensitivity_as_table_json_and_page(data: Path, tmp_path: Path, capsys: 
     assert "<script src=" not in text  # the page needs no network
 
 
+def test_stages_that_take_no_part_are_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("sensitivity", MODEL, "--calibration", str(data), "--by", "fisher", "--recipe", "w4a8-quartdepth")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "loss by fisher when one layer is quantized, without [compensate], [round]" in shown
+
+
 @pytest.mark.slow
 def test_assign_saves_the_recipe_and_the_front(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     losses, recipe, page = tmp_path / "losses.json", tmp_path / "mine.toml", tmp_path / "front.html"
