@@ -36,8 +36,8 @@ def command(
 ) -> None:
     """Give every layer a width: the least loss within a budget, simulated, as a recipe.
 
-    Give one of --latency, --energy and --sqnr. The cost model predicts, the simulator confirms; both are printed. Losses
-    are measured with the recipe's stages, but for those that learn ([round], [train]).
+    Give one of --latency, --energy and --sqnr. The cost model predicts, the simulator confirms; both are printed.
+    Losses are measured with the recipe's stages, but for those that learn ([round], [train]).
     """
     from isa.machine import Machine
     from quantizer.recipe import Recipe

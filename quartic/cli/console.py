@@ -67,13 +67,14 @@ def text(value: object) -> str:
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print ``rows`` under ``head``, numbers to the right."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    grid = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for index, name in enumerate(head):
         number = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
         grid.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*map(text, row))
+        grid.add_row(*(escape(text(value)) for value in row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     console.print(grid)

@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Print what the outputs lose when one layer alone is quantized, for every layer and width.
 
-    By sqnr it is the output's signal to noise in dB, which `quartic assign` adds up; the JSON holds losses. Stages of the
-    recipe take part but for those that learn ([round], [train]); by fisher [compensate] does not either.
+    By sqnr it is the output's signal to noise in dB, which `quartic assign` adds up; the JSON holds losses.
+    Stages of the recipe take part but for those that learn ([round], [train]); by fisher [compensate] does not either.
     """
     from quantizer.recipe import Recipe
 

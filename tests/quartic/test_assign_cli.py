@@ -12,6 +12,7 @@ import pytest
 from quantizer import Recipe
 from quantizer.sensitivity import Sensitivity
 from quartic.cli import main
+from quartic.cli.console import table
 from quartic.quantities import quantity
 
 MODEL = "benchmarks.zoo.digits:trained"
@@ -50,6 +51,13 @@ def test_stages_that_take_no_part_are_said(data: Path, capsys: pytest.CaptureFix
     run("sensitivity", MODEL, "--calibration", str(data), "--by", "fisher", "--recipe", "w4a8-quartdepth")
     shown = " ".join(capsys.readouterr().out.split())
     assert "loss by fisher when one layer is quantized, without [compensate], [round]" in shown
+
+
+def test_tables_keep_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    table("without [round]", ("what",), [("blocks[0]",), ("[fold] of it",)])
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "without [round]", "what", "blocks[0]", "[fold] of it"
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
