@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,15 @@ ALLOWED = {
 OURS = {"isa", "runtime", "compiler", "quantizer", "quartic", "benchmarks", "tests"}
 
 
+@cache
+def nodes(source: str) -> list[ast.AST]:
+    """Every import of ``source``, which is parsed once for all tests."""
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports(source: str) -> Iterator[tuple[int, str]]:
     """(line, top-level package) of every import, also those inside of functions."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -75,7 +82,7 @@ def test_relative_imports_are_not_used():
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for package in OURS
         for path in files(package)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path.read_text())
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert found == []

@@ -111,6 +111,7 @@ def test_a_checkpoint_of_another_size_names_the_first_keys(tmp_path: Path) -> No
     assert message.endswith(", ...")
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_files_that_are_no_checkpoints(tmp_path: Path, name: str) -> None:
     load, path = NETWORKS[name][1], tmp_path / "weights.pth"

@@ -128,6 +128,7 @@ def statistics(name: str) -> tuple[float, float, float]:
     return float(images.mean()), float(np.abs(np.diff(images)).mean()), float(depths.mean())
 
 
+@pytest.mark.slow
 def test_each_set_differs_in_what_its_name_says() -> None:
     bright, detail, far = statistics("held out")
     assert statistics("textures")[1] > 1.5 * detail
@@ -171,6 +172,7 @@ def test_a_validation_uses_running_statistics_and_leaves_them_alone() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_say_depths_between_their_ends_from_checkpoints_in_half_precision(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

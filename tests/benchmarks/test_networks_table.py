@@ -60,6 +60,7 @@ def test_the_report_names_what_differs_fails_and_is_missing() -> None:
     assert table({keys[0]: ROW}).splitlines()[2].startswith("| vit_s | 224 | w8a8 | edge28 | yes | 1,234 | 5,678 |")
 
 
+@pytest.mark.slow
 def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("pools", 14, "w4a4", "tiny")
     row = verify(case)
@@ -89,6 +90,7 @@ def test_probes_are_what_they_say() -> None:
     assert found["one spike"].count_nonzero() == 1
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_weights_are_scaled(name: str) -> None:
     model = NETWORKS["deit_t"].model(shape=(3, 48, 48))

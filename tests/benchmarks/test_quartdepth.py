@@ -130,6 +130,7 @@ def test_weights_alone_are_measured_without_a_machine() -> None:
     assert 0 < row["metrics"]["held out"]["abs_rel"] < 0.5
 
 
+@pytest.mark.slow
 def test_float_rows_are_the_network_s_own() -> None:
     row = measure(Case("unet", "f32", "float", 0), 1)
     image, truth = quartdepth.measured_on("held out", 1)
@@ -298,6 +299,7 @@ def test_a_full_table_does_not_speak_of_missing_rows() -> None:
     assert tables.progress({key: {"error": "no"} for key in keys}, keys).startswith(f"**0 of {len(keys)} rows")
 
 
+@pytest.mark.slow
 def test_results_are_three_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {"encoder": Outliers(3, 1, 1.5, 2.5, 3.5, 4.5), "decoder": Outliers(3, 1, 1.6, 2.4, 3.5, 4.5)}
     monkeypatch.setattr(outliers, "of_network", lambda model, images: parts)
@@ -338,6 +340,7 @@ def test_outliers_by_hand() -> None:
 # ---------------------------------------------------------------- what is stated
 
 
+@pytest.mark.slow
 def test_the_stated_rows_are_of_these_checkpoints_and_had_the_simulator_s_bits() -> None:
     """A row whose recipe, data or checkpoint is another would be measured again by the command."""
     stated = json.loads((RESULTS / "quartdepth.json").read_text())["rows"]

@@ -30,7 +30,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     build, million_params, million_macs = PUBLISHED[name]
@@ -41,7 +41,7 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     assert round(counted.macs / 1e6) == million_macs
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side", "million_params", "giga_macs"),
     [
@@ -105,6 +105,7 @@ def test_pre_activation_networks_have_the_published_parameters(build: Callable[[
     assert sum(value.numel() for value in model.parameters()) + statistics == total
 
 
+@pytest.mark.slow
 def test_nasnet_has_the_published_parameters() -> None:
     """5,326,716 in the tables of Keras, of which 36,738 are running statistics."""
     with torch.device("meta"):

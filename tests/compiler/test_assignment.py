@@ -59,6 +59,7 @@ def test_least_loss_within_a_budget_of_latency_or_energy(problem: Problem, limit
     assert cost(found.price) == min(cost(s.price) for s in within if s.loss == found.loss)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(problems(), st.integers(0, 200), st.sampled_from(["latency", "energy"]))
 def test_cheapest_within_a_bound_on_the_loss(problem: Problem, bound: int, unit: str) -> None:

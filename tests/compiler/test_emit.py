@@ -38,7 +38,7 @@ def test_tensors_are_described_in_order():
     assert (binary.input_bytes, binary.output_bytes) == (384, 192)
 
 
-@pytest.mark.thin(12)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ALL)
 def test_every_access_lies_inside_of_its_memory(name):
     binary = compile_module(graph(*ALL[name]), TINY, Options()).binary

@@ -66,7 +66,8 @@ def x86_graph():
     return converted(x86.X86InductorQuantizer().set_global(config))
 
 
-@pytest.mark.parametrize("graph", ["xnnpack_graph", "x86_graph"])
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", ["xnnpack_graph", pytest.param("x86_graph", marks=pytest.mark.slow)])
 def test_torchaos_own_quantizers_import_and_passes_keep_the_bits(graph, request):
     q = request.getfixturevalue(graph)
     module, x = import_graph(q), torch.randn(2, 3, 16, 16)

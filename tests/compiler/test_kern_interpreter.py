@@ -43,7 +43,6 @@ def lower(name: str, options: Options) -> tuple[ModuleOp, ModuleOp]:
     return module, fused
 
 
-@pytest.mark.thin(12)
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", ALL)
 def test_kernels_give_the_bits_of_their_ops(name: str, options: str):
@@ -54,7 +53,6 @@ def test_kernels_give_the_bits_of_their_ops(name: str, options: str):
             assert np.array_equal(bits(a), bits(b))
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", ALL)
 def test_specs_give_the_bits_of_their_kernels(name: str, options: str):

@@ -106,7 +106,6 @@ def test_copies_have_names_of_their_own_and_a_location():
     assert all(origins(c) for c in found)
 
 
-@pytest.mark.thin(12)
 @pytest.mark.parametrize("name", [*GRAPHS, *CASES])
 def test_once_is_enough(name):
     shapes, body = {**GRAPHS, **CASES}[name]

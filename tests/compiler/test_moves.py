@@ -83,7 +83,6 @@ def built(module: torch.nn.Module, x: torch.Tensor):
     return import_graph(torch.export.export(module.eval(), (x,)))
 
 
-@pytest.mark.thin(15)
 @pytest.mark.parametrize("name", CASES)
 def test_codes_move(name: str):
     model, x = Quantized(CASES[name]), torch.randn(CASE_SHAPE, generator=torch.Generator().manual_seed(3))
@@ -94,7 +93,6 @@ def test_codes_move(name: str):
     assert [use.operation.name for use in dequantize.output.uses] == ["func.return"]
 
 
-@pytest.mark.thin(15)
 @pytest.mark.parametrize("name", CASES)
 def test_constants_fold(name: str):
     model, x = Held(CASES[name]), torch.ones(1)

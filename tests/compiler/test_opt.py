@@ -99,6 +99,7 @@ def test_whole_pipeline_from_text_to_assembly(source, capsys):
     assert lines[-1] == "halt"
 
 
+@pytest.mark.slow
 def test_each_level_is_printed_in_text_that_the_rest_of_the_pipeline_reads(source, tmp_path, capsys):
     assert main([source, "-p", PIPELINE, "-t", "npu{machine=tiny}"]) == 0
     whole = capsys.readouterr().out

@@ -35,7 +35,7 @@ def compiled(name: str, options: Options = Options()) -> Compiled:  # noqa: B008
     return compile_module(source(name).clone(), TINY, options)
 
 
-@pytest.mark.thin(10)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ALL)
 def test_a_schedule_given_back_makes_the_same_bytes(name):
     first = compiled(name)
@@ -46,7 +46,7 @@ def test_a_schedule_given_back_makes_the_same_bytes(name):
     assert second.binary.to_bytes() == first.binary.to_bytes()
 
 
-@pytest.mark.thin
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ["residual", "zoo", "attention", "views_of_input", "gate"])
 @pytest.mark.parametrize("options", [Options(fuse=False), Options(double_buffer=False)], ids=["alone", "single"])
 def test_a_schedule_says_all_that_the_options_said(name, options):
@@ -55,7 +55,6 @@ def test_a_schedule_says_all_that_the_options_said(name, options):
     assert second.binary.to_bytes() == first.binary.to_bytes()
 
 
-@pytest.mark.thin(10)
 @pytest.mark.parametrize("name", ALL)
 def test_every_instruction_has_a_location(name):
     binary = compiled(name).binary

@@ -25,7 +25,6 @@ def kernels(module: ModuleOp) -> list[kern.FusedOp]:
     return [op for op in module.walk() if isinstance(op, kern.FusedOp)]
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_level_gives_the_same_bits(name: str, fuse: bool):
@@ -43,7 +42,6 @@ def test_every_level_gives_the_same_bits(name: str, fuse: bool):
             assert np.array_equal(found, wanted, equal_nan=True)
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("extreme", EXTREMES)
 @pytest.mark.parametrize("name", ["softmax", "layer_norm_float", "layer_norm_wide", "sum_float", "attention"])
 def test_extreme_rows_give_the_same_bits(name: str, extreme: str):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from isa.instructions import DType, Func, Operand
 from tests.compiler.test_tile_search import EDGE, NOWHERE, TINY, convolution, kernels
 
 
+@pytest.mark.slow
 @given(kernels(), st.sampled_from([TINY, EDGE]), st.lists(st.integers(0, 16), min_size=2, max_size=6))
 def test_every_budget_has_the_choice_of_its_own_search(spec, machine, sixteenths):
     cache = ScheduleCache(machine, 2)

@@ -207,6 +207,7 @@ def test_a_machine_with_too_few_semaphores_is_an_error():
         synchronize([], machine)
 
 
+@pytest.mark.slow
 def test_a_long_steady_program_needs_two_waits_a_step_at_most():
     def step(i: int) -> list[Instruction]:
         slot = i % 3 * 4096

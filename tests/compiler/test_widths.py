@@ -111,7 +111,6 @@ def modes(binary) -> list[Mode]:
     return [i.mode for i in decode(binary.code) if isinstance(i, MmuRun)]
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("build", [conv, linear, depthwise, grouped])
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda p: f"w{p[0]}a{p[1]}")
@@ -138,7 +137,6 @@ def resized(kind: str, width: int | None, align: bool, size: tuple[int, int]) ->
     return graph([(2, 5, 7, 5)], body)
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("kind", ["nearest", "bilinear"])
 @pytest.mark.parametrize("width", [None, 4, 8, 16])
@@ -148,7 +146,6 @@ def test_interpolation(machine: str, kind: str, width: int | None, align: bool, 
     check(resized(kind, width, align, size), machine)
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("pair", PAIRS[:6], ids=lambda p: f"b{p[0]}a{p[1]}")
 @pytest.mark.parametrize("transposed", [False, True])
@@ -167,7 +164,6 @@ def test_binary32_sums_keep_their_order(machine: str):
     assert set(modes(check(graph([(1, 70, 6, 5)], body), machine)[0])) == {Mode.F32}
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("width", [4, 8])
 def test_codebooks_are_decoded_in_front_of_the_array(machine: str, width: int):
@@ -180,7 +176,6 @@ def test_codebooks_are_decoded_in_front_of_the_array(machine: str, width: int):
     assert all(i.decode for i in decode(binary.code) if isinstance(i, MmuCodes))
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_elementwise_functions(machine: str, width: int):
@@ -198,7 +193,6 @@ def test_averages_that_the_window_cannot_reduce_are_products(width: int):
     assert set(modes(check(module, "tiny")[0])) == {Mode.W4A4 if width == 4 else Mode.W8A16}
 
 
-@pytest.mark.thin
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("width", [8, 16])
 def test_maxima_of_codes(machine: str, width: int):

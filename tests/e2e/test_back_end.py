@@ -43,13 +43,13 @@ def check(name: str, options: Options, machine: Machine = TINY) -> None:
     assert_same("binary", [o.numpy() for o in outputs], expected)
 
 
-@pytest.mark.thin(20)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ALL)
 def test_levels_agree(name: str) -> None:
     check(name, Options())
 
 
-@pytest.mark.thin
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     "name", ["nested_concat", "uneven_pool", "pads", "views_of_input", "grouped", "zoo", "attention"]
 )
@@ -58,6 +58,7 @@ def test_levels_agree_without_fusion_or_double_buffers(name: str, options: Optio
     check(name, options)
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ["shared_operands", "returned_views", "uneven_pool_batch", "zoo"])
 def test_levels_agree_where_everything_fits(name: str) -> None:
     check(name, Options(), Machine.load("edge28"))

@@ -33,6 +33,7 @@ def executed(exe: Executable, kind: type[T]) -> list[T]:
     return [i for i in exe.binary.instructions if isinstance(i, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("bits", "mode"), [(4, Mode.W4A8), (8, Mode.W8A8)])
 def test_codebooks_are_stored_in_4_bits(machine: str, bits: int, mode: Mode) -> None:
@@ -52,6 +53,7 @@ def product_cycles(exe: Executable) -> int:
     return sum(row.busy_cycles["mmu"] for row in rows if row.name.endswith(" mmu.run"))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_codebooks_run_at_the_rate_of_8_bits(machine: str) -> None:
     book, byte, narrow = (quartic.compile(convolved(coded, 4, 16), machine) for coded in ("book", "8", "4"))
@@ -63,6 +65,7 @@ def test_codebooks_run_at_the_rate_of_8_bits(machine: str) -> None:
     assert sum(executed_macs(book).values()) == 16 * 16 * 16 * 16
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("width", "bits", "mode"), [("4u", 4, Mode.W4A4), ("8u", 4, Mode.W4A8), ("16", 8, Mode.W8A16)])
 def test_zero_points_on_both_sides(machine: str, width: str, bits: int, mode: Mode) -> None:
@@ -99,6 +102,7 @@ class Scaled(nn.Module):
         return self.second(functional.relu(y / self.scale if self.folded else y))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("recipe", "mode"), [("w4a8", Mode.W4A8), ("w4a4", Mode.W4A4)])
 def test_scales_per_channel_of_activations_fold_into_weights(machine: str, recipe: str, mode: Mode) -> None:

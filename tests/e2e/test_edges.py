@@ -148,7 +148,7 @@ def assert_same(actual: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, 
         assert torch.equal(one[~one.isnan()], other[~other.isnan()])
 
 
-@pytest.mark.thin(18)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", CASES)
 def test_bits(name: str) -> None:
     shapes, build = CASES[name]
@@ -188,7 +188,7 @@ QUANTIZED: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
-@pytest.mark.thin(5)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_bits_of_graphs_that_others_quantized(name: str) -> None:
     shape = (1, 3, 7, 6)
@@ -210,6 +210,7 @@ def test_a_global_pool_larger_than_the_accumulators_follows_its_convolution(mach
     assert_same(quartic.simulate(exe, x).outputs, quartic.reference(q)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [nn.AvgPool2d(3, 2, 1), nn.ConstantPad2d((1, 2, 0, 3), -0.5)])
 def test_padding_in_binary32_needs_no_tensor_whole_in_sram(module: nn.Module) -> None:
     x = torch.randn(1, 16, 96, 96)

@@ -70,12 +70,14 @@ class Averaged(nn.Module):
         return self.linear(functional.relu6(self.conv(x)).mean([2, 3]))
 
 
+@pytest.mark.slow
 def test_mean_that_another_quantizer_left_in_float_is_computed() -> None:
     x = torch.randn(1, 3, 8, 8)
     q = by_torchao(Averaged().eval(), x, "x86")
     assert torch.equal(quartic.simulate(quartic.compile(q), x).outputs[0], quartic.reference(q)(x)[0])
 
 
+@pytest.mark.slow
 def test_program_saved_and_loaded_gives_the_same_program(tmp_path: Path) -> None:
     q, shape = network("gates")
     save_program(q, (torch.zeros(shape),), tmp_path / "q.pt2")
@@ -85,7 +87,7 @@ def test_program_saved_and_loaded_gives_the_same_program(tmp_path: Path) -> None
     assert first.code == second.code
 
 
-@pytest.mark.thin
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_level_of_the_compiler_computes_the_same(name: str, machine: str) -> None:
@@ -113,6 +115,7 @@ class TwoInputs(nn.Module):
         return z, z.mean([2, 3])
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 def test_two_inputs_and_two_outputs(machine: str) -> None:
     torch.manual_seed(0)
@@ -143,6 +146,7 @@ def test_unsupported_operators_are_reported_all_at_once_with_module_and_line() -
     assert "test_entrances.py:" in message
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("noise", [torch.float64, torch.int8, torch.float16])
 def test_input_of_another_type_is_refused(noise: torch.dtype) -> None:
     q, shape = network("digits")

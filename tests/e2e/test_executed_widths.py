@@ -40,7 +40,7 @@ def executed(name: str, recipe: str) -> Executable:
     return assert_bits(q, probes(shape))
 
 
-@pytest.mark.thin(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ASKED)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_networks_run_at_the_width_asked(name: str, recipe: str) -> None:
@@ -91,6 +91,7 @@ class Chain(nn.Sequential):
         super().__init__(*(nn.Conv2d(a, b, 1) for a, b in pairwise(CHANNELS)))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["tiny", "edge28"])
 def test_activations_of_4_bits_take_half_a_byte_each(machine: str) -> None:
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def planted(name: str) -> GraphModule:
     return capture(plant(ViT(Width(32, 1, 2), 32, 16, 10).eval(), name), torch.zeros(SHAPE))
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", PLANTS)
 def test_corners_of_softmax_and_layer_norm(name: str, recipe: str) -> None:
@@ -58,7 +58,7 @@ def test_corners_of_softmax_and_layer_norm(name: str, recipe: str) -> None:
     assert_bits(q, probes(SHAPE))
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_transformer_whose_every_activation_saturates(recipe: str) -> None:
     """Calibrated on images a thousand times smaller than those that come."""

@@ -55,6 +55,7 @@ def test_the_exported_graph_computes_what_the_model_does(name: str) -> None:
     assert error < 1e-4 * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quantizer", "machine"),
     [
@@ -86,6 +87,7 @@ def refusals(q: GraphModule) -> tuple[str, str]:
     return str(compiler.value), str(reference.value)
 
 
+@pytest.mark.slow
 def test_products_that_it_leaves_in_float_are_named() -> None:
     x = images("vit_nano")
     compiler, reference = refusals(quantized(quartic.export(model("vit_nano"), (x,)), x, XNNPACKQuantizer))
@@ -96,6 +98,7 @@ def test_products_that_it_leaves_in_float_are_named() -> None:
     assert re.search(rf"{place}: works on codes, but operand softmax_int is float: quantize it", reference)
 
 
+@pytest.mark.slow
 def test_attention_that_it_left_whole_says_what_to_do() -> None:
     x = images("vit_nano")
     graph = torch.export.export(model("vit_nano"), (x,)).module()

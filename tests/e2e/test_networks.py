@@ -23,7 +23,7 @@ CHOICES = (
 Place = tuple[str, dict[str, bool]]
 
 
-@pytest.mark.thin
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
@@ -35,7 +35,7 @@ def test_small_network(name: str, machine: str, options: dict[str, bool]) -> Non
 WIDTHS = ("w4a8", "w4a4", "w8a16", "w16a16")
 
 
-@pytest.mark.thin
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", WIDTHS)
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_of_every_width(name: str, recipe: str) -> None:
@@ -44,7 +44,7 @@ def test_small_network_of_every_width(name: str, recipe: str) -> None:
     assert_bits(q, probes(shape), MACHINES[(row + column) % 2], **CHOICES[(row + column // 2) % 4])
 
 
-@pytest.mark.thin(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_in_a_batch_of_four(name: str) -> None:
     q, shape = network(name, batch=4)

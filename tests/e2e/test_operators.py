@@ -14,7 +14,7 @@ MACHINES = ("edge28", "tiny")
 CASES = (*ROWS, *IMAGES)
 
 
-@pytest.mark.thin(25)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", CASES)
 def test_an_operator(name: str, recipe: str) -> None:

@@ -57,6 +57,7 @@ def images(side: int, channels: int, count: int = 4) -> tuple[tuple[torch.Tensor
     return tuple((torch.rand(1, channels, side, side, generator=generator),) for _ in range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_digits(name: str) -> None:
     batches = images(8, 1)
@@ -94,6 +95,7 @@ class Upsampled(nn.Module):
         return self.linear(self.row(y.flatten(2)).mean(2))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("base", ["w8a8", "w4a4"])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("per", ["channel", "tensor"])

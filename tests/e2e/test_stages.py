@@ -35,6 +35,7 @@ def quantized(kind: type[nn.Module], recipe: Recipe) -> torch.fx.GraphModule:
     return quartic.quantize(network(kind), data[0], data, recipe=recipe)
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["quartdepth28-w4a4", "edge28", "tiny"])
 @pytest.mark.parametrize("kind", [Convolutions, Transformer])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
@@ -43,6 +44,7 @@ def test_the_chip_computes_what_the_stages_give(recipe: Recipe, kind: type[nn.Mo
     assert_bits(quantized(kind, recipe), [*inputs, 100 * inputs[0]], machine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["quartdepth28-w4a4", "edge28", "tiny"])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_attention_multiplies_probabilities_in_powers_of_two(steps: int, machine: str) -> None:

@@ -34,6 +34,7 @@ def parse(path: Path) -> ModuleOp:
     return module
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_binary_is_the_expected_one(graph: str, machine: str) -> None:

@@ -68,6 +68,7 @@ CHAINS = [
 ]
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("forward", "chain"), [row[1:] for row in CHAINS], ids=[row[0] for row in CHAINS])
 def test_a_chain_that_fuses_holds_no_quantization(forward: Callable[..., torch.Tensor], chain: list[str]) -> None:
     assert calls(graph(forward)) == ["q", "dq", *chain]
@@ -126,6 +127,7 @@ SHARED = [
 ]
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("forward", "name"), [row[1:] for row in SHARED], ids=[row[0] for row in SHARED])
 def test_ops_that_move_values_share_the_grid_of_their_operands(forward: Callable[..., torch.Tensor], name: str) -> None:
     node = find(graph(forward), name)
@@ -133,6 +135,7 @@ def test_ops_that_move_values_share_the_grid_of_their_operands(forward: Callable
     assert len(grids) == 1
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("recipe", "low"), [("w4a4", -128), ("w8a8", -128), ("w16a16", -32768)])
 @pytest.mark.parametrize("moved", [False, True])
 def test_maxima_are_of_whole_bytes(recipe: str, low: int, moved: bool) -> None:

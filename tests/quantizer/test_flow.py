@@ -83,6 +83,7 @@ def test_batches_weigh_the_same_at_first() -> None:
     assert (scale, zero) == (pytest.approx(3 / 255), -128)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(5))
 @given(st.integers(2, 4))
 def test_a_batch_cut_to_the_exported_shape_counts_once(pieces: int) -> None:
@@ -208,6 +209,7 @@ def test_ranges_of_another_model_are_refused() -> None:
         transfer(calibrated, other)
 
 
+@pytest.mark.slow
 def test_a_captured_graph_serves_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = capture(model(), IMAGE)
     wanted = [quantize(model(), IMAGE, [IMAGE], recipe) for recipe in ("w8a8", "w4a4")]

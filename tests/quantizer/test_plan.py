@@ -68,6 +68,7 @@ def changed(q: GraphModule) -> set[str]:
 EIGHT = Change(bits=8)
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("override", "modules"),
     [
@@ -133,6 +134,7 @@ def test_a_move_is_as_its_widest_reader_wants_it() -> None:
     assert widths(q) == {"a": (4, 4), "b": (4, 8)}
 
 
+@pytest.mark.slow
 def test_residuals_are_read_as_the_norms_behind_want_them() -> None:
     def bits(q: GraphModule) -> dict[str, int | None]:
         return {each.node: each.activation for each in report(q).layers if "norm" in each.node or "add" in each.node}
@@ -141,6 +143,7 @@ def test_residuals_are_read_as_the_norms_behind_want_them() -> None:
     assert set(bits(quantized(Override("blocks", wide=EIGHT))).values()) == {8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w8a8", "w4a4"])
 def test_a_recipe_with_idle_overrides_is_the_recipe(recipe: str) -> None:
     idle = Override("*", weight=Change(bits=Recipe.load(recipe).weight.bits))

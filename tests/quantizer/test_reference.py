@@ -15,7 +15,6 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.nn import functional
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer import Quantizer
-from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 from torchao.testing.pt2e import _xnnpack_quantizer as xnnpack
 
 from benchmarks.zoo import NETWORKS
@@ -73,6 +72,7 @@ class Lockstep(Interpreter):
         return value
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     "name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenet_v2", "resnet18"))]
 )
@@ -84,6 +84,7 @@ def test_every_node_agrees_with_the_plain_graph(name: str) -> None:
     assert lockstep.flips <= 1e-3 * lockstep.codes  # ties that binary32 products round the other way
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_outputs_are_close_to_the_plain_graph(name: str) -> None:
     model, x = network(name)
@@ -267,11 +268,17 @@ def test_unsigned_codes_are_signed_codes_shifted() -> None:
     assert torch.equal(lazy.float(), numerics.dequantize(plain, 4 / 255, 64))
 
 
+def x86_quantizer() -> Quantizer:
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86  # imports all of Inductor
+
+    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+
+
 XNNPACK = xnnpack.XNNPACKQuantizer
 FOREIGN: dict[str, Callable[[], Quantizer]] = {
     "xnnpack": lambda: XNNPACK().set_global(xnnpack.get_symmetric_quantization_config(is_per_channel=True)),
     "xnnpack per tensor": lambda: XNNPACK().set_global(xnnpack.get_symmetric_quantization_config()),
-    "x86": lambda: x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config()),
+    "x86": x86_quantizer,
 }
 
 
@@ -281,8 +288,9 @@ def foreign(quantizer: str, model: nn.Module, x: torch.Tensor) -> GraphModule:
     return convert_pt2e(prepared)
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ["digits", "plain", "odd"])
-@pytest.mark.parametrize("quantizer", sorted(FOREIGN))
+@pytest.mark.parametrize("quantizer", ["xnnpack", "xnnpack per tensor", pytest.param("x86", marks=pytest.mark.slow)])
 def test_graphs_of_other_quantizers_run(quantizer: str, name: str) -> None:
     model, x = network(name)
     with torch.no_grad():

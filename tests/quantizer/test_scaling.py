@@ -100,6 +100,7 @@ def told(graph: GraphModule) -> dict[str, list[str]]:
     return {name: words for name, words in found.items() if words}
 
 
+@pytest.mark.thin(1)
 @STAGED
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_function_stays(kind: type[nn.Module], recipe: Recipe) -> None:
@@ -111,6 +112,7 @@ def test_the_function_stays(kind: type[nn.Module], recipe: Recipe) -> None:
     assert any("scale" in words[-1].split(": ")[1] for words in told(graph).values())
 
 
+@pytest.mark.slow
 def test_factors_go_into_what_makes_the_values_or_stay_products() -> None:
     assert told(rescaled(Transformer, STAGES["smooth"])) == {
         "linear": ["smooth: scale into layer_norm"],
@@ -134,6 +136,7 @@ def test_factors_go_into_what_makes_the_values_or_stay_products() -> None:
     }
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_folded_channels_have_one_range(kind: type[nn.Module]) -> None:
     graph = rescaled(kind, STAGES["fold"])
@@ -344,6 +347,7 @@ def test_parameters_are_checked(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_powers_of_two_are_of_probabilities_of_4_bits() -> None:
     coded, data = dataclasses.replace(W4A4, log2=Log2(2)), batches(Transformer.shape)
     found = report(quantize(network(Transformer), data[0], data, coded)).layers

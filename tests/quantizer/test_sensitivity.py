@@ -90,6 +90,7 @@ def measured(request: pytest.FixtureRequest, model: Chain) -> Sensitivity:
     return sensitivity(model, batches[0], batches, by=request.param, samples=24, targets=targets, metric=distance)
 
 
+@pytest.mark.thin(1)
 def test_layers_are_what_overrides_match(measured: Sensitivity) -> None:
     assert [layer.module for layer in measured.layers] == ["first", "planted", "last", ""]
     found = {layer.module: layer for layer in measured.layers}
@@ -118,6 +119,7 @@ def test_it_is_deterministic(model: Chain) -> None:
     assert first == second
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("width", ["w4a8", "w8a8"])
 @pytest.mark.parametrize("module", ["first", "planted"])
 def test_the_loss_is_that_of_a_graph_with_this_layer_quantized(model: Chain, module: str, width: str) -> None:

@@ -42,6 +42,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("recipe", "bits", "scales", "zeros"), ROWS)
 def test_weights_scales_and_zero_points(recipe: str | Recipe, bits: int, scales: int, zeros: int) -> None:
     q = quantized(recipe)

@@ -32,6 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_sensitivity_as_table_json_and_page(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "map.html"
     asked = ["sensitivity", MODEL, "--calibration", str(data), "--by", "fisher"]

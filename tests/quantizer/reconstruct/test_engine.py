@@ -41,6 +41,7 @@ def codes(q: GraphModule) -> list[torch.Tensor]:
     return [value for node in held if (value := constant(q, node)).dtype == torch.int8]
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_conversion_gives_the_very_codes_that_were_chosen(name: str) -> None:
     graph = calibrated(METHODS[name])
@@ -61,6 +62,7 @@ def test_conversion_gives_the_very_codes_that_were_chosen(name: str) -> None:
     assert all(any(torch.equal(a, b) for b in found) for a in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_reference_and_simulator_agree_in_every_bit(name: str) -> None:
     q = quantize(network(), images()[0], images(), METHODS[name])
@@ -86,6 +88,7 @@ class StoppedError(Exception):
     """Raised by whoever watches."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compensated brecq", "quartdepth"])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
     how = METHODS[name]
@@ -105,6 +108,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(name: str, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.slow
 def test_another_seed_or_other_images_do_not_go_on_from_there(tmp_path: Path) -> None:
     how = METHODS["adaround"]
     for seed, batches in ((0, images()), (1, images()), (0, images(5)), (0, images())):
@@ -112,6 +116,7 @@ def test_another_seed_or_other_images_do_not_go_on_from_there(tmp_path: Path) ->
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_weights_of_another_format_do_not_go_on_from_there(tmp_path: Path) -> None:
     """Of one stage and the same ranges of activations: the codes of one are none of the other."""
     for base in ("w8a8", "w4a8"):
@@ -128,6 +133,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_bits_and_leaves_the_global_one_alone() -> None:
     how = METHODS["brecq"]
     first = codes(quantize(network(), images()[0], images(), how, seed=3))
@@ -139,6 +145,7 @@ def test_a_seed_gives_the_same_bits_and_leaves_the_global_one_alone() -> None:
     assert all(map(torch.equal, first, codes(convert(graph))))
 
 
+@pytest.mark.slow
 def test_the_model_itself_stays_as_it_was() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -146,6 +153,7 @@ def test_the_model_itself_stays_as_it_was() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_progress_names_every_unit() -> None:
     said: list[Progress] = []
     quantize(network(), images()[0], images(), METHODS["brecq"], progress=said.append)
@@ -174,6 +182,7 @@ def test_a_tied_weight_is_rounded_once_and_the_float_model_keeps_its_own() -> No
     assert torch.equal(reference(q)(x)[0], quartic.simulate(quartic.compile(q, "edge28"), x).outputs[0])
 
 
+@pytest.mark.slow
 def test_gradients_come_from_targets_where_there_are_any() -> None:
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return (output - target).abs().mean()
@@ -187,6 +196,7 @@ def test_gradients_come_from_targets_where_there_are_any() -> None:
     assert not all(map(torch.equal, *found))
 
 
+@pytest.mark.slow
 def test_batches_and_their_targets_are_split_to_the_exported_size() -> None:
     how, parts = METHODS["quartdepth"], images()
     how = replace(how, activation=how.activation.changed(Change(range=MinMax())))  # of batches of any size
@@ -210,6 +220,7 @@ def refused(how: object, **given: object) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_targets_that_do_not_fit_are_named() -> None:
     how = METHODS["quartdepth"]
     assert refused(how, targets=[1]) == "1 targets for 4 batches: give one for each batch"
@@ -236,6 +247,7 @@ def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
     assert refused(METHODS["quartdepth"], loss=loss).startswith(message)
 
 
+@pytest.mark.slow
 def test_the_preset_of_the_paper_agrees_in_every_bit_with_its_codebooks() -> None:
     preset = Recipe.load("w4a4-quartdepth")
     assert preset.round is not None

@@ -87,6 +87,7 @@ def test_the_error_is_never_above_nearest_rounding_s(how: Round, seed: int) -> N
     assert found.found <= found.nearest
 
 
+@pytest.mark.slow
 def test_learning_halves_the_error_of_correlated_inputs() -> None:
     weight, x = draw(3, 1, 24, 6).float(), draw(4, 1, 6, 12).float()
     x[:, 1:4] += 2 * x[:, :1]

@@ -29,6 +29,7 @@ def prepared(per_channel: bool) -> torch.fx.GraphModule:
     return graph
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_it_trains_and_has_the_bits_of_the_simulator(per_channel: bool) -> None:
     before, losses = prepared(per_channel), []

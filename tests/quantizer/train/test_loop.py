@@ -54,6 +54,7 @@ def test_training_lowers_the_loss_of_the_targets() -> None:
     assert found[-1] < 0.7 * found[0]
 
 
+@pytest.mark.slow
 def test_without_targets_it_draws_near_the_float_model() -> None:
     module = train(prepared(), batches(), stage=Train(steps=60, rate=0.02, norms="frozen"))
     model, before = net(), convert(train(prepared(), batches(), stage=Train(steps=0)))
@@ -150,6 +151,7 @@ def test_a_loop_of_ones_own() -> None:
     assert torch.equal(q(batches()[0]), module(batches()[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 1])
 def test_quantize_trains_in_its_batches_for_whatever_size(size: int) -> None:
     recipe = replace(Recipe.load("qat-w4a8"), train=Train(steps=6, rate=0.05))
