@@ -233,6 +233,7 @@ def finding(text: str, start: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_findings_say_what_reproduces_and_what_does_not() -> None:
     names = [name for name in TABLE1 if name not in ("obs", "mse", "printed")]
     falling = dict(zip(names, (0.9, 0.5, 0.4, 0.3, 0.2, 0.101), strict=True))

@@ -30,7 +30,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
     build, million_params, million_macs = PUBLISHED[name]
@@ -96,6 +96,7 @@ def test_metric3d_depths_of_random_weights_vary() -> None:
     assert torch.allclose(normals[:, :3].norm(dim=1), torch.ones(()))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("build", "total"), [(resnet50_v2, 25_613_800), (resnet152_v2, 60_380_648)])
 def test_pre_activation_networks_have_the_published_parameters(build: Callable[[], ResNetV2], total: int) -> None:
     """Of the tables of Keras, which count running statistics; 25.6 M and 60.4 M in arXiv 1806.08342, table 1."""

@@ -135,6 +135,7 @@ def moved(code: bytes) -> int:
     return total
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("double_buffer", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
 def test_traffic_of_a_program_is_what_the_model_says(double_buffer, keep):

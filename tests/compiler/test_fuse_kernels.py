@@ -222,6 +222,7 @@ def test_groups_decide_what_fuses():
         fuse_kernels(build(), Options(groups=(("n1", "n3"),)))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("options", [Options(), Options(fuse=False), Options(pool=True)])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_the_groups_of_a_result_give_it_back(name: str, options: Options):

@@ -56,6 +56,7 @@ def test_terms_at_the_widths_of_the_graph_are_the_price_of_the_graph_as_it_is() 
     assert layers_of(graph) == {"one": "a", "two": "b", "three": "c"}
 
 
+@pytest.mark.slow
 def test_the_root_module_is_a_layer_like_others() -> None:
     """Its path is "": attention in a model's own forward."""
     found = module("kern-assign-precision-model", ('layer = "b"', 'layer = ""'))

@@ -96,7 +96,7 @@ def test_the_pair_has_one_address_and_its_bytes_count_once():
     assert saved == sum(-(-found.storages[new].bytes // 64) * 64 for new in pairs)
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["tiny", "edge28"])
 def test_the_binary_gives_the_bits_of_the_graph(machine: str):
     module = graph([(6, 16)], stream)

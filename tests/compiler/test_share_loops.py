@@ -71,7 +71,7 @@ def compiled(name: str, **options) -> Compiled:
     return compile_module(graph([shape], body), TINY, Options(**options))
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_what_would_go_to_dram_stays_in_a_loop(name):
     shared, alone = compiled(name), compiled(name, share_loops=False)
@@ -82,7 +82,7 @@ def test_what_would_go_to_dram_stays_in_a_loop(name):
     assert shared.memory.sram_peak_bytes <= TINY.sram.bytes
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_bits_do_not_depend_on_loops(name):
     body, shape = GRAPHS[name]
@@ -95,7 +95,7 @@ def test_bits_do_not_depend_on_loops(name):
         assert np.array_equal(actual.numpy(), expected)
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_schedule_with_loops_reads_back_to_the_same_binary(name):
     body, shape = GRAPHS[name]

@@ -44,7 +44,7 @@ def refusal(shape: tuple[int, ...] = (1, 3, 9, 8)) -> str:
     return str(caught.value)
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_nothing_to_report_on_graphs_that_compile_well(name):
     compiled = compile_module(graph(*GRAPHS[name]), TINY, VALIDATE)

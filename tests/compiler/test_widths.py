@@ -176,6 +176,7 @@ def test_codebooks_are_decoded_in_front_of_the_array(machine: str, width: int):
     assert all(i.decode for i in decode(binary.code) if isinstance(i, MmuCodes))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_elementwise_functions(machine: str, width: int):

@@ -102,7 +102,7 @@ class Scaled(nn.Module):
         return self.second(functional.relu(y / self.scale if self.folded else y))
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("recipe", "mode"), [("w4a8", Mode.W4A8), ("w4a4", Mode.W4A4)])
 def test_scales_per_channel_of_activations_fold_into_weights(machine: str, recipe: str, mode: Mode) -> None:

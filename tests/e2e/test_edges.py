@@ -201,6 +201,7 @@ def test_bits_of_graphs_that_others_quantized(name: str) -> None:
             assert_same(quartic.simulate(exe, x).outputs, reference(x))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 def test_a_global_pool_larger_than_the_accumulators_follows_its_convolution(machine: str) -> None:
     shape = (1, 3, 40, 40)

@@ -115,7 +115,7 @@ class TwoInputs(nn.Module):
         return z, z.mean([2, 3])
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["edge28", "tiny"])
 def test_two_inputs_and_two_outputs(machine: str) -> None:
     torch.manual_seed(0)

@@ -36,7 +36,7 @@ def executed_macs(exe: Executable) -> dict[Mode, int]:
     return {mode: n for mode, n in quartic.timing(exe).profile.macs_by_mode.items() if n}
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [pytest.param(s, marks=[pytest.mark.slow] if s >= FAST else []) for s in range(ALL)])
 def test_drawn_graph(seed: int) -> None:
     """Each on one machine; the draws know of none."""
@@ -63,6 +63,7 @@ def test_the_fast_graphs_hold_every_meeting() -> None:
         assert met[name], name
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_4_bit_product_behind_a_16_bit_one(machine: str) -> None:
     g = Built()
@@ -72,7 +73,7 @@ def test_a_4_bit_product_behind_a_16_bit_one(machine: str) -> None:
     assert executed_macs(assert_same(module, probes(g.shape), machine)).keys() == {Mode.W16A16, Mode.W4A4}
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_width_of_one_tensor_has_its_own_product(machine: str) -> None:
     g = Built()
@@ -87,7 +88,7 @@ FACTORS = [("4", "4"), ("4", "8"), ("8", "4"), ("8", "8u"), ("16", "8"), ("16", 
 MODES = [Mode.W4A4, Mode.W8A8, Mode.W4A8, Mode.W8A8, Mode.W8A16, Mode.W16A16]
 
 
-@pytest.mark.thin(2)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("factors", "mode"), list(zip(FACTORS, MODES, strict=True)), ids=str)
 def test_matmul_of_two_widths(machine: str, factors: tuple[str, str], mode: Mode) -> None:
@@ -115,6 +116,7 @@ def test_matmul_of_widths_without_a_mode_is_refused(factors: tuple[str, str], ru
     assert f"do: {advice}" in found
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_16_bit_codes_enter_and_leave(machine: str) -> None:
     g = Built()

@@ -35,7 +35,7 @@ def test_small_network(name: str, machine: str, options: dict[str, bool]) -> Non
 WIDTHS = ("w4a8", "w4a4", "w8a16", "w16a16")
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", WIDTHS)
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
 def test_small_network_of_every_width(name: str, recipe: str) -> None:

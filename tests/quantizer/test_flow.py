@@ -100,6 +100,7 @@ NORMED = {
 }
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", NORMED)
 def test_a_folded_batch_norm_computes_what_the_model_does(name: str) -> None:
     """W' = gamma W / sigma, b' = beta - gamma (mu - b) / sigma, in binary32: not the same bits."""

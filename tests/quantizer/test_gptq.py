@@ -66,6 +66,7 @@ def test_inputs_that_do_not_correlate_give_the_nearest_codes(
     assert torch.equal(gptq(weight, gram, scale, zero, grid, ordered=ordered), nearest(weight, scale, zero, grid))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("grid", [symmetric(4, narrow=True), affine(4)], ids=["symmetric", "affine"])
 def test_the_error_is_below_that_of_nearest_codes_on_average(grid: Grid, ordered: bool) -> None:

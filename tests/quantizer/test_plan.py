@@ -110,6 +110,7 @@ def operand(node: Node) -> tuple[object, ...]:
     return node.all_input_nodes[0].args[1:5]
 
 
+@pytest.mark.slow
 def test_readers_that_differ_have_a_quantizer_each() -> None:
     q = quantized(Override("head", activation=EIGHT))
     head, other = (next(n for n in q.graph.nodes if n.name == name) for name in ("linear_4", "linear_5"))
@@ -152,6 +153,7 @@ def test_a_recipe_with_idle_overrides_is_the_recipe(recipe: str) -> None:
     assert all(map(torch.equal, one.buffers(), other.buffers()))
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("override", "message"),
     [

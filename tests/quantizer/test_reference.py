@@ -72,7 +72,7 @@ class Lockstep(Interpreter):
         return value
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenet_v2", "resnet18"))]
 )
@@ -84,7 +84,7 @@ def test_every_node_agrees_with_the_plain_graph(name: str) -> None:
     assert lockstep.flips <= 1e-3 * lockstep.codes  # ties that binary32 products round the other way
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_outputs_are_close_to_the_plain_graph(name: str) -> None:
     model, x = network(name)
@@ -288,7 +288,7 @@ def foreign(quantizer: str, model: nn.Module, x: torch.Tensor) -> GraphModule:
     return convert_pt2e(prepared)
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "plain", "odd"])
 @pytest.mark.parametrize("quantizer", ["xnnpack", "xnnpack per tensor", pytest.param("x86", marks=pytest.mark.slow)])
 def test_graphs_of_other_quantizers_run(quantizer: str, name: str) -> None:

@@ -100,7 +100,7 @@ def told(graph: GraphModule) -> dict[str, list[str]]:
     return {name: words for name, words in found.items() if words}
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @STAGED
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_function_stays(kind: type[nn.Module], recipe: Recipe) -> None:
@@ -175,6 +175,7 @@ def test_the_last_stage_that_claims_an_operand_decides() -> None:
     assert words["linear_5"] == ["polish: LogNP codes, scale by a product behind gelu"]
 
 
+@pytest.mark.slow
 def test_an_operand_that_is_no_outlier_is_left_to_the_stage_before() -> None:
     both = dataclasses.replace(W4A4, fold=Fold(), polish=Polish(where="outliers", threshold=99, modules=("*",)))
     words = told(rescaled(Transformer, both))["linear_5"]
@@ -236,6 +237,7 @@ def test_scales_per_channel_of_activations_are_folded() -> None:
         quantize(model, data[0], data, everywhere)
 
 
+@pytest.mark.slow
 def test_factors_of_attention_have_no_scales_per_channel() -> None:
     everywhere = dataclasses.replace(W4A4, activation=W4A4.activation.changed(Change(per="channel")))
     data = batches(Transformer.shape)

@@ -36,7 +36,7 @@ def test_formula() -> None:
     assert decibels(torch.zeros(3), torch.ones(3)) == -inf
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "least"), [("w8a8", 25), ("w8a16", 35), ("w16a16", 60)])
 def test_every_layer_is_above_its_width(recipe: str, least: float) -> None:
     torch.manual_seed(0)

@@ -76,6 +76,7 @@ def test_assign_saves_the_recipe_and_the_front(data: Path, tmp_path: Path, capsy
     assert "energy in mJ" in page.read_text()
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

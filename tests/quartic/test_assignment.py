@@ -39,7 +39,7 @@ def test_prices_add_up_to_the_whole(digits: Assigner) -> None:
     assert (start.cycles, start.femtojoules) == (run.cycles, pytest.approx(run.joules * 1e15, rel=1e-6))
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["latency_seconds", "energy_joules"])
 def test_the_budget_holds_in_the_simulator_as_predicted(digits: Assigner, unit: str) -> None:
     problem = digits.problem()

@@ -70,6 +70,7 @@ def f32(found: np.ndarray, n: int) -> np.ndarray:
 FUNCTIONS = ["erf", "exp", "exp2", "log", "log2", "reciprocal", "rsqrt", "sigmoid", "sqrt", "tanh"]
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_have_the_bits_of_the_numerics(name):
     x = sweep(9973)
@@ -265,6 +266,7 @@ def engine(request):
         yield numba.njit(error_model="numpy")(multiply.py_func)
 
 
+@pytest.mark.thin(1)
 @settings(max_examples=examples(80))
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 40), st.integers(1, 30)),

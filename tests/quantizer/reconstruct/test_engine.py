@@ -41,7 +41,7 @@ def codes(q: GraphModule) -> list[torch.Tensor]:
     return [value for node in held if (value := constant(q, node)).dtype == torch.int8]
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_conversion_gives_the_very_codes_that_were_chosen(name: str) -> None:
     graph = calibrated(METHODS[name])

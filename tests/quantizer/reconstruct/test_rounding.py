@@ -45,7 +45,7 @@ def test_the_exponent_falls_linearly_after_the_warm_up() -> None:
     assert beta_at(0, Round(warm_up=0.0, iterations=1)) == 20.0
 
 
-@pytest.mark.thin(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_decision_is_the_code_below_or_the_one_above(name: str) -> None:
     weight, codes = example(GRIDS[name])

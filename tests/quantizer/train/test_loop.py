@@ -49,6 +49,7 @@ def losses(**options: Any) -> list[float]:
     return [step.loss for step in seen]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_of_the_targets() -> None:
     found = losses(loss=functional.cross_entropy, targets=TARGETS)
     assert found[-1] < 0.7 * found[0]
