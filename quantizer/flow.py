@@ -32,6 +32,7 @@ from quantizer.rewrite import rewrite
 from quantizer.scaling import SCALED, scale, scaling_of
 from quantizer.train.module import Trainable
 from quantizer.train.norms import NORMS, norms_of
+from quantizer.train.options import FROZEN
 
 Batch = torch.Tensor | Sequence[torch.Tensor]
 
@@ -109,16 +110,29 @@ def rescale(
     """The float graph of ``model`` with channels scaled by the stages [smooth], [fold] and [polish] of ``recipe``.
 
     It computes the same but for rounding, and ``prepare`` takes it, with the same recipe. Raises QuantizationError as
-    ``prepare`` and ``calibrate`` do.
+    ``prepare`` and ``calibrate`` do, and for batch norms that are to be trained otherwise than folded.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     graph = capture(model, example_inputs)
+    _check_norms(graph, recipe)
     _fuse_conv_bn_(graph)
     rewrite(graph, pools.definitions(recipe))
     expected = _inputs(graph)
     pieces = (piece for i, batch in enumerate(_checked(batches), 1) for piece in _pieces(as_tuple(batch), expected, i))
     scale(graph, pieces, recipe).meta[SCALED] = True
     return graph
+
+
+def _check_norms(graph: GraphModule, recipe: Recipe) -> None:
+    """Factors go into weights that batch norms are folded into, for good: what trains behind has none to correct."""
+    norms = norms_of(graph)
+    if recipe.train is not None and recipe.train.norms != FROZEN and norms:
+        stage = next(iter(scaling_of(recipe)))
+        raise QuantizationError(
+            f"recipe {recipe.title}: [{stage}] folds the model's {len(norms)} batch norms, the first into "
+            f"{next(iter(norms))}, before [train] could have norms = {recipe.train.norms!r}: say norms = {FROZEN!r}, "
+            f"which trains the folded weights, or leave out [{stage}]"
+        )
 
 
 def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:

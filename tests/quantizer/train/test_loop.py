@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import quartic
 from isa.errors import QuantizationError
-from quantizer import calibrate, convert, prepare
+from quantizer import calibrate, convert, prepare, report
 from quantizer.recipe import Recipe
 from quantizer.smooth import Smooth
 from quantizer.train.loop import Step, prepare_qat, train
@@ -167,7 +167,7 @@ def test_quantize_trains_in_its_batches_for_whatever_size(size: int) -> None:
 @pytest.mark.parametrize("stage", [{"smooth": Smooth()}, {}], ids=["smooth", "plain"])
 def test_channels_are_scaled_alike_for_the_training_and_for_one_image(stage: dict[str, Any]) -> None:
     """And targets may be what is gone through once."""
-    recipe = replace(Recipe.load("qat-w4a8"), train=Train(steps=6, rate=0.05), **stage)
+    recipe = replace(Recipe.load("qat-w4a8"), train=Train(steps=6, rate=0.05, norms="frozen"), **stage)
     x = batches()[1]
     one, eight = (
         quartic.quantize(
@@ -177,6 +177,20 @@ def test_channels_are_scaled_alike_for_the_training_and_for_one_image(stage: dic
     )
     found = torch.cat([quartic.reference(one)(piece)[0] for piece in x.split(1)])
     assert torch.equal(found, quartic.reference(eight)(x)[0])
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_scaled_channels_leave_no_norms_to_correct(size: int) -> None:
+    recipe = replace(Recipe.load("qat-w4a8"), smooth=Smooth())
+    message = (
+        "recipe qat-w4a8, changed: [smooth] folds the model's 1 batch norms, the first into 0.weight, before [train] "
+        "could have norms = 'corrected': say norms = 'frozen', which trains the folded weights, or leave out [smooth]"
+    )
+    with pytest.raises(QuantizationError, match=re.escape(message)):
+        quartic.quantize(net(), (batches()[0][:size],), batches(), recipe)
+    without = nn.Sequential(nn.Flatten(), nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 3)).eval()
+    few = replace(recipe, train=Train(steps=1))
+    assert any(layer.scaled for layer in report(quartic.quantize(without, (batches()[0],), batches(), few)).layers)
 
 
 ERRORS = [
