@@ -33,30 +33,43 @@ def _decades(loss: float | None) -> float | None:
 
 
 def front_figure(points: Sequence[Point], by: str, title: str, loss: str = "predicted loss") -> Any:
-    """Predicted loss against predicted latency or energy, and the simulated cost of the points that were simulated."""
+    """Predicted loss against predicted latency or energy, and the simulated cost of the points that were simulated.
+
+    Losses are on a logarithmic scale, which has no 0: points without a loss lie a decade below all others, and say so.
+    """
     from plotly import graph_objects as go
 
     unit, scale = UNITS[by]
     field = "latency_seconds" if by == "latency" else "energy_joules"
-    predicted = [scale * getattr(p.predicted, field) for p in points]
-    text = ["<br>".join(f"{layer or '(root)'}: {width}" for layer, width in p.widths.items()) for p in points]
+    some = [p.predicted_loss for p in points if p.predicted_loss > 0]
+    floor = min(some, default=0.0) / 10
     figure = go.Figure(
         go.Scatter(
-            x=predicted, y=[p.predicted_loss for p in points], text=text, mode="lines+markers", name="predicted"
+            x=[scale * getattr(p.predicted, field) for p in points],
+            y=[p.predicted_loss or floor for p in points],
+            text=["<br>".join([*_none(p), *(f"{m or '(root)'}: {w}" for m, w in p.widths.items())]) for p in points],
+            mode="lines+markers",
+            name="predicted",
         )
     )
     known = [p for p in points if p.simulated is not None]
     figure.add_scatter(
         x=[scale * getattr(p.simulated, field) for p in known],
-        y=[p.predicted_loss for p in known],
-        text=[f"output SQNR {p.sqnr_db:.1f} dB" for p in known],
+        y=[p.predicted_loss or floor for p in known],
+        text=["<br>".join([*_none(p), f"output SQNR {p.sqnr_db:.1f} dB"]) for p in known],
         mode="markers",
         marker={"symbol": "x", "size": 10},
         name="simulated",
     )
-    figure.update_layout(title=title, xaxis_title=f"{by} in {unit}", yaxis_title=loss)
-    figure.update_yaxes(type="log")
+    said = f"{loss} (0 is drawn at {floor:.1g})" if some and len(some) < len(points) else loss
+    figure.update_layout(title=title, xaxis_title=f"{by} in {unit}", yaxis_title=said)
+    if some:
+        figure.update_yaxes(type="log")
     return figure
+
+
+def _none(point: Point) -> list[str]:
+    return [] if point.predicted_loss else ["no loss"]
 
 
 def save(figure: Any, path: Path) -> None:
