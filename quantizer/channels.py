@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,20 +77,7 @@ def observe(
     ``axes`` are these tensors and their channel dimensions. Raises QuantizationError for no pieces at all.
     """
     seen = {node: Channels(axis, percents) for node, axis in axes.items()}
-    watch(graph, pieces, {node: channels.add for node, channels in seen.items()})
-    return seen
-
-
-def watch(
-    graph: GraphModule,
-    pieces: Iterable[tuple[torch.Tensor, ...]],
-    looks: Mapping[Node, Callable[[torch.Tensor], object]],
-) -> None:
-    """Run ``pieces``, one tensor per input each, through a float graph and show the values of some nodes to ``looks``.
-
-    Raises QuantizationError for no pieces at all.
-    """
-    looking = _Looking(graph, looks)
+    looking = _Looking(graph, seen)
     ran = False
     with torch.no_grad():
         for piece in pieces:
@@ -98,17 +85,18 @@ def watch(
             ran = True
     if not ran:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
+    return seen
 
 
 class _Looking(Named):
-    def __init__(self, graph: GraphModule, looks: Mapping[Node, Callable[[torch.Tensor], object]]) -> None:
+    def __init__(self, graph: GraphModule, seen: dict[Node, Channels]) -> None:
         super().__init__(graph)
         self.extra_traceback = False
-        self.looks = looks
+        self.seen = seen
 
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
-        if n in self.looks:
+        if n in self.seen:
             assert isinstance(value, torch.Tensor), "operands are tensors"
-            self.looks[n](value)
+            self.seen[n].add(value)
         return value

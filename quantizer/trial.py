@@ -13,17 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from quantizer.channels import Factors, watch
+from quantizer.channels import Factors
 from quantizer.coding import codebook_spec
 from quantizer.curves import BITS, LogNP
 from quantizer.factors import arguments, undone
 from quantizer.observers import Observer
 from quantizer.operands import Operand
 from quantizer.recipe import Roles
+from quantizer.reconstruct.walk import Walk, plain
 from quantizer.spec import activation_spec, observer_for, weight_spec
 
 PIECES = 8
-"""Calibration pieces that are tried: they run twice, and nothing of them is kept but a statistic per layer and way."""
+"""Calibration pieces that are tried. They go through the graph side by side, once: held are their values at the border,
+and of one layer at a time the operands, the outputs, and the weight as it is and as a way leaves it."""
 
 
 @dataclass(frozen=True)
@@ -45,41 +47,35 @@ def noises(
     Where several layers read it, the mean of theirs. ``graph`` is float and stays as it is; the first PIECES of
     ``pieces``, one tensor per input each, are run through it.
     """
-    trials = {operand: _Trial(graph, operand, some, roles) for operand, some in ways.items()}
-    if not trials:
-        return {}
-    watch(graph, pieces[:PIECES], {operand.value: trial.observe for operand, trial in trials.items()})
-    watch(graph, pieces[:PIECES], {operand.value: trial.measure for operand, trial in trials.items()})
-    return {operand: trial.noises() for operand, trial in trials.items()}
+    walk, found, place = Walk(graph), dict[Operand, list[float]](), 0
+    values = [walk.start(piece) for piece in pieces[:PIECES]]
+    with torch.no_grad():
+        for operand in sorted(ways, key=lambda each: walk.place[each.value]):
+            end = walk.place[operand.value] + 1
+            for each in values:
+                walk.run(each, place, end, plain)
+            place = end
+            seen = [each[operand.value] for each in values]
+            shares = [_shares(graph, layer, operand, ways[operand], roles[layer], seen) for layer in operand.layers]
+            found[operand] = torch.tensor(shares, dtype=torch.float64).mean(0).tolist()
+    return found
 
 
-class _Trial:
-    """Of one operand: the layers as they are, and as each way leaves them."""
-
-    def __init__(self, graph: GraphModule, operand: Operand, ways: Sequence[Way], roles: Mapping[Node, Roles]) -> None:
-        plain = Way(Factors(torch.ones(operand.channels, dtype=torch.float64)))
-        self.exact = [_Coded(graph, layer, operand.axis, plain, None) for layer in operand.layers]
-        self.coded = [
-            [_Coded(graph, layer, operand.axis, way, roles[layer]) for layer in operand.layers] for way in ways
-        ]
-        self.power = torch.zeros(len(operand.layers), dtype=torch.float64)
-        self.noise = torch.zeros(len(ways), len(operand.layers), dtype=torch.float64)
-
-    def observe(self, x: torch.Tensor) -> None:
-        for layers in self.coded:
-            for layer in layers:
-                layer.observe(x)
-
-    def measure(self, x: torch.Tensor) -> None:
-        for i, exact in enumerate(self.exact):
-            y = exact(x)
-            self.power[i] += _energy(y)
-            for noise, layers in zip(self.noise, self.coded, strict=True):
-                noise[i] += _energy(layers[i](x) - y)
-
-    def noises(self) -> list[float]:
-        shares = self.noise / self.power.clamp(min=torch.finfo(torch.float64).tiny)
-        return shares.mean(1).tolist()
+def _shares(
+    graph: GraphModule, layer: Node, operand: Operand, ways: Sequence[Way], roles: Roles, seen: Sequence[torch.Tensor]
+) -> list[float]:
+    """By way, noise over power of the outputs of one layer for operands that were ``seen``."""
+    ones = Way(Factors(torch.ones(operand.channels, dtype=torch.float64)))
+    exact = _Coded(graph, layer, operand.axis, ones, None)
+    outputs = [exact(x) for x in seen]
+    power = max(sum(map(_energy, outputs)), torch.finfo(torch.float64).tiny)
+    shares: list[float] = []
+    for way in ways:
+        coded = _Coded(graph, layer, operand.axis, way, roles)
+        for x in seen:
+            coded.observe(x)
+        shares.append(sum(_energy(coded(x) - y) for x, y in zip(seen, outputs, strict=True)) / power)
+    return shares
 
 
 class _Coded:
@@ -122,5 +118,5 @@ class _Coded:
         return (x if self.shift is None else x - self.shift) / self.scale
 
 
-def _energy(x: torch.Tensor) -> torch.Tensor:
-    return x.double().square().sum().cpu()
+def _energy(x: torch.Tensor) -> float:
+    return x.double().square().sum().item()
