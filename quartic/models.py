@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import sys
 import traceback
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from compiler.ir.schedule import Schedule
+
+
+def _intact(path: Path) -> None:
+    """Raise ValueError where a part of the archive is not what was written: torch reads past checksums."""
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise ValueError(f"{part.partition('/')[2] or part} is damaged: its checksum does not match")
 
 
 def load_program(path: Path) -> torch.export.ExportedProgram:
@@ -38,6 +46,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
+        _intact(path)
         return torch.export.load(path)
     except Exception as error:
         # A damaged archive surfaces as nearly any exception type; the file is at fault in all of them.

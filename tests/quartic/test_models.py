@@ -55,6 +55,16 @@ def test_damaged_program_is_named(tmp_path: Path, data: bytes) -> None:
         load_program(tmp_path / "m.pt2")
 
 
+def test_a_weight_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(64, 64).eval()
+    torch.export.save(torch.export.export(model, (torch.zeros(1, 64),)), path := tmp_path / "m.pt2")
+    data, weight = bytearray(path.read_bytes()), model.weight.detach().numpy().tobytes()
+    data[data.index(weight) + 100] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"m\.pt2: .* \(data/weights/\w+ is damaged: its checksum does not match"):
+        load_program(path)
+
+
 def test_npz_gives_its_arrays_in_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", b=np.zeros(2), a=np.ones(3))
     assert [tuple(tensor.shape) for tensor in load_arrays(tmp_path / "x.npz")] == [(2,), (3,)]
