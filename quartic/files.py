@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from isa.errors import InputError
 
 
-def writable(*paths: Path | None) -> None:
-    """Raise InputError unless each path can become a file: asked before the work whose result it is to hold."""
-    for path in paths:
-        if path is None:
-            continue
+def writable(*paths: Path | None, reads: Collection[Path | str | None] = ()) -> None:
+    """Raise InputError unless each path can become a file: asked before the work whose result it is to hold.
+
+    No two may be one file, nor one of those that the command ``reads``, which it would lose.
+    """
+    named = [Path(str(each)) for each in reads if each is not None]
+    named += [Path(str(each).rpartition(":")[0]) for each in reads]  # file.py:function
+    kept = {path.resolve() for path in named if path.is_file()}
+    given = [path for path in paths if path is not None]
+    for number, path in enumerate(given):
+        if path.resolve() in kept:
+            raise InputError(f"{path}: is read by this command and would be lost; give its result another name")
+        if path.resolve() in {other.resolve() for other in given[:number]}:
+            raise InputError(f"{path}: is the name of two results; give each its own")
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give the name of a file to write")
         if not path.parent.is_dir():

@@ -27,8 +27,9 @@ def command(
     from isa.machine import Machine
     from isa.program import encode
     from quartic.executable import Executable
-    from quartic.files import read_text
+    from quartic.files import read_text, writable
 
+    writable(output, reads=(source,))
     try:
         lines = assemble_lines(read_text(source, "assembly text"))
     except AssemblyError as error:

@@ -46,7 +46,7 @@ def command(
     from quartic.cli.sensitivity import load, measured
     from quartic.quantities import quantity
 
-    writable(save, plot)
+    writable(save, plot, reads=(model, calibration, machine, recipe, sensitivity))
     decibels = None if sqnr is None else quantity(sqnr, "dB", "--sqnr", "30dB")
     budget = budget_of(
         None if latency is None else quantity(latency, "s", "--latency", "10ms"),

@@ -24,7 +24,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Compile a quantized model for a machine."""
-    writable(output, emit_schedule)
+    writable(output, emit_schedule, reads=(model, machine))
     with progress(f"loading {model.name}"):
         from quartic.models import load_program
 

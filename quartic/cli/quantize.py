@@ -36,7 +36,7 @@ def command(
     from isa.errors import InputError
     from quartic.models import load_arrays, load_model, save_program
 
-    writable(output)
+    writable(output, reads=(model, calibration, recipe))
     if output.suffix != ".pt2":
         raise InputError(f"{output}: a quantized model is written as .pt2; give the name that ending")
     with progress("loading"):

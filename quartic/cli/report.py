@@ -19,7 +19,7 @@ def command(
     """Write a self-contained report of cycles and energy per layer, from a run without data."""
     from quartic.executable import Executable
 
-    writable(output)
+    writable(output, reads=(binary,))
     exe = Executable.load(binary)
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic

@@ -32,7 +32,7 @@ def command(
         raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
     if output is not None and timing_only:
         raise InputError("--output needs values, which --timing-only does not compute; leave one of them out")
-    writable(output, trace)
+    writable(output, trace, reads=(binary, inputs))
     exe = Executable.load(binary)
     with progress("loading"):
         from quartic.models import load_arrays, save_arrays

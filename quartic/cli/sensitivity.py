@@ -39,7 +39,7 @@ def command(
     """
     from quantizer.recipe import Recipe
 
-    writable(plot)
+    writable(plot, reads=(model, calibration, recipe))
     start = Recipe.load(recipe)  # a mistyped name is said at once
     network, batches = load(model, calibration)
     found = measured(network, batches, start, by, samples)

@@ -89,6 +89,7 @@ def test_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixtur
         (("asm", "gone.s", "-o", "m.qbin"), "gone.s: no such file; expected assembly text"),
         (("quantize", "gone:build", "-o", "q.pt2", "--calibration", "x.npy"), "x.npy: no such file"),
         (("bench", "gone.pt2", "--schedule", "a.toml"), "a.toml: no such file; expected a schedule"),
+        (("compile", "gone.pt2", "-o", "m.qbin", "--emit-schedule", "m.qbin"), "m.qbin: is the name of two results"),
     ],
 )
 def test_users_mistake_is_one_line_and_exit_code_2(
@@ -100,6 +101,29 @@ def test_users_mistake_is_one_line_and_exit_code_2(
     assert captured.err.startswith("quartic: error: ")
     assert captured.err.count("\n") == 1
     assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compile", "m.npy", "-o", "m.npy"),
+        ("compile", "m.pt2", "-o", "m.qbin", "--machine", "m.npy", "--emit-schedule", "m.npy"),
+        ("report", "m.npy", "-o", "m.npy"),
+        ("run", "m.qbin", "--input", "m.npy", "-o", "m.npy"),
+        ("asm", "m.npy", "-o", "m.npy"),
+        ("quantize", "m.py:build", "--calibration", "x.npy", "--recipe", "m.npy", "-o", "m.npy"),
+        ("sensitivity", "m.pt2", "--calibration", "m.npy", "--plot", "m.npy"),
+        ("assign", "m.pt2", "--calibration", "m.npy", "--latency", "1ms", "--save", "m.npy"),
+    ],
+)
+def test_what_is_read_is_not_written_over(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.npy").write_bytes(b"mine")
+    assert outcome(*arguments) == 2
+    assert "m.npy: is read by this command and would be lost; give its result another name" in capsys.readouterr().err
+    assert (tmp_path / "m.npy").read_bytes() == b"mine"
 
 
 def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from isa.errors import InputError
-from quartic.files import existing, read_text, replacing, write_bytes
+from quartic.files import existing, read_text, replacing, writable, write_bytes
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -45,3 +45,20 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_bytes(b"ab\xff")
     with pytest.raises(InputError, match=r"s\.toml: not text \(byte 2 is not UTF-8\); expected a schedule"):
         read_text(tmp_path / "s.toml", "a schedule")
+
+
+@pytest.mark.parametrize("read", ["net.py", "net.py:build"])
+def test_what_is_read_is_not_written_over(tmp_path: Path, read: str) -> None:
+    (tmp_path / "net.py").write_text("")
+    with pytest.raises(InputError, match=r"net\.py: is read by this command and would be lost; give its"):
+        writable(tmp_path / "m.qbin", tmp_path / "a" / ".." / "net.py", reads=(None, str(tmp_path / read)))
+
+
+def test_two_results_have_two_names(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.toml: is the name of two results; give each its own"):
+        writable(tmp_path / "a.toml", None, tmp_path / "a.toml")
+
+
+def test_a_result_named_as_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writable(Path("w8a8"), reads=("w8a8",))
