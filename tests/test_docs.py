@@ -67,6 +67,7 @@ def console(block: Block) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks share one namespace; a ``text`` block holds exactly what the block before it prints."""

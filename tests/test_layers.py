@@ -71,11 +71,13 @@ def test_nothing_imports_the_face_but_its_users():
     assert users == []
 
 
+@pytest.mark.slow
 def test_the_product_does_not_import_its_tests():
     product = [path for package in OURS - {"tests"} for path in files(package)]
     assert [path for path in product for _, name in imports(path.read_text()) if name == "tests"] == []
 
 
+@pytest.mark.slow
 def test_relative_imports_are_not_used():
     """They would hide an arrow from this test."""
     found = [

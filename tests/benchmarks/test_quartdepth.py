@@ -274,6 +274,7 @@ def test_methods_are_alike_where_every_metric_is() -> None:
     assert alike(groups(rows(*given[:1])), IMAGES) == ""
 
 
+@pytest.mark.slow
 def test_no_factor_can_be_folded_in_the_u_net_s_decoder() -> None:
     """What the report gives as the reason."""
     graph = capture(trained("unet"), quartdepth.measured_on("held out", 1)[0])

@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_rows_that_are_known_are_kept(folder: Path) -> None:
     names = ["3/digits/sym/channel/0", "2/digits/sym/channel/0"]
     whitepaper.write({names[0]: row(names[0])})
@@ -66,6 +67,7 @@ def test_rows_that_are_known_are_kept(folder: Path) -> None:
     assert "| digits | - | - | 0.500 (1) |" in (folder / "whitepaper.md").read_text()
 
 
+@pytest.mark.slow
 def test_rows_of_other_settings_are_measured_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
@@ -86,6 +88,7 @@ def test_rows_of_other_settings_are_measured_again(folder: Path, monkeypatch: py
     assert list(whitepaper.known()) == names
 
 
+@pytest.mark.slow
 def test_a_digest_is_of_recipe_network_seed_and_images() -> None:
     digests = [whitepaper.digest(*job) for job in whitepaper.jobs()]
     assert len(set(digests)) == len(digests)
@@ -95,6 +98,7 @@ def test_a_digest_is_of_recipe_network_seed_and_images() -> None:
     assert whitepaper.digest(other, network, seed) != whitepaper.digest(case, network, seed)
 
 
+@pytest.mark.slow
 def test_the_stated_rows_are_of_today_s_settings() -> None:
     assert len(whitepaper.known()) == len(whitepaper.stored())
 

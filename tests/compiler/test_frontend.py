@@ -312,6 +312,7 @@ def test_uint8_output_is_refused():
     assert message == "output codes is uint8; return the dequantized tensor, or quantize it to int8"
 
 
+@pytest.mark.slow
 def test_core_of_the_frontend_is_free_of_torch():
     code = "import sys, compiler.frontend.aten; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

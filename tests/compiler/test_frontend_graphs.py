@@ -79,6 +79,7 @@ def test_torchaos_own_quantizers_import_and_passes_keep_the_bits(graph, request)
         assert np.array_equal(run_qnn(module, [x.numpy()])[0], want.numpy()), step
 
 
+@pytest.mark.slow
 def test_every_operation_names_node_module_and_line_before_and_after_passes(xnnpack_graph):
     module = import_graph(xnnpack_graph)
     for step in (None, CanonicalizeQnnPass(), FoldConstantsPass(), LegalizeLinearPass()):

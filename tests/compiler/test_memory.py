@@ -149,6 +149,7 @@ def test_a_join_stays_only_if_every_writer_keeps_it():
     assert kept_by(found, keep(*writers[:2])) == frozenset()
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_are_packed_in_order():
     found, schedule = planned("broadcast_slices")
     plan = plan_memory(found, schedule, TINY)

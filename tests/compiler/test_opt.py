@@ -81,6 +81,7 @@ def test_each_pass_lies_in_the_file_of_its_name(name):
     assert import_module(PASSES[name].split(":")[0])
 
 
+@pytest.mark.slow
 def test_driver_does_not_import_torch():
     code = "import sys, compiler.opt; compiler.opt.QuarticOpt(args=[]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -108,6 +108,7 @@ def test_a_schedule_with_loops_reads_back_to_the_same_binary(name):
     assert compile_module(module.clone(), TINY, Options(schedule=again)).binary.to_bytes() == first.binary.to_bytes()
 
 
+@pytest.mark.slow
 @given(st.data(), modules())
 @settings(max_examples=examples(40), **COMMON)
 def test_any_loop_with_any_stripes_computes_the_same_bits(data: st.DataObject, module: ModuleOp) -> None:

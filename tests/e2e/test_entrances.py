@@ -146,6 +146,7 @@ def test_unsupported_operators_are_reported_all_at_once_with_module_and_line() -
     assert "test_entrances.py:" in message
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("noise", [torch.float64, torch.int8, torch.float16])
 def test_input_of_another_type_is_refused(noise: torch.dtype) -> None:

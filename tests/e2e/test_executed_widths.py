@@ -91,6 +91,7 @@ class Chain(nn.Sequential):
         super().__init__(*(nn.Conv2d(a, b, 1) for a, b in pairwise(CHANNELS)))
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["tiny", "edge28"])
 def test_activations_of_4_bits_take_half_a_byte_each(machine: str) -> None:

@@ -50,6 +50,7 @@ def planted(name: str) -> GraphModule:
     return capture(plant(ViT(Width(32, 1, 2), 32, 16, 10).eval(), name), torch.zeros(SHAPE))
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", PLANTS)

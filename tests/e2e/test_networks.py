@@ -23,6 +23,7 @@ CHOICES = (
 Place = tuple[str, dict[str, bool]]
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("options", CHOICES, ids=str)
 @pytest.mark.parametrize("machine", MACHINES)

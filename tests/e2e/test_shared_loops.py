@@ -60,6 +60,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("case", CASES, ids=[f"{getattr(m, 'name', m)}-{r}-{type(n).__name__}" for m, r, n, _ in CASES])
 def test_loops_are_shared_and_bits_are_the_references(case):

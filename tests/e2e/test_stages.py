@@ -35,6 +35,7 @@ def quantized(kind: type[nn.Module], recipe: Recipe) -> torch.fx.GraphModule:
     return quartic.quantize(network(kind), data[0], data, recipe=recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", ["quartdepth28-w4a4", "edge28", "tiny"])
 @pytest.mark.parametrize("kind", [Convolutions, Transformer])

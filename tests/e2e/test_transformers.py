@@ -79,6 +79,7 @@ def captured(name: str) -> tuple[GraphModule, tuple[int, ...]]:
     return capture(build().eval(), torch.zeros(shape)), shape
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize(("name", "recipe"), CASES)
 def test_models_from_their_configuration(name: str, recipe: str) -> None:

@@ -99,6 +99,7 @@ def test_errors_name_line_rule_and_remedy(text, message):
         assemble(text)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40), st.sampled_from(["", "mmu.run ", "vcu.op immediate=", "halt wait="]))
 def test_any_text_is_a_program_or_an_assembly_error(text, start):
     try:

@@ -75,6 +75,7 @@ def test_provenance_order_does_not_matter():
     assert sample(provenance=entries).to_bytes() == sample(provenance=dict(sorted(entries.items()))).to_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_with_different_hash_seeds_write_the_same_bytes():
     command = [sys.executable, "-c", "from tests.isa.binaries import sample; print(sample().to_bytes().hex())"]
     outputs = {

@@ -23,6 +23,7 @@ def test_the_module_prints_the_page():
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout == manual()
 
 
+@pytest.mark.slow
 def test_the_module_writes_the_page_where_it_is_told(tmp_path):
     subprocess.run([sys.executable, "-m", "isa.manual", tmp_path / "isa.md"], cwd=ROOT, check=True)
     assert (tmp_path / "isa.md").read_text() == manual()

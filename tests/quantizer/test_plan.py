@@ -68,6 +68,7 @@ def changed(q: GraphModule) -> set[str]:
 EIGHT = Change(bits=8)
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("override", "modules"),

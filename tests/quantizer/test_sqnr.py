@@ -54,6 +54,7 @@ def test_fewer_bits_are_noisier() -> None:
     assert last == sorted(last)
 
 
+@pytest.mark.slow
 def test_values_whose_channels_are_scaled_are_left_out() -> None:
     """They are in other units: what is left is as near as without."""
     torch.manual_seed(0)

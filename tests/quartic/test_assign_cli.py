@@ -48,6 +48,7 @@ def test_sensitivity_as_table_json_and_page(data: Path, tmp_path: Path, capsys: 
     assert "<script src=" not in text  # the page needs no network
 
 
+@pytest.mark.slow
 def test_stages_that_take_no_part_are_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("sensitivity", MODEL, "--calibration", str(data), "--by", "fisher", "--recipe", "w4a8-quartdepth")
     shown = " ".join(capsys.readouterr().out.split())

@@ -19,6 +19,8 @@ from quantizer.sensitivity import Sensitivity
 from quartic.assignment import Assigner, assigner, budget_of, profile_prices
 from tests.e2e.support import assert_bits
 
+pytestmark = pytest.mark.slow  # all of them measure and compile a network
+
 BATCHES = [(x,) for x in torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)).split(1)]
 
 
@@ -54,12 +56,14 @@ def test_the_budget_holds_in_the_simulator_as_predicted(digits: Assigner, unit: 
     assert_bits(made.graph, [BATCHES[0][0], BATCHES[1][0]], "tiny")
 
 
+@pytest.mark.slow
 def test_an_sqnr_is_kept_at_the_least_latency(digits: Assigner) -> None:
     made = digits.assign(budget_of(None, None, 25.0), 25.0)
     assert made.sqnr_db >= 25.0
     assert made.simulated.latency_seconds < digits._cost(digits.problem().solution(digits.start)).latency_seconds
 
 
+@pytest.mark.slow
 def test_every_layer_has_its_width_in_the_graph(digits: Assigner) -> None:
     from quantizer import report
 
@@ -98,6 +102,7 @@ class _With:
         self.recipe, self.machine, self.same, self.sensitivity = base.recipe, base.machine, {}, sensitivity
 
 
+@pytest.mark.slow
 def test_the_front_falls_and_is_simulated_where_asked(digits: Assigner) -> None:
     with ThreadPoolExecutor(1) as executor:
         points = digits.front(points=6, simulate=2, executor=executor)
@@ -112,6 +117,7 @@ def test_the_front_falls_and_is_simulated_where_asked(digits: Assigner) -> None:
         assert point.simulated.latency_seconds == pytest.approx(point.predicted.latency_seconds, rel=0.05)
 
 
+@pytest.mark.slow
 def test_to_json_says_what_was_predicted_and_simulated(digits: Assigner) -> None:
     made = digits.assign(budget_of(1.0, None, None))
     found = made.to_json()
@@ -124,6 +130,7 @@ def test_a_budget_below_the_fastest(digits: Assigner) -> None:
         digits.assign(budget_of(1e-7, None, None))
 
 
+@pytest.mark.slow
 def test_a_sensitivity_that_does_not_add_up_in_decibels(digits: Assigner) -> None:
     other = replace(digits.sensitivity, by="fisher")
     found = assigner(trained(), BATCHES[0], BATCHES[:1], "tiny", sensitivity=other)
@@ -145,6 +152,7 @@ def test_an_sqnr_that_is_no_number_of_decibels() -> None:
             budget_of(None, None, value)
 
 
+@pytest.mark.slow
 def test_unknown_machines_and_models_without_layers() -> None:
     with pytest.raises(DescriptionError, match="machine 'edge29': No such file"):
         quartic.assign(trained(), BATCHES[0], BATCHES, "edge29", latency_seconds=1.0)

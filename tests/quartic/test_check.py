@@ -78,6 +78,7 @@ def checks(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -
     return found["checks"]
 
 
+@pytest.mark.slow
 def test_a_float_model_is_asked_about_at_w8a8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = checks(capsys, str(folder / "small.pt2"))
     assert found["recipe"] == "w8a8"
@@ -87,6 +88,7 @@ def test_a_float_model_is_asked_about_at_w8a8(folder: Path, capsys: pytest.Captu
     assert found["instructions"] > 0
 
 
+@pytest.mark.slow
 def test_all_recipes_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = checks(capsys, str(folder / "small.pt2"), "--recipe", "all")
     assert [each["recipe"] for each in found] == ["f32", "w16a16", "w4a4", "w4a8", "w8a16", "w8a8"]
@@ -95,6 +97,7 @@ def test_all_recipes_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -
         assert each["recipe"] in each["widths"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w4a8", "f32"])
 def test_a_quantized_model_is_checked_as_it_is(recipe: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = checks(capsys, str(folder / f"small-{recipe}.pt2"))
@@ -109,6 +112,7 @@ def test_the_binary32_baseline_compiles_from_its_file(folder: Path) -> None:
     assert torch.equal(quartic.simulate(exe, *X).outputs[0], reference(*X)[0])
 
 
+@pytest.mark.slow
 def test_text_of_a_supported_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "small-w4a8.pt2"
     lines = said(capsys, "check", str(path)).splitlines()
@@ -126,6 +130,7 @@ def test_text_of_a_supported_model(folder: Path, capsys: pytest.CaptureFixture[s
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("odd.pt2", "--recipe", "w4a8"), ("odd-w4a8.pt2",)])
 def test_refused_operators_are_listed_below_their_rule(
     arguments: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
@@ -145,6 +150,7 @@ def test_refused_operators_are_listed_below_their_rule(
     ]
 
 
+@pytest.mark.slow
 def test_refusals_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = checks(capsys, str(folder / "odd.pt2"), code=1)
     assert found["supported"]["macs_percent"] == 100
@@ -192,6 +198,7 @@ def test_mistakes_are_one_line(
     assert message in captured.err
 
 
+@pytest.mark.slow
 def test_sqnr_prints_every_layer_the_noisiest_and_the_last(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("sqnr", str(folder / "small.pt2"), "--calibration", str(folder / "x.npy"), "--recipe", "w4a8")
     layers = json.loads(said(capsys, *arguments, "--json"))["layers"]

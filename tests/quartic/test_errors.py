@@ -233,6 +233,7 @@ def test_a_machine_that_lacks_the_mode(recipe: str, machine: str, lacks: str) ->
 POSITIVE = "of a positive base, write torch.exp("
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "operator", "rule"),
     [

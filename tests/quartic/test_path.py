@@ -60,6 +60,7 @@ def mine(folder: Path) -> tuple[str, ...]:
             str(folder / "mine.toml"))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own_is_reported(mine: tuple[str, ...], folder: Path, capsys) -> None:
     found = result(capsys, *mine)
     last = found["layers"][-1]
@@ -72,6 +73,7 @@ def test_a_recipe_of_ones_own_is_reported(mine: tuple[str, ...], folder: Path, c
     assert result(capsys, "check", str(folder / "mine.pt2"))["ok"] is True
 
 
+@pytest.mark.slow
 def test_a_reconstruction_goes_on_where_it_was(folder: Path) -> None:
     (folder / "round.toml").write_text('base = "w4a8"\n[compensate]\n[round]\niterations = 5\n')
     source, images, kept = "benchmarks.zoo.toys:Plain", str(folder / "images.npy"), folder / "kept"
@@ -87,6 +89,7 @@ def test_a_reconstruction_goes_on_where_it_was(folder: Path) -> None:
     assert all(map(torch.equal, first, again)) if isinstance(first, tuple) else torch.equal(first, again)
 
 
+@pytest.mark.slow
 def test_the_report_reads_as_text(mine: tuple[str, ...], capsys) -> None:
     capsys.readouterr()
     assert outcome(*mine) == 0

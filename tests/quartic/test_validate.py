@@ -44,6 +44,7 @@ def test_a_binary_with_other_weights_is_refused(quantized: GraphModule, monkeypa
         quartic.compile(quantized, "tiny", validate=True)
 
 
+@pytest.mark.slow
 def test_command_line(quantized: GraphModule, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     model = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(quantized, (torch.zeros(1, 3, 8, 8),)), model)

@@ -80,6 +80,7 @@ def test_what_a_run_knows_of_all_layers_lies_in_files(tmp_path: Path) -> None:
     assert len(held) == len(layers(graph))
 
 
+@pytest.mark.slow
 def test_a_walk_in_pieces_computes_what_the_model_does_and_holds_no_more_than_is_read() -> None:
     """However deep the network: at any place only a block's input and one value on the way."""
     most = []

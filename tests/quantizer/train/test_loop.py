@@ -164,6 +164,7 @@ def test_quantize_trains_in_its_batches_for_whatever_size(size: int) -> None:
     assert torch.equal(found, quartic.reference(expected)(x)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [{"smooth": Smooth()}, {}], ids=["smooth", "plain"])
 def test_channels_are_scaled_alike_for_the_training_and_for_one_image(stage: dict[str, Any]) -> None:
     """And targets may be what is gone through once."""

@@ -79,6 +79,7 @@ def codes(graph: torch.fx.GraphModule) -> Iterator[torch.Tensor]:
     return (value for _, value in sorted(graph.named_buffers()) if not value.is_floating_point())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w8a8", "w4a8", "w4a4", "w8a16"])
 def test_before_training_it_converts_as_without(recipe: str) -> None:
     module = Trainable(calibrated(recipe), Train())
@@ -87,6 +88,7 @@ def test_before_training_it_converts_as_without(recipe: str) -> None:
     assert torch.equal(found(images(1)), expected(images(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norms", "ranges"), [*product(NORMS, RANGES)])
 def test_in_eval_mode_it_computes_what_the_converted_graph_does(norms: str, ranges: str) -> None:
     module = trained(Trainable(calibrated(), Train(steps=6, norms=norms, ranges=ranges)), 6)
@@ -104,6 +106,7 @@ def test_what_is_trained_has_the_same_bits_on_the_simulator(recipe: str) -> None
     assert all(map(torch.equal, run.outputs, expected))
 
 
+@pytest.mark.slow
 def test_codebooks_stay_as_calibrated_and_pass_gradients() -> None:
     recipe = replace(Recipe.load("w4a4"), polish=Polish(modules=("plain", "head")))
     recipe = replace(recipe, train=Train(steps=4, norms="frozen"))
@@ -231,6 +234,7 @@ def test_training_can_go_on_after_a_look_at_the_result() -> None:
     assert torch.equal(trained(looked, 2)(images(7)), trained(straight, 2)(images(7)))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_where_it_was() -> None:
     one = trained(Trainable(calibrated(), Train(steps=4)), 2)
     two = Trainable(calibrated(), Train(steps=4))
@@ -239,6 +243,7 @@ def test_a_checkpoint_goes_on_where_it_was() -> None:
     assert torch.equal(trained(one, 2)(images(7)), trained(two, 2)(images(7)))
 
 
+@pytest.mark.slow
 def test_what_was_trained_in_batches_serves_one_image() -> None:
     module = trained(Trainable(calibrated(), Train(steps=4)), 4)
     one = convert(module.finish(prepare(net(), (images(0, 1),), "w4a8")))
