@@ -76,5 +76,5 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> 
         grid.add_column(name, justify="right" if number else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(escape(text(value)) for value in row))
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    console = Console(emoji=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
     console.print(grid)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from quartic.cli import main
+from quartic.cli.console import table
 
 COMMANDS = (
     "asm",
@@ -40,6 +41,14 @@ def outcome(*arguments: str) -> int:
 def test_every_command_offers_json_and_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert outcome(command, "--help") == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_names_in_tables_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    table("net.py:two: what it loses", ["module"], [[":zero:"], ["[bold]x"]])
+    out = capsys.readouterr().out
+    assert "net.py:two: what" in out
+    assert ":zero:" in out
+    assert "[bold]x" in out
 
 
 def test_machines_as_json(capsys: pytest.CaptureFixture[str]) -> None:
