@@ -8,6 +8,7 @@ import logging
 import sys
 import traceback
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,16 @@ def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
     except Exception as error:
         # A damaged zip raises zipfile or zlib errors of several kinds.
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def count_samples(arrays: Sequence[torch.Tensor], path: Path) -> int:
+    """How many samples every array of ``path`` holds, along its first dimension. Raises InputError if they differ."""
+    counts = [len(array) if array.ndim else 0 for array in arrays]
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"{path}: its arrays hold {', '.join(map(str, counts))} samples; give as many for every input, [count, ...]"
+        )
+    return counts[0] if counts else 0
 
 
 def load_schedule(path: str | Path) -> Schedule:

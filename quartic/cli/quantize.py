@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Quantize a float model and save it as a torch.export program."""
     from isa.errors import InputError
-    from quartic.models import load_arrays, load_model, save_program
+    from quartic.models import count_samples, load_arrays, load_model, save_program
 
     writable(output, reads=(model, calibration, recipe))
     if output.suffix != ".pt2":
@@ -42,7 +42,7 @@ def command(
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)
-    count = min((len(array) if array.ndim else 0 for array in arrays), default=0)
+    count = count_samples(arrays, calibration)
     if count < batch:
         raise InputError(f"{calibration}: holds {count} samples; calibration needs at least one batch of {batch}")
     batches = [tuple(array[start : start + batch] for array in arrays) for start in range(0, count - batch + 1, batch)]

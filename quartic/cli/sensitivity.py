@@ -71,12 +71,12 @@ def _cell(layer: LayerSensitivity, width: str, decibels: bool) -> str | None:
 def load(model: str, calibration: Path) -> tuple[nn.Module, list[tuple[torch.Tensor, ...]]]:
     """The float model and its samples, one a batch. Raises InputError."""
     from isa.errors import InputError
-    from quartic.models import load_arrays, load_model
+    from quartic.models import count_samples, load_arrays, load_model
 
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)
-    count = min((len(array) if array.ndim else 0 for array in arrays), default=0)
+    count = count_samples(arrays, calibration)
     if count == 0:
         raise InputError(f"{calibration}: holds no samples; give at least one per input, [count, ...]")
     return network, [tuple(array[i : i + 1] for array in arrays) for i in range(count)]

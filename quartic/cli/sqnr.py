@@ -33,13 +33,13 @@ def command(
     from isa.errors import InputError
     from quantizer.recipe import Recipe
     from quantizer.sqnr import sqnr
-    from quartic.models import load_arrays, load_model
+    from quartic.models import count_samples, load_arrays, load_model
 
     Recipe.load(recipe)  # a mistyped name is said at once
     with progress("loading"):
         arrays = load_arrays(calibration)
         network = load_model(model)
-    if min((len(array) if array.ndim else 0 for array in arrays), default=0) == 0:
+    if count_samples(arrays, calibration) == 0:
         raise InputError(f"{calibration}: holds no samples; give at least one per input, [count, ...]")
     first = tuple(array[:1] for array in arrays)
     with progress(f"quantizing to {recipe}"):

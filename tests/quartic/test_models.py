@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from isa.errors import InputError
-from quartic.models import load_arrays, load_model, load_program, quantized_graph, save_arrays
+from quartic.models import count_samples, load_arrays, load_model, load_program, quantized_graph, save_arrays
 
 BUILD = "from torch import nn\ndef build():\n    return nn.Linear(3, 2)\ndef number():\n    return 3\n"
 
@@ -68,6 +68,12 @@ def test_a_weight_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 def test_npz_gives_its_arrays_in_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", b=np.zeros(2), a=np.ones(3))
     assert [tuple(tensor.shape) for tensor in load_arrays(tmp_path / "x.npz")] == [(2,), (3,)]
+
+
+def test_inputs_of_different_counts_are_refused() -> None:
+    with pytest.raises(InputError, match=r"x\.npz: its arrays hold 4, 3 samples; give as many for every input"):
+        count_samples([torch.zeros(4, 2), torch.zeros(3, 2)], Path("x.npz"))
+    assert count_samples([torch.zeros(4, 2), torch.zeros(4)], Path("x.npz")) == 4
 
 
 @pytest.mark.parametrize("data", [b"", b"hello, world"])
