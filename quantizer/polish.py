@@ -12,6 +12,7 @@ import torch
 
 from isa.errors import DescriptionError
 from quantizer.channels import Channels, Factors
+from quantizer.checks import check_finite
 
 MODULES, OUTLIERS, ERROR = WHERE = ("modules", "outliers", "error")
 
@@ -38,6 +39,7 @@ class Polish:
     modules: tuple[str, ...] = ("*decoder*", "*head*")
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if not 0 < self.percent <= 100:
             raise DescriptionError(f"percent = {self.percent}: must be above 0 and at most 100")
         if not 0 < self.floor <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isa.errors import DescriptionError
+from quantizer.checks import check_finite
 
 NEAREST, ADAROUND, GPTQ = METHODS = ("nearest", "adaround", "gptq")
 LAYER, BLOCK = SCOPES = ("layer", "block")
@@ -22,6 +23,7 @@ class Compensate:
     damping: float = 0.01
 
     def __post_init__(self) -> None:
+        check_finite(self)
         _at_least("damping", self.damping, 0)
 
 
@@ -55,6 +57,7 @@ class Round:
     damping: float = 0.01
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name, known in {"method": METHODS, "scope": SCOPES, "metric": METRICS, "target": TARGETS}.items():
             if (value := getattr(self, name)) not in known:
                 raise DescriptionError(f"{name} = {value!r}: must be one of {', '.join(map(repr, known))}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isa.errors import DescriptionError
+from quantizer.checks import check_finite
 
 COSINE, CONSTANT = SCHEDULES = ("cosine", "constant")
 CORRECTED, NAIVE, FROZEN = NORMS = ("corrected", "naive", "frozen")
@@ -46,6 +47,7 @@ class Train:
     average: float = 0.0
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name, known in {"schedule": SCHEDULES, "norms": NORMS, "ranges": RANGES}.items():
             if (value := getattr(self, name)) not in known:
                 raise DescriptionError(f"{name} = {value!r}: must be one of {', '.join(map(repr, known))}")

@@ -308,11 +308,21 @@ OPTIONS = [
     (dict(drop=1.5), "drop = 1.5: must be at most 1"),
     (dict(damping=-1.0), "damping = -1.0: must be at least 0"),
     (dict(rate=0.0), "rate = 0.0: must be above 0"),
+    (dict(rate=float("nan")), "rate = nan: must be a finite number"),
+    (dict(regulariser=float("inf")), "regulariser = inf: must be a finite number"),
     (dict(beta_last=1.0), "beta_first = 20.0, beta_last = 1.0: must fall, and end above 1"),
     (dict(scope="block", method="gptq"), "method = 'gptq' is of layers: say scope = 'layer', or 'adaround'"),
     (dict(scope="block", metric="kfac"), "metric = 'kfac' is of layers: say scope = 'layer', or another metric"),
     (dict(scope="block", target="weight"), "target = 'weight' is of layers: say scope = 'layer', or another target"),
 ]
+
+
+@pytest.mark.parametrize("stage", ["polish", "compensate", "round", "train"])
+def test_every_number_of_a_stage_is_finite(stage: str) -> None:
+    for row in dataclasses.fields(STAGES[stage]):
+        if isinstance(row.default, float):
+            with pytest.raises(DescriptionError, match=rf"f: \[{stage}\] {row.name} = nan: must be a finite number"):
+                read(f"base = 'w4a8'\n[{stage}]\n{row.name} = nan", "f")
 
 
 @pytest.mark.parametrize(("given", "message"), OPTIONS)

@@ -16,6 +16,7 @@ from quantizer.train.options import Train
 WRONG = [
     (dict(steps=-1), "steps = -1: must be at least 0"),
     (dict(rate=0.0), "rate = 0.0: must be above 0"),
+    (dict(rate=float("inf")), "rate = inf: must be a finite number"),
     (dict(momentum=1.0), "momentum = 1.0: must be at least 0 and below 1"),
     (dict(decay=-0.1), "decay = -0.1: must be at least 0"),
     (dict(schedule="linear"), "schedule = 'linear': must be one of 'cosine', 'constant'"),
