@@ -198,6 +198,9 @@ def convert(prepared: GraphModule | Trainable) -> GraphModule:
     """
     if isinstance(prepared, Trainable):
         prepared = prepared.finish()
+    if not isinstance(prepared, GraphModule):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(prepared).__name__  # pyright: ignore[reportUnreachable]
+        raise QuantizationError(f"convert takes a calibrated graph or a trained module, not {kind}: prepare it first")
     if not all(observer.seen for observer in _observers(prepared)):
         raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     said = {RECIPE: prepared.meta.get(RECIPE, ""), APPLIED: prepared.meta.get(APPLIED, [])}

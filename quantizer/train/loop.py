@@ -77,6 +77,7 @@ def train(
     optimizer of groups of parameters, which ``stage`` still schedules; SGD otherwise. Raises QuantizationError for
     batches that do not fit, that end early, or whose loss is not finite.
     """
+    _check(prepared, batches, loss)
     module = prepared if isinstance(prepared, Trainable) else Trainable(prepared, stage or Train(), seed)
     if isinstance(prepared, Trainable) and stage is not None and stage != module.clock.stage:
         raise QuantizationError("the module to train has its stage already: give the stage to prepare_qat, or neither")
@@ -94,7 +95,7 @@ def train(
             with torch.no_grad():
                 target = teacher(*inputs)
         optimiser.zero_grad()
-        value = loss(module(*inputs), _moved(target, device))
+        value = _scalar(loss(module(*inputs), _moved(target, device)))
         if not math.isfinite(value.item()):
             raise QuantizationError(
                 f"the loss of step {number} is {value.item()}: lower rate = {stage.rate} of [train], or look at the "
@@ -124,6 +125,23 @@ def fine_tuned(
     whole = graph if same else prepare_qat(model, first, batches, recipe, rest["seed"])
     module = train(whole, batches, loss, stage=recipe.train, **rest)
     return module.finish(None if same else graph)
+
+
+def _check(prepared: object, batches: object, loss: object) -> None:
+    if not isinstance(prepared, Trainable | GraphModule):
+        raise QuantizationError(f"a {type(prepared).__name__} cannot be trained: give what quartic.prepare_qat returns")
+    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):
+        raise QuantizationError(f"the batches to train on are a {type(batches).__name__}: give a list of them, as [x]")
+    if loss is not None and not callable(loss):
+        raise QuantizationError(f"the loss is a {type(loss).__name__}: give a function of output and target, or None")
+
+
+def _scalar(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad:
+        return value
+    what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+    how = ", with a gradient" if isinstance(value, torch.Tensor) and value.requires_grad else ", without a gradient"
+    raise QuantizationError(f"the loss gives {what}{how}: must be a tensor of one number that depends on the output")
 
 
 def _descent(stage: Train) -> Optimizer:
@@ -167,6 +185,11 @@ def _pairs(
                 raise QuantizationError(
                     f"training batch {number + 1} has shapes {shapes}, but the model was prepared for {expected}: "
                     "prepare it for the batch, and leave out a last one that is smaller"
+                )
+            if (types := [x.dtype for x in inputs]) != module.types:
+                raise QuantizationError(
+                    f"training batch {number + 1} is of {types}, but the model was prepared for {module.types}: "
+                    "convert it with .to()"
                 )
             yield inputs, target
             number += 1

@@ -108,6 +108,11 @@ class Trainable(nn.Module):
         """Of the inputs."""
         return [tuple(n.meta["val"].shape) for n in self._prepared.graph.nodes if n.op == "placeholder"]
 
+    @property
+    def types(self) -> list[torch.dtype]:
+        """Of the inputs."""
+        return [n.meta["val"].dtype for n in self._prepared.graph.nodes if n.op == "placeholder"]
+
     def get_extra_state(self) -> dict[str, Any]:
         """How far the training is, for checkpoints."""
         return {"step": self.clock.step}

@@ -212,7 +212,27 @@ ERRORS = [
         dict(loss=lambda output, _: output.sum() * math.nan),
         "the loss of step 1 is nan: lower rate = 0.05 of [train], or look at the batch",
     ),
+    (dict(batches=None), "the batches to train on are a NoneType: give a list of them, as [x]"),
+    (dict(batches=torch.zeros(8, 2, 4, 4)), "the batches to train on are a Tensor: give a list of them, as [x]"),
+    (
+        dict(batches=[torch.zeros(8, 2, 4, 4, dtype=torch.int64)]),
+        "training batch 1 is of [torch.int64], but the model was prepared for [torch.float32]: convert it with .to()",
+    ),
+    (dict(loss=3), "the loss is a int: give a function of output and target, or None"),
+    (dict(loss=lambda *_: 3), "the loss gives a int, without a gradient: must be a tensor of one number"),
+    (
+        dict(loss=lambda output, target: output - target),
+        "the loss gives a tensor of shape (8, 3), with a gradient: must be a tensor of one number that depends",
+    ),
+    (dict(loss=lambda *_: torch.ones(())), "the loss gives a tensor of shape (), without a gradient: must be"),
 ]
+
+
+def test_only_what_is_prepared_can_be_trained_and_converted() -> None:
+    with pytest.raises(QuantizationError, match=r"a Sequential cannot be trained: give what quartic\.prepare_qat"):
+        train(net(), batches())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(QuantizationError, match="convert takes a calibrated graph or a trained module, not Seq"):
+        convert(net())  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(("options", "message"), ERRORS)
