@@ -10,7 +10,8 @@ weights of the units' outputs (``fisher``), in files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +83,15 @@ class _Side:
         return _Side([dict(each) for each in self.values], observe or self.observe, self.place)
 
 
+@contextmanager
+def _of(unit: Unit) -> Generator[None]:
+    """What a unit's mathematics refuses is said of the unit by name."""
+    try:
+        yield
+    except QuantizationError as error:
+        raise QuantizationError(f"{unit.name}: {error}") from error
+
+
 class _Engine:
     def __init__(
         self,
@@ -104,7 +114,7 @@ class _Engine:
     def run(self, targets: list[Any] | None, loss: Loss | None, scratch: Path) -> GraphModule:
         start = time.monotonic()
         outputs: list[dict[Node, torch.Tensor]] = [{} for _ in self.units]
-        if self.how.needs_gradients:
+        if self.how.needs_gradients and self.units:
             outputs = second_moments(self.walk, self.units, self.pieces, self.how.metric, scratch, targets, loss)
         for index, (unit, weigh) in enumerate(zip(self.units, outputs, strict=True)):
             self._advance(self.floats, unit.first)
@@ -112,7 +122,8 @@ class _Engine:
             decided = self.store.load(index)
             if decided is None:
                 device = self.pieces[0][0].device
-                decided = self._decide(index, unit, {node: each.to(device) for node, each in weigh.items()})
+                with _of(unit):
+                    decided = self._decide(index, unit, {node: each.to(device) for node, each in weigh.items()})
                 self.store.save(index, decided)
             for layer in unit.layers:
                 self._settle(layer, decided)

@@ -19,7 +19,7 @@ from quantizer.progress import Progress
 from quantizer.ranges import MinMax
 from quantizer.reconstruct.engine import reconstruct
 from quantizer.reconstruct.layer import layers
-from quantizer.reconstruct.options import Round
+from quantizer.reconstruct.options import Compensate, Round
 from quantizer.size import constant
 from tests.quantizer.reconstruct.networks import calibrated, images, network, recipe
 
@@ -245,6 +245,31 @@ def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
 
     message = "stem: the gradient of the loss is 0 there in every calibration image: give targets and a loss"
     assert refused(METHODS["quartdepth"], loss=loss).startswith(message)
+
+
+def test_sums_that_are_singular_are_named_with_their_layer() -> None:
+    how = replace(METHODS["compensated"], compensate=Compensate(damping=0.0))
+    x = torch.linspace(-1, 1, 8)[None]
+    with pytest.raises(QuantizationError, match=r"^0: the sums over the layer's 8 inputs are singular: give a damping"):
+        quantize(nn.Sequential(nn.Linear(8, 2)).eval(), (x,), [(x,)], how)
+
+
+class Nothing(nn.Module):
+    """A layer whose result nobody takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> None:
+        self.layer(x)
+
+
+@pytest.mark.parametrize("name", ["fisher", "quartdepth", "brecq"])
+def test_a_model_without_layers_has_nothing_to_round(name: str) -> None:
+    x = torch.ones(1, 3)
+    q = quantize(Nothing().eval(), (x,), [(x,)], METHODS[name])
+    assert not [node for node in q.graph.nodes if node.op == "call_function"]
 
 
 @pytest.mark.slow
