@@ -72,6 +72,10 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
     for i, value in enumerate(inputs):
         if value.dtype != torch.float32:
             raise QuantizationError(f"example input {i} is {value.dtype}: must be torch.float32; convert it first")
+        if value.numel() == 0:
+            raise QuantizationError(
+                f"example input {i} has shape {tuple(value.shape)}, which holds nothing: give at least one sample"
+            )
     if isinstance(model, GraphModule) and model.meta.get(CAPTURED) == _shapes(inputs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about its own tree of arguments
@@ -289,7 +293,7 @@ def _split(target: Any, count: int, number: int) -> list[Any]:
 
 def _check_device(device: str | torch.device) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()  # "meta" has no values
     except Exception as error:  # of whatever type its backend raises
         raise QuantizationError(
             f"device {str(device)!r}: {first_line(error)}; take 'cpu', or one that is there"

@@ -135,6 +135,17 @@ def test_conversions_inside_the_model(dtype: torch.dtype) -> None:
     assert re.search(rf"aten\.to\.dtype \(node to, module Net, \S*{HERE}\)", message)
 
 
+def test_a_batch_of_none() -> None:
+    expected = "example input 0 has shape (0, 3, 8, 8), which holds nothing: give at least one sample"
+    assert said(lambda: quartic.quantize(net(), (X[:0],), [(X[:0],)])) == expected
+
+
+def test_a_device_without_values() -> None:
+    message = said(lambda: quartic.quantize(net(), (X,), [(X,)], device="meta"))
+    assert message.startswith("device 'meta': ")
+    assert message.endswith("; take 'cpu', or one that is there")
+
+
 def test_another_batch() -> None:
     q = quantized(net())
     exe, x = quartic.compile(q), torch.cat([X, X])
