@@ -21,7 +21,7 @@ def command(
     latency: Annotated[str | None, typer.Option(help="The longest run, as 10ms: lose least within it.")] = None,
     energy: Annotated[str | None, typer.Option(help="The energy of a run, as 2mJ: lose least within it.")] = None,
     sqnr: Annotated[str | None, typer.Option(help="The output's SQNR, as 30dB: be cheapest at it.")] = None,
-    minimise: Annotated[str, typer.Option(help="With --sqnr: latency or energy.")] = "latency",
+    minimise: Annotated[str | None, typer.Option(help="With --sqnr: latency (the default) or energy.")] = None,
     recipe: Annotated[str, typer.Option(help="Where all but the widths comes from: a preset or a TOML file.")] = "w8a8",
     by: Annotated[str, typer.Option(help="How losses are measured: sqnr, or fisher, but not with --sqnr.")] = "sqnr",
     sensitivity: Annotated[
@@ -39,6 +39,7 @@ def command(
     Give one of --latency, --energy and --sqnr. The cost model predicts, the simulator confirms; both are printed.
     Losses are measured with the recipe's stages, but for those that learn ([round], [train]).
     """
+    from isa.errors import InputError
     from isa.machine import Machine
     from quantizer.recipe import Recipe
     from quantizer.sensitivity import Sensitivity
@@ -46,13 +47,15 @@ def command(
     from quartic.cli.sensitivity import load, measured
     from quartic.quantities import quantity
 
+    if minimise is not None and sqnr is None:
+        raise InputError("--minimise is of --sqnr, at which latency or energy is least; leave it out, or give --sqnr")
     writable(save, plot, reads=(model, calibration, machine, recipe, sensitivity))
     decibels = None if sqnr is None else quantity(sqnr, "dB", "--sqnr", "30dB")
     budget = budget_of(
         None if latency is None else quantity(latency, "s", "--latency", "10ms"),
         None if energy is None else quantity(energy, "J", "--energy", "2mJ"),
         decibels,
-        minimise,
+        minimise or "latency",
     )
     target, start = Machine.load(machine), Recipe.load(recipe)
     text = None if sensitivity is None else read_text(sensitivity, "what `quartic sensitivity --json` wrote")

@@ -85,6 +85,7 @@ def test_assign_saves_the_recipe_and_the_front(data: Path, tmp_path: Path, capsy
         (["--energy", "2 W"], "--energy '2 W': must be a number and its unit, as 2mJ"),
         (["--sqnr", "-dB"], "--sqnr '-dB': must be a number and its unit, as 30dB"),
         ([], "one budget must be given, a latency, an energy or an SQNR; here is none"),
+        (["--latency", "1s", "--minimise", "energy"], "--minimise is of --sqnr, at which latency or energy is least"),
         (["--latency", "1s", "--energy", "1J"], "here is latency and energy"),
         (["--latency", "1s", "--machine", "edge29"], "machine 'edge29': No such file or directory"),
         (["--latency", "1s", "--sensitivity", "none.json"], "none.json: no such file; expected what `quartic sens"),
