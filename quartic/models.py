@@ -60,7 +60,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
         log.setLevel(level)
 
 
-def _failure(error: Exception) -> str:
+def _failure(error: BaseException) -> str:
     """What the user's own code raised, and on which line."""
     frames = traceback.extract_tb(error.__traceback__)
     reason = str(error).partition("\n")[0]
@@ -84,7 +84,7 @@ def _module(source: str) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise InputError(f"{path}:{error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}: importing it failed with {_failure(error)}") from error
     finally:
         sys.path.pop(0)
@@ -105,7 +105,7 @@ def load_model(source: str) -> nn.Module:
         raise InputError(f"{file} has no function {name!r} that builds a model")
     try:
         model = build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{source}: building the model failed with {_failure(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{source} returned {type(model).__name__}; it must return a torch.nn.Module")

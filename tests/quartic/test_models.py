@@ -94,6 +94,8 @@ def test_a_scalar_and_a_foreign_byte_order_load_as_they_are(tmp_path: Path) -> N
     ("body", "message"),
     [
         ("def build():\n    return 1 / 0", r"building the model failed with ZeroDivisionError: .* \(.*net\.py:2\)"),
+        ("def build():\n    raise SystemExit(3)", r"building the model failed with SystemExit: 3 \(.*net\.py:2\)"),
+        ("exit()", r"importing it failed with SystemExit: .*"),
         ("import no_such_thing", r"importing it failed with ModuleNotFoundError: .* \(.*net\.py:1\)"),
     ],
 )
