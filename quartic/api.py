@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isa.errors import InputError
+from isa.errors import InputError, ScheduleError
 from quartic.executable import Executable
 from quartic.version import __version__
 
@@ -204,7 +204,12 @@ def compile(
     EnergyTable.load(target.energy)  # a binary carries its machine: one that names no table could never be priced
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
     options = Options(fuse, double_buffer, share_loops, decided, validate)
-    compiled = compile_graph(quantized_graph(q), target, options)
+    try:
+        compiled = compile_graph(quantized_graph(q), target, options)
+    except ScheduleError as error:
+        if not isinstance(schedule, str | Path):
+            raise
+        raise ScheduleError(f"{schedule}: {error}") from error
     if compiled.validator is not None:
         _validate_binary(compiled.binary, compiled.validator)
     made = {

@@ -23,7 +23,9 @@ def command(
     from quartic.models import load_program, load_schedule
     from quartic.results import headline
 
-    choices = [("(the compiler's own)", None), *((str(path), load_schedule(path)) for path in schedule or ())]
+    for path in schedule or ():
+        load_schedule(path)  # a mistake in one is said at once
+    choices = [("(the compiler's own)", None), *((str(path), path) for path in schedule or ())]
     with progress(f"loading {model.name}"):
         program = load_program(model)
     rows: list[dict[str, object]] = []

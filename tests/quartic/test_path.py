@@ -145,6 +145,15 @@ def test_disassembly_names_every_layer(folder: Path, capsys: pytest.CaptureFixtu
     assert {"0.0", "1", "4"} <= modules
 
 
+@pytest.mark.parametrize("command", ["compile", "bench"])
+def test_a_schedule_of_another_model_is_named(command: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = folder / "other.toml"
+    other.write_text((folder / "net.toml").read_text().replace('"conv2d"', '"conv2d_9"'))
+    result = ("-o", str(folder / "other.qbin")) * (command == "compile")
+    assert outcome(command, str(folder / "net.pt2"), "--schedule", str(other), *result) == 2
+    assert f"quartic: error: {other}: the schedule lacks kernel 'conv2d'" in capsys.readouterr().err
+
+
 def test_bench_compares_schedules(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (folder / "net.toml").read_text()
     (folder / "edited.toml").write_text(text.replace("_slots = 2", "_slots = 1"))
