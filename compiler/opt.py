@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipeline
@@ -13,7 +17,27 @@ from xdsl.utils.exceptions import DiagnosticException, ParseError
 from xdsl.xdsl_opt_main import xDSLOptMain
 
 from compiler.universe import UNIVERSE
-from isa.errors import QuarticError
+from isa.errors import InputError, QuarticError
+
+
+class _Held(io.StringIO):
+    """Text that is still there when the driver has closed it."""
+
+    def close(self) -> None:
+        pass
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all; what is no file, as a pipe, takes the text as it comes."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class QuarticOpt(xDSLOptMain):
@@ -56,9 +80,21 @@ class QuarticOpt(xDSLOptMain):
             print("\n")
         self._started = time.perf_counter()
 
+    def prepare_output(self) -> IO[str]:
+        """Where the text goes: a file is written when all of it is there, since xDSL would empty it first."""
+        self.held = _Held()
+        if self.args.output_file is None:
+            return sys.stdout
+        path = Path(self.args.output_file)
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
+        return self.held
+
     def run(self) -> None:
         """Read, transform, write; with ``--time-passes``, a table on stderr."""
         super().run()
+        if self.args.output_file is not None:
+            _write(Path(self.args.output_file), self.held.getvalue())
         if self.args.time_passes:
             print(time_table(self.seconds), file=sys.stderr)
 

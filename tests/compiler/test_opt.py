@@ -35,6 +35,32 @@ def test_runs_passes_and_prints_between_them(source, capsys):
     assert out.count("qnn.relu") == 2  # one in each printed module
 
 
+def test_a_failed_pass_leaves_the_output_as_it_was(source, tmp_path, capsys):
+    (kept := tmp_path / "out.mlir").write_text("mine")
+    assert main([source, "-p", "plan-memory", "-o", str(kept)]) == 2
+    assert capsys.readouterr().err.startswith("quartic: error: ")
+    assert kept.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["main.mlir", "out.mlir"]
+
+
+def test_input_and_output_may_be_one_file(source, tmp_path, capsys):
+    assert main([source, "-p", "canonicalize-qnn", "-o", str(tmp_path / "other.mlir")]) == 0
+    assert main([source, "-p", "canonicalize-qnn", "-o", source]) == 0
+    assert Path(source).read_text() == (tmp_path / "other.mlir").read_text()
+    assert "qnn.relu" in Path(source).read_text()
+    assert capsys.readouterr().out == ""
+
+
+def test_an_output_that_is_a_folder(source, tmp_path, capsys):
+    assert main([source, "-o", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"quartic: error: {tmp_path}: Is a directory\n"
+
+
+def test_an_output_in_no_folder(source, tmp_path, capsys):
+    assert main([source, "-o", str(tmp_path / "no" / "a.mlir")]) == 2
+    assert "a.mlir: its folder does not exist; create " in capsys.readouterr().err
+
+
 def test_time_passes_prints_a_table_on_stderr(source, capsys):
     assert main([source, "-p", "canonicalize-qnn,fold-constants", "--time-passes"]) == 0
     lines = capsys.readouterr().err.splitlines()
