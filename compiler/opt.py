@@ -83,18 +83,16 @@ class QuarticOpt(xDSLOptMain):
     def prepare_output(self) -> IO[str]:
         """Where the text goes: a file is written when all of it is there, since xDSL would empty it first."""
         self.held = _Held()
-        if self.args.output_file is None:
-            return sys.stdout
-        path = Path(self.args.output_file)
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
-        return self.held
+        return sys.stdout if self.args.output_file is None else self.held
 
     def run(self) -> None:
         """Read, transform, write; with ``--time-passes``, a table on stderr."""
+        output = None if self.args.output_file is None else Path(self.args.output_file)
+        if output is not None and not output.parent.is_dir():
+            raise InputError(f"{output}: its folder does not exist; create {output.parent} first")
         super().run()
-        if self.args.output_file is not None:
-            _write(Path(self.args.output_file), self.held.getvalue())
+        if output is not None:
+            _write(output, self.held.getvalue())
         if self.args.time_passes:
             print(time_table(self.seconds), file=sys.stderr)
 
