@@ -23,6 +23,8 @@ ACC_ROLES = ("acc", "product")
 """Rings in the accumulators."""
 ON_CHIP_ROLES = (*ACC_ROLES, "inner", "rows")
 """Rings through which no DRAM traffic passes."""
+FACTOR_ROLES = ("rhs", "second", "weight")
+"""Rings of ``weight_slots`` slots."""
 FIRST_ROLES = ("act", "rhs", "stream", "row", "weight")
 
 
@@ -253,6 +255,9 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     # What the busiest engine cannot hide: filling the pipeline in front of it and draining it behind.
     exposed = first + last if mmu >= max(vcu, dma) else first + mmu_tile + last
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
+    if s.output_slots > 1 and s.weight_slots == 1:
+        # Nothing runs while the only slot is filled again.
+        exposed += dma_cycles(1, sum(_traffic(tiling, r, burst) for r in rings if r.role in FACTOR_ROLES), machine)
     sram = sum(r.bytes for r in rings if r.role not in ACC_ROLES)
     acc = sum(r.bytes for r in rings if r.role in ACC_ROLES)
     steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]

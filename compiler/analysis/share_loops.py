@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
-from compiler.analysis.cost import aligned, channels
+from compiler.analysis.cost import FACTOR_ROLES, aligned, channels
 from compiler.analysis.graph import KernelGraph, Storage
 from compiler.analysis.memory import residency
 from compiler.analysis.overwrite import overwrites, read_beside
@@ -225,9 +225,13 @@ class LoopSearch:
             tiling = Tiling(self.graph.steps[index].spec, schedule)
             rings = channels(tiling, residency(self.graph, self.graph.steps[index], in_sram), self.machine)
             # A turn starts when its first tile has come from DRAM, and ends when the vector unit is done with its last.
-            first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS), self.machine)
+            # What a ring holds whole comes once per image.
+            blocks = tiling.counts["c"] * tiling.counts["k"]
+            whole = {r for r in rings if r.role in FACTOR_ROLES and r.slots >= blocks}
+            once = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS and r in whole), self.machine)
+            first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS and r not in whole), self.machine)
             last = cost.vcu // prod(tiling.counts[d] for d in "nhwc")
-            added += images * len(shared.ends[index]) * (STRIPE_CYCLES + first + last)
+            added += images * (once + len(shared.ends[index]) * (STRIPE_CYCLES + first + last))
         return max(busy) + added + TRAFFIC_PRICE * busy[2]
 
     def _carried(self, shared: Shared) -> int:

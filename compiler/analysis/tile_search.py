@@ -294,12 +294,25 @@ def _pixel_tiles(
             if blocks > 1 or n > 1:
                 yield replace(base, order="nhwc")
                 yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
+            if n > 1 and blocks == 1 and _one_factor_per_image(spec, tile_k):
+                yield replace(base, order="nhwc", weight_slots=1)
             if n > 1 and any(shape[0] == 1 for shape in spec.operands):
                 yield replace(base, order="chwn")  # what all images share is read once
             if len(tried) >= 6:
                 return
         if tried and tile_w == w:
             return
+
+
+def _one_factor_per_image(spec: KernelSpec, tile_k: int) -> bool:
+    """Whether a product reads an activation as its weight, all of it at once: two of them may be more than the SRAM.
+
+    A kernel of two products is a software pipeline, which needs two slots.
+    """
+    anchor = spec.anchor
+    if not isinstance(anchor, MatrixAnchor) or spec.product is not None:
+        return False
+    return anchor.dynamic_weight and _chunks(spec, tile_k) == 1
 
 
 def _chunks(spec: KernelSpec, tile_k: int) -> int:

@@ -50,6 +50,18 @@ class Tokens(nn.Module):
         return x + self.narrow(functional.gelu(self.wide(self.norm(x))))
 
 
+class Attention(nn.Module):
+    """Two heads whose keys and values, in binary32, fit in half a MiB once and not twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.Linear(32, 3 * 128)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.heads(x).unflatten(-1, (3, 2, 64)).permute(2, 0, 3, 1, 4).unbind(0)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 CASES = [
     ("tiny", "w8a8", Decoder(8), (1, 3, 48, 40)),
     ("tiny", "w4a4", Decoder(8), (2, 3, 48, 40)),
@@ -58,6 +70,31 @@ CASES = [
     (SMALL, "w4a8", Decoder(), (1, 3, 160, 128)),
     (SMALL, "w8a8", Tokens(), (2, 800, 64)),
 ]
+
+
+@pytest.mark.slow
+def test_attention_whose_factors_fit_once_shares_a_loop() -> None:
+    """No score goes to DRAM: all traffic is less than the scores written once."""
+    whole = Machine.load("quartdepth28-f32")
+    machine = replace(whole, sram=replace(whole.sram, bytes=512 * 1024))
+    shape = (1, 600, 32)
+    q = quantized(Attention().eval(), shape, recipe="f32")
+    exe = quartic.compile(q, machine)
+    assert exe.schedule is not None
+    scores, product = (row for row in exe.schedule.kernels if row.kernel.startswith("matmul"))
+    assert (scores.shares, product.shares, scores.weight_slots) == (True, False, 1)
+    total = quartic.timing(exe).profile.total
+    moved = sum(total.dram_read_bytes.values()) + sum(total.dram_write_bytes.values())
+    assert moved < 2 * 4 * 600 * 600
+    assert_bits(q, probes(shape)[:2], machine)
+
+
+@pytest.mark.slow
+def test_scores_may_take_more_than_a_distance_between_rows_can_say() -> None:
+    """Those of a head are one row of the map: 2100 x 2100 numbers, 17.6 MB; the instruction has 24 bits."""
+    exe = quartic.compile(quantized(Attention().eval(), (1, 2100, 32), recipe="f32"), "quartdepth28-f32")
+    assert exe.schedule is not None
+    assert groups_of(exe.schedule.kernels)
 
 
 @pytest.mark.slow
