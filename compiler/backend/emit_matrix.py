@@ -50,9 +50,10 @@ class MatrixEmitter:
         _, _, pad_left = window.input_range(1, box.w.start, box.w.stop, shape[2])
         height, width = act_box.h.size, act_box.w.size
         dtype = self.tiling.spec.dtypes[anchor.act]
-        # One pixel's distance to none may exceed the field.
+        # The distance of one row or pixel to none may exceed the field.
+        row = act.strides[1] if height > 1 else 0
         pixel = act.strides[2] if width > 1 else row_bytes(inputs.size, dtype)
-        out.setup(MmuInput, height, width, inputs.size, act.strides[1], pixel)
+        out.setup(MmuInput, height, width, inputs.size, row, pixel)
         out.setup(MmuWindow, *window.kernel, *window.stride, *window.dilation, max(pad_top, 0), max(pad_left, 0))
         weight, row_stride = self._weights(anchor, tile, box, outputs)
         out.setup(MmuWeight, row_stride, int(anchor.dynamic_weight and not anchor.transposed))

@@ -171,7 +171,9 @@ class VectorEmitter:
             first_byte = 4 * (first_param * held.size + box.c.start - held.start)
             emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
-        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.strides[1:], int(bool(program.thresholds)))
+        row = out.strides[1] if box.h.size > 1 else 0  # the distance of one row to none may exceed the field
+        strides, encode = (row, *out.strides[2:]), int(bool(program.thresholds))
+        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *strides, encode)
         for index, threshold in enumerate(program.thresholds):
             emit.setup(VcuThreshold, index, threshold)
         if is_codes(program.output):
