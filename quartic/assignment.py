@@ -57,7 +57,7 @@ class Assigner:
 
     def __post_init__(self) -> None:
         from compiler.analysis.graph import build_graph
-        from compiler.analysis.layers import kernel_layers, kernel_widths
+        from compiler.analysis.layers import kernel_layers, kernel_widths, unknown_products
         from compiler.analysis.width_cost import Corrections
         from compiler.frontend.export import import_graph
         from compiler.passes.kern_assign_precision import annotate_layers, model_terms
@@ -74,6 +74,11 @@ class Assigner:
         layers, self.same = kernel_layers(self.kernels, of_node)
         if not layers:
             raise AssignmentError("no layers: no kernel of the model multiplies what the sensitivity measured")
+        if lacking := unknown_products(self.kernels, of_node):
+            raise AssignmentError(
+                f"the sensitivity lacks {lacking[0]}, which the model multiplies at: it is of another model, or not "
+                "whole; measure it again"
+            )
         annotate_layers(self.kernels, layers, self._losses())
         self.terms = model_terms(self.kernels, self.machine)
         self.corrections = Corrections()

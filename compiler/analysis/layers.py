@@ -8,6 +8,7 @@ from compiler.analysis.graph import KernelGraph
 from compiler.dialects import kern
 from compiler.ir.kernel import MatrixAnchor
 from compiler.ir.location import origins
+from isa.instructions import Mode
 
 
 def kernel_layers(graph: KernelGraph, layer_of_node: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -25,6 +26,18 @@ def kernel_layers(graph: KernelGraph, layer_of_node: Mapping[str, str]) -> tuple
         layers[step.spec.name] = first
         same |= {other: first for other in found if other != first and other not in layers.values()}
     return layers, same
+
+
+def unknown_products(graph: KernelGraph, layer_of_node: Mapping[str, str]) -> list[str]:
+    """Nodes, with their modules, of products of codes that belong to no layer."""
+    return [
+        f"{o.node} (module {o.module})"
+        for step in graph.steps
+        if isinstance(step.spec.anchor, MatrixAnchor) and step.spec.anchor.mode is not Mode.F32
+        for op in step.op.members
+        if isinstance(op, kern.MATRIX) and not any(o.node in layer_of_node for o in origins(op))
+        for o in origins(op)
+    ]
 
 
 def kernel_widths(graph: KernelGraph, layers: Mapping[str, str]) -> dict[str, str]:

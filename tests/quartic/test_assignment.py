@@ -161,6 +161,15 @@ def test_unknown_machines_and_models_without_layers() -> None:
         Assigner(trained(), BATCHES[0], BATCHES, Machine.load("edge28"), Recipe.load("w8a8"), empty)
 
 
+def test_a_sensitivity_that_lacks_a_layer(digits: Assigner) -> None:
+    """What it loses would count for nothing."""
+    short = replace(digits.sensitivity, layers=digits.sensitivity.layers[1:])
+    (node,), module = digits.sensitivity.layers[0].nodes, digits.sensitivity.layers[0].module
+    told = f"the sensitivity lacks {node} (module {module}), which the model multiplies at"
+    with pytest.raises(AssignmentError, match=re.escape(told)):
+        Assigner(trained(), BATCHES[0], BATCHES, Machine.load("tiny"), Recipe.load("w8a8"), short)
+
+
 @pytest.mark.slow
 def test_the_depth_model_within_an_energy() -> None:
     from benchmarks.depth.model import trained as trained_depth
