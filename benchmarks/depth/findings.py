@@ -105,7 +105,8 @@ def compensated(found: Groups, images: int) -> Iterator[Finding]:
     """Without compensation W4A4 is clearly worse."""
     ours, without = (found[STUDIED, "w4a4", method, images] for method in CURVES.values())
     holds = without.mean("abs_rel") > ours.mean("abs_rel") and _apart(ours, without, "abs_rel")
-    yield holds, f"compensation helps at W4A4 ({ours.told('abs_rel')} with, {without.told('abs_rel')} without)"
+    told = f"{ours.told('abs_rel')} with, {without.told('abs_rel')} without{_within(ours, without, 'abs_rel')}"
+    yield holds, f"compensation helps at W4A4 ({told})"
 
 
 def polished(found: Groups, images: int) -> Iterator[Finding]:
