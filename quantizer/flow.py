@@ -237,6 +237,11 @@ def quantize(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     _check_device(device)
+    if resume is not None and not (recipe.compensate or recipe.round):
+        raise QuantizationError(
+            f"resume = {str(resume)!r}: recipe {recipe.title} has no [round] or [compensate], whose work could go on; "
+            "leave resume out"
+        )
     example_inputs = _on(device, as_tuple(example_inputs))
     batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
     if recipe.stages or scaling_of(recipe):

@@ -188,6 +188,9 @@ class Recipe:
                 raise DescriptionError(f"override of {override.title}: {error}") from None
         if self.train is not None and (chosen := [name for name in ("compensate", "round") if getattr(self, name)]):
             raise DescriptionError(f"[train] finds weights of its own: leave out [{chosen[0]}], or [train]")
+        if self.stages and self.is_float:
+            first = next(iter(self.stages))
+            raise DescriptionError(f"[{first}]: the recipe quantizes nothing; leave the stage out, or give formats")
 
     def roles(self, overrides: Iterable[Override] = ()) -> Roles:
         """The formats where all of ``overrides`` apply, in order."""

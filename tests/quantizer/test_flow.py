@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,6 +138,13 @@ def test_the_float_model_is_left_alone() -> None:
     before = {k: v.clone() for k, v in original.state_dict().items()}
     quantize(original, (IMAGE,), [IMAGE])
     assert all(torch.equal(v, original.state_dict()[k]) for k, v in before.items())
+
+
+def test_resume_without_work_that_could_go_on(tmp_path: Path) -> None:
+    said = r"resume = '.*kept': recipe qat-w8a8 has no \[round\] or \[compensate\], whose work could go on"
+    with pytest.raises(QuantizationError, match=said):
+        quantize(nn.Linear(2, 2).eval(), torch.zeros(1, 2), [torch.zeros(1, 2)], "qat-w8a8", resume=tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_batches_is_an_error() -> None:

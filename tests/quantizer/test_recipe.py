@@ -178,6 +178,7 @@ FILES = [
         "[activation] range percent = 0.99: must be above 50 and at most 100",
     ),
     ("base = 'w8a8'\n[activation]\nrange = { by = 'mse', steps = 9.5 }", "range steps = 9.5: must be int, not float"),
+    ("base = 'f32'\n[train]\nsteps = 3", "[train]: the recipe quantizes nothing; leave the stage out, or give formats"),
     ("[weight]\nbits = 8", "[weight] missing key 'symmetric'; give it, or a base that has it, as 'w8a8'"),
     ("base = 'w9a9'", "base: unknown recipe 'w9a9': known recipes are f32, "),
     ("base = 'gone.toml'", "gone.toml': No such file or directory; presets: f32, "),
