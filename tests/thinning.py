@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import settings
 
-CASES = 3
+CASES = 2
 """Cases of a test that `make fast` runs at most."""
 
 FEW = 5

@@ -24,6 +24,7 @@ def test_every_column_of_a_table_is_measured() -> None:
     assert all(len(rest) == 2 + len(whitepaper.COLUMNS[at]) for at, *rest in whitepaper.PAPER)
 
 
+@pytest.mark.slow
 def test_rows_have_names_of_their_own() -> None:
     names = [whitepaper.key(*job) for job in whitepaper.jobs()]
     assert len(set(names)) == len(names)

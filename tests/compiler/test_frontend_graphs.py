@@ -92,6 +92,7 @@ def test_every_operation_names_node_module_and_line_before_and_after_passes(xnnp
             assert first.file.endswith("test_frontend_graphs.py"), op
 
 
+@pytest.mark.slow
 def test_absorbed_operators_keep_their_place(xnnpack_graph):
     module = import_graph(xnnpack_graph)
     before = {place.node for op in operations(module) for place in origins(op)}

@@ -83,6 +83,7 @@ def built(module: torch.nn.Module, x: torch.Tensor):
     return import_graph(torch.export.export(module.eval(), (x,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_codes_move(name: str):
     model, x = Quantized(CASES[name]), torch.randn(CASE_SHAPE, generator=torch.Generator().manual_seed(3))

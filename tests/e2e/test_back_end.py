@@ -43,6 +43,7 @@ def check(name: str, options: Options, machine: Machine = TINY) -> None:
     assert_same("binary", [o.numpy() for o in outputs], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("name", ALL)
 def test_levels_agree(name: str) -> None:

@@ -44,6 +44,7 @@ def test_drawn_graph(seed: int) -> None:
     assert_same(module, probes(shape), MACHINES[seed % 2])
 
 
+@pytest.mark.slow
 def test_the_fast_graphs_hold_every_meeting() -> None:
     met: defaultdict[str, list[set[int]]] = defaultdict(list)
     products: set[tuple[int, ...]] = set()
@@ -63,6 +64,7 @@ def test_the_fast_graphs_hold_every_meeting() -> None:
         assert met[name], name
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_4_bit_product_behind_a_16_bit_one(machine: str) -> None:

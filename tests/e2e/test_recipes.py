@@ -95,6 +95,7 @@ class Upsampled(nn.Module):
         return self.linear(self.row(y.flatten(2)).mean(2))
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("base", ["w8a8", "w4a4"])
 @pytest.mark.parametrize("symmetric", [True, False])

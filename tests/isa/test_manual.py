@@ -18,6 +18,7 @@ def test_the_page_is_fresh():
     assert PAGE.read_text() == manual(), "docs/isa.md is stale; run `make golden`"
 
 
+@pytest.mark.slow
 def test_the_module_prints_the_page():
     command = [sys.executable, "-m", "isa.manual"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout == manual()

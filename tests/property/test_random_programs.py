@@ -165,6 +165,7 @@ def outcome(steps: list[Instruction], memory: dict[Memory, torch.Tensor]) -> dic
     return found.memory.bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actions", [MOVES, MATRIX, VECTOR], ids=["moves", "matrix", "vector"])
 @settings(max_examples=examples(120))
 @given(st.data())

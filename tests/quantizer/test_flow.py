@@ -127,6 +127,7 @@ def test_dead_weights_quantize_to_zero() -> None:
     assert torch.equal(q(IMAGE)[0], dead[4].bias)
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_graphs() -> None:
     first, second = (quantize(model(), (IMAGE,), [IMAGE, 2 * IMAGE]) for _ in range(2))
     assert str(first.graph) == str(second.graph)
@@ -239,6 +240,7 @@ def test_a_captured_graph_is_of_its_shapes() -> None:
         prepare(capture(model(), IMAGE), torch.cat([IMAGE, IMAGE]))
 
 
+@pytest.mark.slow
 def test_a_frozen_range_outlives_calibration_and_transfer() -> None:
     prepared, other = (prepare(model(), (IMAGE,), "w8a8") for _ in range(2))
     for observer in (m for m in prepared.modules() if isinstance(m, Observer)):

@@ -136,6 +136,7 @@ def test_factors_go_into_what_makes_the_values_or_stay_products() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_folded_channels_have_one_range(kind: type[nn.Module]) -> None:

@@ -90,6 +90,7 @@ def measured(request: pytest.FixtureRequest, model: Chain) -> Sensitivity:
     return sensitivity(model, batches[0], batches, by=request.param, samples=24, targets=targets, metric=distance)
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 def test_layers_are_what_overrides_match(measured: Sensitivity) -> None:
     assert [layer.module for layer in measured.layers] == ["first", "planted", "last", ""]
@@ -99,6 +100,7 @@ def test_layers_are_what_overrides_match(measured: Sensitivity) -> None:
     assert measured.widths == WIDTHS
 
 
+@pytest.mark.slow
 def test_the_planted_layer_leads(measured: Sensitivity) -> None:
     assert measured.ranked("w4a4")[0].module == "planted"
     assert measured.ranked("w4a8")[0].module == "planted"
@@ -113,12 +115,14 @@ def test_json_reads_back_as_an_equal_value(measured: Sensitivity) -> None:
     assert Sensitivity.from_json(measured.to_json()) == measured
 
 
+@pytest.mark.slow
 def test_it_is_deterministic(model: Chain) -> None:
     batches = inputs()
     first, second = (sensitivity(model, batches[0], batches, widths=("w4a8", "w4a4"), samples=6) for _ in range(2))
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("width", ["w4a8", "w8a8"])
 @pytest.mark.parametrize("module", ["first", "planted"])
@@ -139,6 +143,7 @@ def test_stages_take_part(stage: str, start: str, width: str) -> None:
     assert found not in sensitivity(model, inputs()[0], inputs(), start, widths=(width,), samples=12).layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["w4a4", "w8a8"])
 @pytest.mark.parametrize("start", ["w4a4", "w4a8 elsewhere"])
 def test_probabilities_in_powers_of_two_take_part(start: str, width: str) -> None:
@@ -196,6 +201,7 @@ def test_fisher_is_its_formula() -> None:
     assert found.layers[0].losses["w4a8"] == pytest.approx(want.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_of_another_width_are_those_of_an_observer_of_that_width(model: Chain) -> None:
     batches = inputs()
     narrow, wide = (calibrate(prepare(model, batches[0], name), batches) for name in ("w4a4", "w8a8"))
@@ -220,6 +226,7 @@ def test_stages_that_learn_are_left_out_and_said(model: Chain) -> None:
     assert learned.left_out == ("train",)
 
 
+@pytest.mark.slow
 def test_fisher_does_not_see_errors_cancel(model: Chain) -> None:
     x = inputs()[0]
     staged = replace(Recipe.load("w4a8"), compensate=Compensate(), smooth=Smooth())

@@ -84,6 +84,7 @@ def test_what_is_polished_has_the_smaller_error() -> None:
     assert {is_polished(layer) for layer in layers} == {True, False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Convolutions, Transformer])
 def test_in_binary32_no_way_costs_anything(kind: type[nn.Module]) -> None:
     data = batches(kind.shape)  # type: ignore[attr-defined]

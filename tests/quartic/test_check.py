@@ -106,6 +106,7 @@ def test_a_quantized_model_is_checked_as_it_is(recipe: str, folder: Path, capsys
     assert ("w8a8" in found["widths"]) == (recipe == "w4a8")  # a product of two activations
 
 
+@pytest.mark.slow
 def test_the_binary32_baseline_compiles_from_its_file(folder: Path) -> None:
     exe = quartic.compile(folder / "small-f32.pt2")
     reference = quartic.reference(load_program(folder / "small-f32.pt2").module())
@@ -159,6 +160,7 @@ def test_refusals_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "instructions" not in found
 
 
+@pytest.mark.slow
 def test_a_limit_of_the_machine_is_no_traceback(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(folder / "wide.pt2")
     lines = said(capsys, "check", path, "--machine", "tiny", code=1).splitlines()
@@ -211,6 +213,7 @@ def test_sqnr_prints_every_layer_the_noisiest_and_the_last(folder: Path, capsys:
     assert lines[1].split()[:3] == [f"{layers[0]['sqnr_db']:.1f}", layers[0]["node"], layers[0]["module"]]
 
 
+@pytest.mark.slow
 def test_sqnr_of_equal_layers_is_null(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("sqnr", str(folder / "small.pt2"), "--calibration", str(folder / "x.npy"), "--recipe", "f32")
     layers = json.loads(said(capsys, *arguments, "--json"), parse_constant=pytest.fail)["layers"]

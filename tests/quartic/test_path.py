@@ -99,6 +99,7 @@ def test_the_report_reads_as_text(mine: tuple[str, ...], capsys) -> None:
     assert "8 per channel" in text
 
 
+@pytest.mark.slow
 def test_a_recipe_that_fits_no_module_is_one_line(mine: tuple[str, ...], folder: Path, capsys) -> None:
     (folder / "mine.toml").write_text(RECIPE.replace('layer = "last"', 'modules = "heads"'))
     assert outcome(*mine) == 2
@@ -154,6 +155,7 @@ def test_a_schedule_of_another_model_is_named(command: str, folder: Path, capsys
     assert f"quartic: error: {other}: the schedule lacks kernel 'conv2d'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bench_compares_schedules(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (folder / "net.toml").read_text()
     (folder / "edited.toml").write_text(text.replace("_slots = 2", "_slots = 1"))
@@ -220,6 +222,7 @@ def test_machine_without_an_energy_table_does_not_compile(folder: Path, capsys: 
     assert not (folder / "own.qbin").exists()
 
 
+@pytest.mark.slow
 def test_quantized_model_is_not_quantized_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = ("--calibration", str(folder / "images.npy"), "-o", str(folder / "twice.pt2"))
     assert outcome("quantize", str(folder / "net.pt2"), *files) == 2

@@ -17,6 +17,7 @@ def points(*losses: float) -> list[Point]:
     return [*made[:-1], Point(last.widths, last.predicted, last.predicted_loss, Cost(4e-3, 4e-3), math.inf)]
 
 
+@pytest.mark.slow
 def test_points_without_a_loss_lie_a_decade_below_the_others() -> None:
     figure = front_figure(points(1e-2, 1e-4, 0.0), "latency", "a front")
     predicted, simulated = figure.data
@@ -29,6 +30,7 @@ def test_points_without_a_loss_lie_a_decade_below_the_others() -> None:
     assert figure.layout.yaxis.title.text == "predicted loss (0 is drawn at 1e-05)"
 
 
+@pytest.mark.slow
 def test_without_zeros_nothing_is_said_of_them() -> None:
     assert front_figure(points(1e-2, 1e-4), "energy", "a front").layout.yaxis.title.text == "predicted loss"
 

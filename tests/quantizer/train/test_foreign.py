@@ -29,6 +29,7 @@ def prepared(per_channel: bool) -> torch.fx.GraphModule:
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_it_trains_and_has_the_bits_of_the_simulator(per_channel: bool) -> None:
@@ -43,6 +44,7 @@ def test_it_trains_and_has_the_bits_of_the_simulator(per_channel: bool) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
+@pytest.mark.slow
 def test_without_steps_it_converts_as_torchao_does() -> None:
     graph = prepared(per_channel=True)
     found = convert(train(graph, [images(0)], stage=Train(steps=0)))

@@ -67,6 +67,7 @@ def test_without_targets_it_draws_near_the_float_model() -> None:
     assert error(after) < 0.5 * error(before)
 
 
+@pytest.mark.slow
 def test_no_steps_change_nothing() -> None:
     found = convert(train(prepared(), batches(), stage=Train(steps=0)))
     expected = quartic.quantize(net(), (batches()[0],), batches(), "w4a4")
@@ -180,6 +181,7 @@ def test_channels_are_scaled_alike_for_the_training_and_for_one_image(stage: dic
     assert torch.equal(found, quartic.reference(eight)(x)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8])
 def test_scaled_channels_leave_no_norms_to_correct(size: int) -> None:
     recipe = replace(Recipe.load("qat-w4a8"), smooth=Smooth())

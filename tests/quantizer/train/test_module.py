@@ -97,6 +97,7 @@ def test_in_eval_mode_it_computes_what_the_converted_graph_does(norms: str, rang
         assert torch.equal(module(images(seed)), converted(images(seed)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["w4a8", "w4a4"])
 def test_what_is_trained_has_the_same_bits_on_the_simulator(recipe: str) -> None:
     module = trained(Trainable(calibrated(recipe), Train(steps=4)), 4)
@@ -149,6 +150,7 @@ def test_weights_are_exactly_what_their_codes_are() -> None:
     assert checked == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norms", NORMS)
 def test_every_parameter_learns_and_the_model_stays_as_it_was(norms: str) -> None:
     model = net()
@@ -252,6 +254,7 @@ def test_what_was_trained_in_batches_serves_one_image() -> None:
                        quartic.reference(convert(module))(x)[0])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_graph_of_another_recipe_does_not_take_what_was_trained() -> None:
     message = "a training of 16 quantized tensors does not fit a graph with 16: prepare the model that was trained"
     with pytest.raises(QuantizationError, match=re.escape(message)):
