@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from compiler.universe import UNIVERSE
 from isa.errors import InputError, QuarticError
+from isa.files import write_atomically
 
 
 class _Held(io.StringIO):
@@ -32,12 +32,7 @@ def _write(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text)
 
 
 class QuarticOpt(xDSLOptMain):

@@ -202,9 +202,7 @@ def convert(prepared: GraphModule | Trainable) -> GraphModule:
     """
     if isinstance(prepared, Trainable):
         prepared = prepared.finish()
-    if not isinstance(prepared, GraphModule):  # pyright: ignore[reportUnnecessaryIsInstance]
-        kind = type(prepared).__name__  # pyright: ignore[reportUnreachable]
-        raise QuantizationError(f"convert takes a calibrated graph or a trained module, not {kind}: prepare it first")
+    _check_graph(prepared)
     if not all(observer.seen for observer in _observers(prepared)):
         raise QuantizationError("the prepared model was not calibrated: run calibrate(prepared, batches) first")
     said = {RECIPE: prepared.meta.get(RECIPE, ""), APPLIED: prepared.meta.get(APPLIED, [])}
@@ -294,6 +292,12 @@ def _split(target: Any, count: int, number: int) -> list[Any]:
             )
     parts = zip(*(leaf.split(len(leaf) // count) for leaf in leaves), strict=True)
     return [tree_unflatten(part, shape) for part in parts]
+
+
+def _check_graph(prepared: object) -> None:
+    if not isinstance(prepared, GraphModule):
+        kind = type(prepared).__name__
+        raise QuantizationError(f"convert takes a calibrated graph or a trained module, not {kind}: prepare it first")
 
 
 def _check_device(device: str | torch.device) -> None:

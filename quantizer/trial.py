@@ -7,8 +7,9 @@ estimators, of the pieces that are tried, each of which counts as a batch. What 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -112,7 +113,8 @@ class _Coded:
         x = x if self.codes is None else self.codes.simulate(x)
         given = arguments(self.layer)
         rest = {name: value for name, value in given.items() if name not in (next(iter(given)), "weight", "bias")}
-        return self.layer.target(x, weight=self.weight, bias=self.bias, **rest)  # type: ignore[operator]
+        operator = cast(Callable[..., torch.Tensor], self.layer.target)
+        return operator(x, weight=self.weight, bias=self.bias, **rest)
 
     def _scaled(self, x: torch.Tensor) -> torch.Tensor:
         return (x if self.shift is None else x - self.shift) / self.scale

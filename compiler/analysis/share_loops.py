@@ -225,13 +225,12 @@ class LoopSearch:
             tiling = Tiling(self.graph.steps[index].spec, schedule)
             rings = channels(tiling, residency(self.graph, self.graph.steps[index], in_sram), self.machine)
             # A turn starts when its first tile has come from DRAM, and ends when the vector unit is done with its last.
-            # What a ring holds whole comes once per image.
+            # What a ring holds whole is there already, but for an image's first turn.
             blocks = tiling.counts["c"] * tiling.counts["k"]
-            whole = {r for r in rings if r.role in FACTOR_ROLES and r.slots >= blocks}
-            once = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS and r in whole), self.machine)
+            whole = [r for r in rings if r.role in FACTOR_ROLES and r.slots >= blocks]
             first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS and r not in whole), self.machine)
             last = cost.vcu // prod(tiling.counts[d] for d in "nhwc")
-            added += images * (once + len(shared.ends[index]) * (STRIPE_CYCLES + first + last))
+            added += images * len(shared.ends[index]) * (STRIPE_CYCLES + first + last)
         return max(busy) + added + TRAFFIC_PRICE * busy[2]
 
     def _carried(self, shared: Shared) -> int:

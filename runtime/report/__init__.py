@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from isa.encoding import Engine
+from isa.files import write_atomically
 from runtime.profile import HEADINGS, Profile
 from runtime.timing import ENGINES, Timeline
-from runtime.trace import write_atomically
 
 TITLE = "Quartic run"
 WIDTH = 900

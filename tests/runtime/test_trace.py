@@ -5,11 +5,12 @@ import json
 import pytest
 
 from isa.container import Binary, Location
+from isa.files import write_atomically
 from isa.instructions import Halt, LoadCopy, MmuRun, MmuSync
 from isa.machine import Machine
 from isa.program import encode
 from runtime.timing import ENGINES, simulate_time
-from runtime.trace import trace, write_atomically, write_trace
+from runtime.trace import trace, write_trace
 
 EDGE = Machine.load("edge28")
 PROGRAM = [LoadCopy(bytes=640, signal_a=1), MmuSync(wait_a=1), MmuRun(n=32), Halt()]
