@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
-from isa.errors import DescriptionError, QuantizationError, QuarticError
+from isa.errors import QuantizationError, QuarticError
 from quantizer.location import describe
 
 DEFECT = "write it with other operators or leave it out of the model, and report this: it is a defect of Quartic"
@@ -53,14 +51,6 @@ class Named(Interpreter):
             if n.op != "call_module":  # an observer, which says what it saw but not of which node
                 raise
             raise QuantizationError(f"{describe(n.all_input_nodes[0])}: {error}") from error
-
-
-def check_finite(options: Any) -> None:
-    """Raise DescriptionError for a number among the fields of the dataclass ``options`` that is NaN or infinite."""
-    for row in fields(options):
-        value = getattr(options, row.name)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise DescriptionError(f"{row.name} = {value}: must be a finite number")
 
 
 def check_model(model: object) -> None:

@@ -16,16 +16,18 @@ from quantizer.channels import Channels, Factors
 
 @dataclass(frozen=True)
 class Fold:
-    """The table ``[fold]``: every channel of what layers read is brought to one range, x' = (x - m) / s.
+    """Every channel of what layers read is brought to one range, x' = (x - m) / s, and the weights take s and m: scales
+    per channel of activations, folded (QuartDepth, arXiv 2503.16709).
 
     Ranges are averages over the images of least and largest values; of a channel that no image varies, as behind a mean
-    of all positions, the extremes of all images. ``shift`` moves their middles to 0 where the layer is linear or a
-    convolution without padding; elsewhere zero stays zero, and m = 0. ``modules`` are patterns of the layers' paths, or
-    of modules around them.
+    of all positions, the extremes of all images.
     """
 
     shift: bool = True
+    """Move the middles of the ranges to 0 where the layer is linear or a convolution without padding; elsewhere, and
+    without it, zero stays zero, and m = 0."""
     modules: tuple[str, ...] = ("*",)
+    """Patterns (``fnmatch``) of the layers' paths, or of modules around them."""
 
     def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
         """For a tensor that was ``seen``; ``shiftable``: whether its readers can undo a shift."""

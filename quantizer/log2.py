@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from isa.errors import DescriptionError
 from quantizer.curves import PowersOfTwo
+from quantizer.rules import Within, check
 
 MOST = 4
 
 
 @dataclass(frozen=True)
 class Log2:
-    """The table ``[log2]``: 4-bit results of softmax that a product reads get the codes q = clip(round(-n log2(x/s))).
+    """4-bit results of softmax that are the first factor of a product get codes q = clip(round(-n log2(x/s)), 0, 15)
+    (QuartDepth, arXiv 2503.16709, eqs 3-4)."""
 
-    ``steps`` are n, per octave: 1 in the paper. ``modules`` are patterns of the paths of the products' modules, or of
-    modules around them.
-    """
-
-    steps: int = 1
+    steps: Annotated[int, Within(1, MOST)] = 1
+    """n, codes per octave: 1 in the paper; 2 uses all 16 codes."""
     modules: tuple[str, ...] = ("*",)
+    """Patterns (``fnmatch``) of the paths of the products' modules, or of modules around them."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MOST:
-            raise DescriptionError(f"steps = {self.steps}: must be in 1 .. {MOST}")
+        check(self)
 
     @property
     def curve(self) -> PowersOfTwo:

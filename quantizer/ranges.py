@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import torch
 
-from isa.errors import DescriptionError
 from quantizer.quantizers import Grid, inverse
+from quantizer.rules import PowerOfTwo, Within, check
 from quantizer.statistics import PIECE, SLOWEST, Averages, Extremes, Histogram, Statistic, rank
 
 Ends = tuple[torch.Tensor, torch.Tensor]
@@ -54,11 +54,6 @@ class Estimator(Protocol):
         ...
 
 
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise DescriptionError(message)
-
-
 @dataclass(frozen=True)
 class MinMax:
     """All values: the least and the largest that were seen."""
@@ -84,19 +79,19 @@ class MinMax:
 
 @dataclass(frozen=True)
 class Average:
-    """Moving average of the batches' minima and maxima: the whitepaper's estimator for activations.
+    """Moving average of the batches' minima and maxima: the whitepaper's estimator for activations (arXiv 1806.08342,
+    section 2.5)."""
 
-    A new batch weighs ``constant``; with ``debias`` no less than those before it, as long as they are few.
-    """
-
-    constant: float = SLOWEST
+    constant: Annotated[float, Within(0, 1, above=True)] = SLOWEST
+    """Weight of a new batch."""
     debias: bool = True
+    """A new batch weighs no less than those before it, until they are 1 / ``constant``."""
     by: ClassVar[str] = "average"
     of_batches: ClassVar[bool] = True
     per_channel: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _require(0 < self.constant <= 1, f"constant = {self.constant}: must be above 0 and at most 1")
+        check(self)
 
     def start(self) -> Averages:
         """Two numbers and a count."""
@@ -114,13 +109,13 @@ class Average:
 
 @dataclass(frozen=True)
 class _Binned:
-    """Base of those that read a histogram: 2 * ``bins`` counts, 8 bytes each, per observed tensor."""
+    """Base of those that read a histogram of activations."""
 
-    bins: int = 2048
+    bins: Annotated[int, PowerOfTwo(FEWEST, MOST)] = 2048
+    """Of the histogram, on either side of 0: 16 bytes each, per observed tensor."""
 
     def __post_init__(self) -> None:
-        fits = FEWEST <= self.bins <= MOST and self.bins & (self.bins - 1) == 0
-        _require(fits, f"bins = {self.bins}: must be a power of 2 in {FEWEST} .. {MOST}")
+        check(self)
 
     def start(self) -> Histogram:
         """A histogram."""
@@ -135,14 +130,11 @@ class Percentile(_Binned):
     histogram an end lies at most one bin outside of the exact one, that is 2 / bins of the largest magnitude.
     """
 
-    percent: float = 99.99
+    percent: Annotated[float, Within(50, 100, above=True)] = 99.99
+    """Share of the values, in per cent, that each end leaves inside."""
     by: ClassVar[str] = "percentile"
     of_batches: ClassVar[bool] = False
     per_channel: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(50 < self.percent <= 100, f"percent = {self.percent}: must be above 50 and at most 100")
 
     def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
         """Ends of bins."""
@@ -171,16 +163,13 @@ class MeanError(_Binned):
     a step, the rounding error in it is that of even spread, s^2/12 at power 2.
     """
 
-    power: float = 2.0
-    steps: int = 100
+    power: Annotated[float, Within(0, 8, above=True)] = 2.0
+    """Of the error's magnitude: 2 is its square."""
+    steps: Annotated[int, Within(2, 1000)] = 100
+    """Candidates for an end."""
     by: ClassVar[str] = "mse"
     of_batches: ClassVar[bool] = False
     per_channel: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(0 < self.power <= 8, f"power = {self.power}: must be above 0 and at most 8")
-        _require(1 < self.steps <= 1000, f"steps = {self.steps}: must be in 2 .. 1000")
 
     def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
         """By the even spread of the bins."""
@@ -252,14 +241,11 @@ class Entropy(_Binned):
     is clipped. Too few values, as a channel's, make no distribution.
     """
 
-    steps: int = 100
+    steps: Annotated[int, Within(2, 1000)] = 100
+    """Thresholds that are tried."""
     by: ClassVar[str] = "entropy"
     of_batches: ClassVar[bool] = False
     per_channel: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(1 < self.steps <= 1000, f"steps = {self.steps}: must be in 2 .. 1000")
 
     def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
         """The best threshold, a bin's end."""

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from isa.errors import DescriptionError
 from quantizer.fold import Fold
@@ -19,6 +19,7 @@ from quantizer.log2 import Log2
 from quantizer.polish import Polish
 from quantizer.ranges import Estimator
 from quantizer.reconstruct.options import Compensate, Round
+from quantizer.rules import OneOf, check
 from quantizer.smooth import Smooth
 from quantizer.train.options import Train
 
@@ -41,20 +42,25 @@ STAGES: dict[str, type[Any]] = {
 """The stages in the order in which they run: the table's name in a recipe, which is its field too, and the schema."""
 
 
+BITS = OneOf(WIDTHS, "(binary32)")
+PER = OneOf((CHANNEL, TENSOR))
+
+
 @dataclass(frozen=True)
 class Change:
-    """What differs in how a tensor is quantized; None leaves a field as it is. A range is changed whole."""
+    """What differs in how a tensor is quantized; None leaves a field as it is. Raises DescriptionError."""
 
-    bits: int | None = None
+    bits: Annotated[int | None, BITS] = None
+    """Width of the codes."""
     symmetric: bool | None = None
-    per: str | None = None
+    """Whether 0 is the middle code, with no zero point."""
+    per: Annotated[str | None, PER] = None
+    """A scale for each output channel of a weight, or channel of what a layer reads, or one for the tensor."""
     range: Estimator | None = None
+    """How the range is found; it is changed whole, parameters included."""
 
     def __post_init__(self) -> None:
-        if self.bits is not None and self.bits not in WIDTHS:
-            raise DescriptionError(f"bits = {self.bits}: must be one of {', '.join(map(str, WIDTHS))} (binary32)")
-        if self.per is not None and self.per not in (CHANNEL, TENSOR):
-            raise DescriptionError(f"per = {self.per!r}: must be {CHANNEL!r} or {TENSOR!r}")
+        check(self)
 
     def __str__(self) -> str:
         said = ((row.name, getattr(self, row.name)) for row in fields(self))
@@ -63,15 +69,24 @@ class Change:
 
 @dataclass(frozen=True)
 class Format:
-    """How tensors of one role are quantized: width, codes with a zero point or without, granularity, range."""
+    """How tensors of one role are quantized: width, codes with a zero point or without, granularity, range.
 
-    bits: int
+    Raises DescriptionError.
+    """
+
+    bits: Annotated[int, BITS]
+    """Width of the codes; 32 stays binary32, and the rest says nothing."""
     symmetric: bool
-    per: str
+    """Whether 0 is the middle code, with no zero point (arXiv 1806.08342, section 2.2); else codes are affine, with a
+    zero point (section 2.1)."""
+    per: Annotated[str, PER]
+    """"channel": a scale for each output channel of a weight, or, folded into the weights, channel of what a layer
+    reads; "tensor": one for all (arXiv 1806.08342, section 3)."""
     range: Estimator
+    """How the range that the codes span is found."""
 
     def __post_init__(self) -> None:
-        Change(self.bits, self.symmetric, self.per, self.range)  # the same rules
+        check(self)
 
     @property
     def is_float(self) -> bool:
@@ -92,22 +107,28 @@ class Format:
 
 @dataclass(frozen=True)
 class Override:
-    """What differs in some modules: all whose path, or that of a module around them, matches the pattern ``modules``
-    (``fnmatch``), or the role ``layer``: the first or last layers, or embeddings. ``why`` is for the report."""
+    """What differs in some modules, named by one of ``modules`` and ``layer``. Raises DescriptionError."""
 
     modules: str = ""
-    layer: str = ""
+    """Pattern (``fnmatch``) of the paths of modules; what is inside of a module that matches counts."""
+    layer: Annotated[str, OneOf(LAYERS, unset="")] = ""
+    """Convolutions and linear layers with none before them ("first"), none behind ("last"), on any way through the
+    graph, or whose path holds "embed" ("embedding")."""
     why: str = ""
+    """Said in the report."""
     weight: Change | None = None
+    """What differs in weights."""
     activation: Change | None = None
+    """What differs in operands of convolutions, linear layers and products."""
     elementwise: Change | None = None
+    """What differs in operands of elementwise operators, pools, reductions and interpolation."""
     wide: Change | None = None
+    """What differs in what norms and softmax read."""
 
     def __post_init__(self) -> None:
         if bool(self.modules) == bool(self.layer):
             raise DescriptionError("an override names either modules, by a pattern, or a layer: give one of the two")
-        if self.layer and self.layer not in LAYERS:
-            raise DescriptionError(f"layer = {self.layer!r}: must be one of {', '.join(map(repr, LAYERS))}")
+        check(self)
         if not self.changes:
             raise DescriptionError(f"{self.title}: changes nothing; say how, as weight = {{ bits = 8 }}")
 
@@ -157,27 +178,38 @@ ROLES = tuple(row.name for row in fields(Roles))
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is quantized: ``weight`` and ``activation`` of convolutions and products, and where others differ.
-
-    ``elementwise`` are operands that elementwise operators, pools and interpolation read from memory, ``wide`` inputs
-    of norms and the residual tensors that feed one; both are as ``activation`` but for their change. Of ``overrides``
-    that set the same field the last one wins. Raises DescriptionError for what cannot be.
-    """
+    """How a model is quantized: formats of tensors by role, exceptions, and stages. Raises DescriptionError."""
 
     name: str
+    """For reports."""
     weight: Format
+    """Weights of convolutions, transposed ones and linear layers."""
     activation: Format
+    """What convolutions, linear layers and products read: of attention queries, keys, values and probabilities."""
     elementwise: Change = Change()
+    """Operands that elementwise operators, pools, reductions and interpolation read from memory: as ``activation``, per
+    tensor, but for this."""
     wide: Change = Change()
+    """Inputs of norms, the residual sums that feed one, and scores that a softmax reads from memory: as ``activation``,
+    per tensor, but for this."""
     overrides: tuple[Override, ...] = ()
+    """Exceptions by module; of those that set the same field the last one wins."""
     description: str = ""
+    """For listings."""
     smooth: Smooth | None = None
+    """Channels brought closer to each other: SmoothQuant."""
     fold: Fold | None = None
+    """Channels brought to one range: scales per channel of activations."""
     polish: Polish | None = None
+    """Codes that are dense where values are: QuartDepth's LogNP."""
     log2: Log2 | None = None
+    """Probabilities in powers of two."""
     compensate: Compensate | None = None
+    """Weights that make up for quantized inputs."""
     round: Round | None = None
+    """Rounding that is learned, or goes column by column."""
     train: Train | None = None
+    """Fine-tuning with simulated quantization."""
 
     def __post_init__(self) -> None:
         self.roles()

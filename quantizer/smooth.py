@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from isa.errors import DescriptionError
 from quantizer.channels import Channels, Factors
+from quantizer.rules import Within, check
 
 LEAST = 1e-5
 """Smallest factor, as in the paper's code."""
@@ -15,18 +16,16 @@ LEAST = 1e-5
 
 @dataclass(frozen=True)
 class Smooth:
-    """The table ``[smooth]``: channel i of what layers read is divided by s_i = max|x_i|^alpha / max|w_i|^(1 - alpha).
+    """Channel i of what layers read is divided by s_i = max|x_i|^alpha / max|w_i|^(1 - alpha), and the weights take it
+    (SmoothQuant, arXiv 2211.10438, eq 4)."""
 
-    ``alpha`` 1 moves all differences between channels into the weights, 0 all out of them. ``modules`` are patterns of
-    the layers' paths, or of modules around them.
-    """
-
-    alpha: float = 0.5
+    alpha: Annotated[float, Within(0, 1)] = 0.5
+    """1 moves all differences between channels into the weights, 0 all out of them."""
     modules: tuple[str, ...] = ("*",)
+    """Patterns (``fnmatch``) of the layers' paths, or of modules around them."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise DescriptionError(f"alpha = {self.alpha}: must be in 0 .. 1")
+        check(self)
 
     def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
         """For a tensor that was ``seen``, whose readers' largest weights of every channel are ``weights``, [C]."""

@@ -217,3 +217,10 @@ def test_a_sum_reads_codes_unless_it_ends_an_elementwise_kernel(
     body: object, shape: tuple[int, ...], quantized: bool
 ) -> None:
     assert codes_in_front_of(body, shape, "aten.sum") is quantized
+
+
+@pytest.mark.slow
+def test_probabilities_are_operands_of_their_product_and_scores_in_memory_are_wide() -> None:
+    q = graph(lambda _, x: x.softmax(-1) @ x, "w4a4")
+    ranges = {name: [x.args[3:5] for x in find(q, name).all_input_nodes] for name in ("softmax", "matmul")}
+    assert ranges == {"softmax": [(-32768, 32767)], "matmul": [(-8, 7), (-8, 7)]}
