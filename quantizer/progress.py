@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Said after each part of a step: the part's name, its number from 1, how many there are, seconds so far."""
+    """Said after each part of a step; its text is one line."""
 
     step: str
+    """What goes on, as "reconstructing"."""
     part: str
+    """Name of the part that is done."""
     index: int
+    """Its number, from 1."""
     count: int
+    """How many parts there are."""
     seconds: float
+    """Since the first part began."""
 
     @property
     def eta(self) -> float:

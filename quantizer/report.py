@@ -21,42 +21,54 @@ RECIPE = "quartic_recipe"
 
 @dataclass(frozen=True)
 class Unquantized:
-    """One node whose result or operand is binary32 in memory: FX name, module path, ``file.py:12`` and the reason."""
+    """One node whose result or operand is binary32 in memory."""
 
     node: str
+    """Name of the FX node."""
     module: str
+    """Path of its module; "" is the root."""
     source: str
+    """Line of the model's source, as ``file.py:12``."""
     reason: str
+    """Why it is not quantized."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight of a layer: bits (32 for binary32) and shape; of codes the granularity, and whether a zero point is
-    other than 0."""
+    """The weight of a layer."""
 
     bits: int
+    """Width of its codes; 32 for binary32."""
     shape: tuple[int, ...]
+    """As PyTorch has it."""
     per: str | None = None
+    """Of codes: "channel" or "tensor"."""
     affine: bool = False
+    """Whether a zero point is other than 0."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator with a weight, or other constants or quantizers of its own.
-
-    ``activation`` are the bits of its widest other operand, 32 for binary32. ``overrides`` are the exceptions of the
-    recipe that applied, in words; ``scaled`` what stages did to the channels of what it reads, or why they did not.
-    """
+    """An operator with a weight, or other constants or quantizers of its own."""
 
     node: str
+    """Name of the FX node."""
     operator: str
+    """As ``aten.conv2d.default``."""
     module: str
+    """Path of its module; "" is the root."""
     source: str
+    """Line of the model's source, as ``file.py:12``."""
     weight: Weight | None
+    """None of an operator without one."""
     activation: int | None
+    """Bits of its widest other operand, 32 for binary32; None where all are constants."""
     overrides: tuple[str, ...]
+    """The exceptions of the recipe that applied, in words."""
     scaled: tuple[str, ...]
+    """What stages did to the channels of what it reads, or why they did not."""
     size: Size
+    """Bits of the constants and quantizers that it is the first to read."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +76,13 @@ class Report:
     """A quantized graph, layer by layer in its order; the sizes of the layers add up to the total."""
 
     recipe: str
+    """Its title; "" for a graph of another quantizer."""
     layers: tuple[Layer, ...]
+    """Operators with constants or quantizers, in the graph's order."""
     overrides: dict[str, tuple[str, ...]]
     """The recipe's exceptions in words, with the nodes that each applied to: none at all where a model has no such."""
     unquantized: tuple[Unquantized, ...]
+    """What stayed binary32 in memory, and why."""
 
     @property
     def size(self) -> Size:
@@ -76,7 +91,10 @@ class Report:
 
 
 def report(q: GraphModule) -> Report:
-    """The report on a converted graph, Quartic's or another quantizer's."""
+    """What became of each layer of a converted graph, Quartic's or another quantizer's.
+
+    * ``q``: the graph with q/dq ops.
+    """
     custom = {**(q.meta.get("custom") or {}), **q.meta}
     calls = [node for node in q.graph.nodes if node.op == "call_function" and not is_qdq(node)]
     overrides = {told: tuple(n.name for n in calls if told in _applied(n)) for told in custom.get(APPLIED) or ()}

@@ -36,34 +36,38 @@ LEARNED = ("round", "train")
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer: module path, names of its FX nodes, whether any of them multiplies two activations, number of its
-    weights, and the loss by width."""
+    """One layer: all weighted operators and products of one module path."""
 
     module: str
+    """Path of the module; "" is the root."""
     nodes: tuple[str, ...]
+    """Names of its FX nodes."""
     product: bool
+    """Whether any of them multiplies two activations."""
     weights: int
+    """Number of its weights."""
     losses: Mapping[str, float]
+    """The loss by width, as ``w4a8``."""
 
     def sqnr_db(self, width: str) -> float:
-        """Of a loss by ``sqnr``, in decibels; inf where nothing was lost."""
+        """A loss by "sqnr" in decibels; inf where nothing was lost."""
         loss = self.losses[width]
         return -10 * log10(loss) if loss > 0 else inf
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Losses of the layers of a model, in the graph's order.
-
-    ``by`` "sqnr": noise power over signal power of the outputs (independent errors add up); "metric": the metric less
-    that of the float model; "fisher": sum over the elements of (error * gradient)^2. ``left_out`` are the recipe's
-    stages that took no part.
-    """
+    """Losses of the layers of a model."""
 
     by: str
+    """What a loss is. "sqnr": noise power over signal power of the outputs (independent errors add up); "metric": the
+    metric less that of the float model; "fisher": sum over the elements of (error * gradient)^2."""
     recipe: str
+    """Title of the recipe that ranges and stages are of."""
     layers: tuple[LayerSensitivity, ...]
+    """In the graph's order."""
     left_out: tuple[str, ...] = ()
+    """The recipe's stages that took no part."""
 
     @property
     def widths(self) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ def sensitivity(
     recipe: str | Path | Recipe = "w8a8",
     *,
     by: str = SQNR,
-    widths: Sequence[str] = WIDTHS,
+    widths: Sequence[str] | None = None,
     samples: int = 8,
     targets: Sequence[Any] | None = None,
     metric: Metric | None = None,
@@ -138,13 +142,14 @@ def sensitivity(
       ``loss(outputs, target)``; without a loss, of half the squared distance to the float outputs at the point where
       everything is quantized by ``recipe``, since they are 0 at the float point.
 
-    ``targets`` holds one per batch. Raises QuantizationError.
+    ``widths`` are all without any; ``targets`` holds one per batch. Raises QuantizationError.
     """
     if by not in MEASURES:
         raise QuantizationError(f"by = {by!r}: must be one of {', '.join(map(repr, MEASURES))}")
     if by == METRIC and (metric is None or targets is None):
         raise QuantizationError("by = 'metric' needs a metric of outputs and targets, and targets, one per batch")
-    if bad := [width for width in widths if width not in WIDTHS]:
+    wanted = WIDTHS if widths is None else widths
+    if bad := [width for width in wanted if width not in WIDTHS]:
         raise QuantizationError(f"width {bad[0]!r}: must be one of {', '.join(WIDTHS)}")
     batches = [as_tuple(batch) for batch in calibration_batches]
     if targets is not None and len(targets) != len(batches):
@@ -156,7 +161,7 @@ def sensitivity(
     graph = prepare(scaled, example_inputs, plain)
     add_twins(graph, plain)
     calibrate(graph, batches)
-    layers = layers_of(graph, [width for width in WIDTHS if width in widths])
+    layers = layers_of(graph, [width for width in WIDTHS if width in wanted])
     if not layers:
         raise QuantizationError(
             f"no layers: recipe {given.title} quantizes no convolution, linear layer or product of the model"

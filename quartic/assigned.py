@@ -18,7 +18,9 @@ class Cost:
     """What one run of the whole model takes."""
 
     latency_seconds: float
+    """Cycles at the machine's clock."""
     energy_joules: float
+    """Nominal energy."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,13 @@ class Round:
     """One choice of widths: what was predicted of it before it was compiled, and what the simulator said."""
 
     widths: Mapping[str, str]
+    """By layer, as ``w4a8``."""
     predicted: Cost
+    """By the cost model, before it was compiled."""
     predicted_loss: float
+    """Sum of the layers' losses, in the sensitivity's measure."""
     simulated: Cost
+    """Of the binary."""
 
     @property
     def error(self) -> Cost:
@@ -39,27 +45,31 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """A width for every layer, as a recipe, with the graph that it gives and the binary that was simulated.
-
-    ``sqnr_db`` is that of the outputs in device numerics, over the samples of the sensitivity.
-    """
+    """A width for every layer, as a recipe, with the graph that it gives and the binary that was simulated."""
 
     machine: str
+    """Name of the machine."""
     widths: Mapping[str, str]
+    """By layer, as ``w4a8``; layers that one kernel computes count as the first of them."""
     recipe: Recipe
+    """The start recipe with an override for every layer whose width it does not give."""
     rounds: tuple[Round, ...]
+    """All choices that were compiled, the last one being this."""
     sqnr_db: float
+    """Of the outputs in device numerics against the float model, in decibels, over the samples of the sensitivity."""
     graph: GraphModule
+    """The quantized graph."""
     executable: Executable
+    """The binary that was simulated."""
 
     @property
     def predicted(self) -> Cost:
-        """Before the last compilation."""
+        """What the cost model said before the last compilation."""
         return self.rounds[-1].predicted
 
     @property
     def simulated(self) -> Cost:
-        """Of the binary."""
+        """What the simulator says of the binary."""
         return self.rounds[-1].simulated
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +91,12 @@ class Point:
     simulated, what that gave."""
 
     widths: Mapping[str, str]
+    """By layer, as ``w4a8``."""
     predicted: Cost
+    """By the cost model."""
     predicted_loss: float
+    """Sum of the layers' losses, in the sensitivity's measure."""
     simulated: Cost | None = None
+    """Of the binary, where it was simulated."""
     sqnr_db: float | None = None
+    """Of the outputs in device numerics, in decibels, where it was simulated."""

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Executable:
-    """What ``quartic.compile`` and ``quartic.load`` give; ``simulate`` runs it.
-
-    ``schedule`` is None and ``timings`` empty for one that was loaded: the file holds the program, not its making.
-    """
+    """What ``quartic.compile`` and ``quartic.load`` give; ``simulate`` runs it."""
 
     binary: Binary
+    """The program: its ``code`` and ``constants`` in bytes, ``machine``, ``inputs`` and ``outputs`` (name, shape and
+    type of each), ``locations`` (the layer and source line of every instruction) and ``provenance``."""
     schedule: Schedule | None = None
+    """Every decision of the compiler, kernel by kernel; ``to_toml()`` is a file to edit. None for one that was loaded:
+    the file holds the program, not its making."""
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Seconds per stage of the compiler, in order."""
+    """Seconds per stage of the compiler, in order; empty for one that was loaded."""
     sram_peak_bytes: int | None = None
     """SRAM that the memory plan takes at its peak; None for one that was loaded."""
 

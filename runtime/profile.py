@@ -30,16 +30,24 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Row:
-    """One part of a run. ``cycles`` is its share of the critical path; ``busy_cycles`` may overlap others."""
+    """One part of a run; those of a level add up to the run."""
 
     name: str
+    """Of the kernel, node, module or instruction; an overhead is ``overhead:<name>``."""
     instructions: int
+    """How many belong to it."""
     cycles: int
+    """Its share of the critical path."""
     busy_cycles: Mapping[str, int]
+    """By engine; they may overlap those of other rows."""
     energy_fj: Mapping[str, int]
+    """Nominal femtojoules by component."""
     dram_read_bytes: Mapping[str, int]
+    """By region of DRAM."""
     dram_write_bytes: Mapping[str, int]
+    """By region of DRAM."""
     macs: int
+    """Useful multiply-accumulates of its nodes."""
     utilization: float
     """Useful MACs over what the array can do in these cycles, in the modes that ran."""
     macs_by_mode: Mapping[str, int]
@@ -63,12 +71,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one run cost and where. Build it with :func:`make_profile`."""
+    """What one run cost and where; every split adds up to the whole exactly."""
 
     binary: Binary
+    """The program that ran."""
     timeline: Timeline
+    """When each instruction was issued, started and ended, in cycles, and what every engine waited for."""
     energy: Energy
+    """Femtojoules by instruction and component, events, and the band (low, nominal, high)."""
     table: EnergyTable
+    """What priced the energy."""
 
     @cached_property
     def _columns(self) -> Ints:
@@ -108,7 +120,10 @@ class Profile:
         return {mode: self.energy.events.get(event, 0) for mode, event in MAC_EVENTS.items()}
 
     def rows(self, level: str) -> tuple[Row, ...]:
-        """Rows of a level (kernel, node or module) in program order, overheads last."""
+        """Rows of a level in program order, overheads last. Raises ValueError for an unknown level.
+
+        * ``level``: "kernel", "node" (of the FX graph) or "module".
+        """
         if level not in LEVELS:
             raise ValueError(f"level {level!r}: must be one of {', '.join(LEVELS)}")
         return self._group(lambda location: _key(location, level), lambda overhead: OVERHEAD + overhead)
@@ -167,7 +182,10 @@ class Profile:
         }
 
     def to_json(self, instructions: bool = False) -> dict[str, Any]:
-        """Plain values for JSON; deterministic. ``instructions`` adds a row for every instruction."""
+        """Plain values for JSON; deterministic.
+
+        * ``instructions``: add a row for every instruction.
+        """
         band = self.energy.total_fj
         found: dict[str, Any] = {
             "cycles": self.cycles,
@@ -194,7 +212,8 @@ class Profile:
     def lines(self, level: str = "kernel", top: int | None = None) -> list[tuple[str, ...]]:
         """Cells under HEADINGS, the rows with most cycles first, the total last.
 
-        ``top`` limits the rows; the others become one.
+        * ``level``: as of ``rows``.
+        * ``top``: limits the rows; the others become one.
         """
         rows = sorted(self.rows(level), key=lambda row: (-row.cycles, row.name))
         lines = [_line(row, self.cycles) for row in rows[:top]]
@@ -203,7 +222,11 @@ class Profile:
         return [*lines, _line(self.total, self.cycles)]
 
     def to_text(self, level: str = "kernel", top: int | None = None) -> str:
-        """:meth:`lines` as a plain table."""
+        """``lines`` as a plain table.
+
+        * ``level``: as of ``rows``.
+        * ``top``: limits the rows; the others become one.
+        """
         return format_table(HEADINGS, self.lines(level, top))
 
 

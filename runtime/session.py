@@ -27,14 +27,16 @@ from runtime.trace import write_trace
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of a binary gave; no outputs if only time was asked for."""
+    """What one run of a binary gave."""
 
     outputs: tuple[torch.Tensor, ...]
+    """The tensors that the chip stored, in the order of ``binary.outputs``; none if only time was asked for."""
     binary: Binary
+    """The program that ran."""
 
     @cached_property
     def profile(self) -> Profile:
-        """Cycles and energy by instruction, kernel, node and module: simulated when first asked for.
+        """Cycles and energy by instruction, kernel, node and module; time is simulated when first asked for.
 
         Raises SimulationError for runs far larger than any memory, and for deadlocks that no check has found.
         """
@@ -59,15 +61,21 @@ class Run:
 
     @property
     def joules(self) -> float:
-        """Nominal energy."""
+        """Nominal energy of all of it, DRAM and leakage with it."""
         return self.profile.joules
 
     def report(self, path: str | Path) -> None:
-        """Write the profile as one self-contained HTML page, whole or not at all."""
+        """Write the profile as one self-contained HTML page, whole or not at all.
+
+        * ``path``: of the ``.html`` file.
+        """
         write_report(self.profile, path)
 
     def trace(self, path: str | Path) -> None:
-        """Write the time line for https://ui.perfetto.dev, whole or not at all."""
+        """Write the time line for https://ui.perfetto.dev, whole or not at all.
+
+        * ``path``: of the ``.json`` file.
+        """
         write_trace(self.binary, self.profile.timeline, path)
 
 

@@ -30,9 +30,10 @@ Optimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 @dataclass(frozen=True)
 class Step(Progress):
-    """What ``progress`` is told behind every step, and its ``loss``."""
+    """Said after each step of a training."""
 
     loss: float = math.nan
+    """Of the step's batch."""
 
 
 def prepare_qat(
