@@ -6,8 +6,8 @@ from __future__ import annotations
 class QuarticError(Exception):
     """Base of every error that a user of Quartic can cause.
 
-    Its text says where (module path, FX node, source line, file or field), which rule with the actual and the allowed
-    value, and what to do. What torch or the system raised first is its ``__cause__``.
+    Its text is all that it carries: where (module path, FX node, source line, file or field), which rule with the
+    actual and the allowed value, and what to do.
     """
 
 

@@ -1,4 +1,8 @@
-"""Float model to quantized FX graph, and that graph in the machine's arithmetic."""
+"""Float model to quantized FX graph, and that graph in the machine's arithmetic.
+
+A ``Batch`` is a tensor, or a sequence of tensors, one per input; a ``Loss`` a function of output and target that gives
+a tensor of one number; a ``Watch`` what is told of ``Progress``.
+"""
 
 from quantizer.annotate import QuarticQuantizer
 from quantizer.flow import calibrate, capture, convert, export, prepare, quantize, rescale, transfer

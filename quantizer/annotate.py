@@ -39,18 +39,23 @@ ANNOTATION = "quantization_annotation"
 
 
 class QuarticQuantizer(Quantizer):
-    """torchao quantizer for the Quartic NPU, by a recipe: a preset's name, a TOML file, or the value."""
+    """torchao quantizer for the Quartic NPU, as ``prepare_pt2e`` takes it.
+
+    * ``recipe``: a preset's name, the path of a TOML file, or a value; its stages need ``quantize``.
+
+    Raises QuantizationError for an unknown preset, DescriptionError for a file that breaks the schema.
+    """
 
     def __init__(self, recipe: str | Path | Recipe = "w8a8") -> None:
         super().__init__()
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Rewrite operators that the machine has under other names; see ``quantizer.rewrite``."""
+        """Rewrite operators of ``model`` that the machine has under other names; see ``quantizer.rewrite``."""
         return rewrite(model, pools.definitions(self.recipe))
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        """Annotate every node of ``model`` in place; see the module's docstring for the rule.
+        """Annotate every node of ``model`` in place: operands of what becomes one kernel, never inside of it.
 
         Raises QuantizationError for an override that matches nothing.
         """
@@ -70,7 +75,7 @@ class QuarticQuantizer(Quantizer):
         return model
 
     def validate(self, model: GraphModule) -> None:
-        """Nothing to do: the table only holds what the machine can do."""
+        """Nothing to do for ``model``: the table only holds what the machine can do."""
 
 
 Spec = QuantizationSpecBase | None

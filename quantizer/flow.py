@@ -41,7 +41,8 @@ CAPTURED = "quartic_captured"
 
 
 def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe = "w8a8") -> GraphModule:
-    """Export ``model`` for inputs of these shapes, fold batch norms and insert the observers of ``recipe``.
+    """Export ``model`` for inputs of these shapes, fold batch norms and insert the observers of ``recipe``: for
+    ``calibrate`` and ``convert``.
 
     Raises QuantizationError for a model in training mode, one that torch.export cannot capture, an unknown recipe or
     one of whose overrides matches nothing; DescriptionError for a recipe's file that breaks the schema.
@@ -63,9 +64,9 @@ def prepare(model: nn.Module, example_inputs: Batch, recipe: str | Path | Recipe
 
 
 def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
-    """``model`` as an aten graph by torch.export; raises QuantizationError with advice where that fails.
+    """``model`` as an aten graph by torch.export: capture once to quantize at several recipes.
 
-    A graph that this made for the same shapes is copied: capture once to quantize at several recipes.
+    A graph that this made for the same shapes is copied. Raises QuantizationError with advice where that fails.
     """
     check_model(model)
     inputs = as_tuple(example_inputs)
@@ -113,8 +114,12 @@ def rescale(
 ) -> GraphModule:
     """The float graph of ``model`` with channels scaled by the stages [smooth], [fold] and [polish] of ``recipe``.
 
-    It computes the same but for rounding, and ``prepare`` takes it, with the same recipe. Raises QuantizationError as
-    ``prepare`` and ``calibrate`` do, and for batch norms that are to be trained otherwise than folded.
+    It computes the same but for rounding, and ``prepare`` takes it, with the same recipe.
+
+    * ``batches``: representative inputs, as of ``calibrate``.
+
+    Raises QuantizationError as ``prepare`` and ``calibrate`` do, and for batch norms that are to be trained otherwise
+    than folded.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     graph = capture(model, example_inputs)
@@ -142,8 +147,11 @@ def _check_norms(graph: GraphModule, recipe: Recipe) -> None:
 def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
     """Run ``batches`` through the observers of ``prepared`` and return it.
 
-    A batch is a tensor or a sequence of tensors, one per input; a batch larger than the example inputs is split
-    into pieces of their size. Raises QuantizationError for no batches or shapes that do not fit.
+    * ``prepared``: what ``prepare`` gave, which is changed; calibrating again adds to what it saw.
+    * ``batches``: of a tensor, or a sequence of tensors, one per input, each; one that is larger than the example
+      inputs is split into pieces of their size, and counts once.
+
+    Raises QuantizationError for no batches or shapes that do not fit.
     """
     expected = _inputs(prepared)
     count = 0
@@ -181,8 +189,12 @@ def _observe(prepared: GraphModule, inputs: tuple[torch.Tensor, ...]) -> None:
 def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
     """Give ``prepared`` the ranges of ``calibrated``, the same model prepared for inputs of another size; returns it.
 
-    For models whose ranges do not depend on the size, where a calibration at full size costs too much. Raises
-    QuantizationError where the two graphs do not observe the same tensors.
+    For models whose ranges do not depend on the size, where a calibration at full size costs too much.
+
+    * ``calibrated``: a prepared graph that was calibrated.
+    * ``prepared``: by the same recipe, not yet calibrated.
+
+    Raises QuantizationError where the two graphs do not observe the same tensors.
     """
     sources, targets = _observers(calibrated), _observers(prepared)
     if len(sources) != len(targets) or not all(map(Observer.like, sources, targets)):
@@ -196,9 +208,11 @@ def transfer(calibrated: GraphModule, prepared: GraphModule) -> GraphModule:
 
 
 def convert(prepared: GraphModule | Trainable) -> GraphModule:
-    """The calibrated graph with q/dq ops (``quantized_decomposed``) and int8 weights.
+    """The calibrated graph with q/dq ops (``quantized_decomposed``), weights as codes.
 
-    One that is trained stays as it is. Raises QuantizationError if an observer has seen no data.
+    * ``prepared``: a graph that was calibrated, which becomes the result, or a trained module, which stays as it is.
+
+    Raises QuantizationError if an observer has seen no data.
     """
     if isinstance(prepared, Trainable):
         prepared = prepared.finish()
@@ -227,11 +241,8 @@ def quantize(
 ) -> GraphModule:
     """prepare, calibrate and convert ``model``, with the recipe's stages between: an FX graph with q/dq ops.
 
-    ``targets`` are one per batch, for ``loss(output, target)``, where a stage takes gradients; without them it takes
-    the float model's outputs, and the squared error without a loss. A training goes over the batches again and again.
-    Deterministic for equal inputs and ``seed``. The work is done on ``device``, the result is on the CPU. ``resume`` is
-    a folder that keeps what a reconstruction has decided, for a second run to go on from; ``progress`` is told of every
-    part that is done. Raises QuantizationError.
+    Parameters are as of ``quartic.quantize``, and inputs and batches may be tensors alone. Raises QuantizationError,
+    DescriptionError.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     _check_device(device)

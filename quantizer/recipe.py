@@ -94,7 +94,7 @@ class Format:
         return self.bits == FLOAT
 
     def changed(self, *changes: Change | None) -> Format:
-        """With ``changes`` applied one after the other."""
+        """A format with ``changes`` applied one after the other; None changes nothing."""
         said = {
             row.name: value
             for change in changes
@@ -139,7 +139,7 @@ class Override:
 
     @property
     def changes(self) -> dict[str, Change]:
-        """Changes by role."""
+        """What it changes, by role."""
         found = {role: getattr(self, role) for role in ROLES}
         return {role: change for role, change in found.items() if change is not None}
 
@@ -260,12 +260,15 @@ class Recipe:
         return f"{self.name}, changed" if known and self != Recipe.load(self.name) else self.name
 
     def with_overrides(self, *overrides: Override) -> Recipe:
-        """This recipe with more overrides behind its own."""
+        """This recipe with more ``overrides`` behind its own."""
         return dataclasses.replace(self, overrides=(*self.overrides, *overrides))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Recipe:
-        """A preset by name, or a recipe from a TOML file. Raises QuantizationError or DescriptionError."""
+        """A preset by name, or a recipe from a TOML file. Raises QuantizationError or DescriptionError.
+
+        * ``name_or_path``: as of ``quartic.recipe``.
+        """
         from quantizer.recipe_file import load
 
         return load(name_or_path)

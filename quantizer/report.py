@@ -86,7 +86,7 @@ class Report:
 
     @property
     def size(self) -> Size:
-        """Of all layers."""
+        """The sizes of all layers together."""
         return sum((layer.size for layer in self.layers), Size())
 
 

@@ -50,7 +50,7 @@ class LayerSensitivity:
     """The loss by width, as ``w4a8``."""
 
     def sqnr_db(self, width: str) -> float:
-        """A loss by "sqnr" in decibels; inf where nothing was lost."""
+        """The loss at ``width`` in decibels, where it is by "sqnr"; inf where nothing was lost."""
         loss = self.losses[width]
         return -10 * log10(loss) if loss > 0 else inf
 
@@ -75,17 +75,17 @@ class Sensitivity:
         return tuple(width for width in WIDTHS if any(width in layer.losses for layer in self.layers))
 
     def ranked(self, width: str) -> tuple[LayerSensitivity, ...]:
-        """The layers that have this width, those that lose most by it first."""
+        """The layers that have this ``width``, those that lose most by it first."""
         having = [layer for layer in self.layers if width in layer.losses]
         return tuple(sorted(having, key=lambda layer: -layer.losses[width]))
 
     def to_json(self) -> str:
-        """What ``from_json`` reads back as an equal value."""
+        """Text that ``from_json`` reads back as an equal value."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "<sensitivity>") -> Sensitivity:
-        """Of the text of ``to_json``; ``source`` names it in errors. Raises InputError."""
+        """The value of the ``text`` of ``to_json``; ``source`` names it in errors. Raises InputError."""
         try:
             found = json.loads(text)
             layers = tuple(

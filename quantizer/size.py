@@ -15,7 +15,7 @@ CODEBOOK_BITS = 15 * FLOAT_BITS + 16 * 8
 
 @dataclass(frozen=True)
 class Size:
-    """Bits of constants, by what they are. Everything that a graph stores is in one of them, once."""
+    """Bits of constants, by what they are. Everything that a graph stores is in one of them, once; sizes add up."""
 
     codes: int = 0
     """Quantized constants at their width, 4-bit ones packed."""
@@ -30,7 +30,7 @@ class Size:
 
     @property
     def total(self) -> int:
-        """Bits of everything."""
+        """Bits of everything: codes, scales, zero points and floats."""
         return self.codes + self.scales + self.zeros + self.floats
 
     @property

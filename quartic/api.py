@@ -55,9 +55,9 @@ def quantize(
 
     Raises QuantizationError for what cannot be quantized, DescriptionError for a recipe that breaks the schema.
 
-    >>> q = quartic.quantize(model, example, batches, recipe="w4a8")
-    >>> print(type(q).__name__)
-    GraphModule
+    >>> small = quartic.quantize(model, example, batches, recipe="w4a8")
+    >>> print(type(small).__name__, tuple(small(*example).shape))
+    GraphModule (1, 4)
     """
     from quantizer import quantize
 
@@ -244,9 +244,9 @@ def assign(
     Raises AssignmentError for a budget out of reach, QuantizationError, UnsupportedError, and DescriptionError for a
     machine or a recipe that breaks the schema.
 
-    >>> made = quartic.assign(model, example, batches, "tiny", latency_seconds=1e-3, sensitivity=losses, samples=2)
+    >>> made = quartic.assign(model, example, batches, "tiny", latency_seconds=1e-3, samples=2)
     >>> print(made.widths, made.simulated.latency_seconds <= 1e-3)
-    {'0': 'w8a8', '3': 'w8a8'} True
+    {'0': 'w16a16', '3': 'w16a16'} True
     """
     from quartic.assignment import assign
 
@@ -360,7 +360,7 @@ def timing(exe: Executable) -> Run:
 
     * ``exe``: what ``compile`` or ``load`` gives.
 
-    Raises InputError for anything else, SimulationError for a program that can never end.
+    Raises InputError for anything else; a program that can never end, SimulationError where its figures are read.
 
     >>> print(quartic.timing(exe).cycles == run.cycles)
     True

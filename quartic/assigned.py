@@ -38,7 +38,7 @@ class Round:
 
     @property
     def error(self) -> Cost:
-        """Predicted over simulated, less 1."""
+        """Predicted over simulated, less 1: shares, in place of seconds and joules."""
         p, s = self.predicted, self.simulated
         return Cost(p.latency_seconds / s.latency_seconds - 1, p.energy_joules / s.energy_joules - 1)
 
@@ -73,7 +73,7 @@ class Assignment:
         return self.rounds[-1].simulated
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; units are in the names."""
+        """Plain values for JSON; units are in the names."""
         return {
             "machine": self.machine,
             "predicted": asdict(self.predicted),

@@ -38,12 +38,12 @@ class Executable:
         return len(self.binary.code) // 16
 
     def save(self, path: str | Path) -> None:
-        """Write the ``.qbin`` container, whole or not at all. Raises ContainerError."""
+        """Write the ``.qbin`` container to ``path``, whole or not at all. Raises ContainerError."""
         self.binary.save(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Executable:
-        """Read a ``.qbin``. Raises ContainerError, which names the file."""
+        """Read the ``.qbin`` at ``path``. Raises ContainerError, which names the file."""
         from isa.container import Binary
 
         return cls(Binary.load(path))

@@ -210,7 +210,7 @@ class Profile:
         return found
 
     def lines(self, level: str = "kernel", top: int | None = None) -> list[tuple[str, ...]]:
-        """Cells under HEADINGS, the rows with most cycles first, the total last.
+        """Cells of a table under ``HEADINGS``, the rows with most cycles first, the total last.
 
         * ``level``: as of ``rows``.
         * ``top``: limits the rows; the others become one.

@@ -30,7 +30,8 @@ class Run:
     """What one run of a binary gave."""
 
     outputs: tuple[torch.Tensor, ...]
-    """The tensors that the chip stored, in the order of ``binary.outputs``; none if only time was asked for."""
+    """The tensors that the chip stored, of the shapes and types of ``binary.outputs``, in that order; none if only time
+    was asked for."""
     binary: Binary
     """The program that ran."""
 

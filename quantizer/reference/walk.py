@@ -39,9 +39,11 @@ class Step:
 
 
 def reference(q: GraphModule) -> Reference:
-    """``q``, a graph with q/dq ops, in the machine's arithmetic: outputs equal the compiled binary's, bit for bit.
+    """``q`` in the machine's arithmetic: outputs equal the compiled binary's, bit for bit.
 
-    Raises UnsupportedError with every node that the machine cannot compute.
+    * ``q``: a graph with q/dq ops, Quartic's or another quantizer's.
+
+    Raises InputError for anything else, UnsupportedError with every node that the machine cannot compute.
     """
     if not isinstance(q, GraphModule):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
@@ -120,7 +122,7 @@ class Reference(nn.Module):
 
     @torch.no_grad()
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The graph's outputs for ``inputs`` of the shapes that it was exported for; raises InputError otherwise."""
+        """The graph's outputs for ``inputs`` of the shapes that it was exported for. Raises InputError for others."""
         env = list(self._initial)
         for _ in self._run(inputs, env):
             pass
@@ -128,7 +130,7 @@ class Reference(nn.Module):
 
     @torch.no_grad()
     def trace(self, *inputs: torch.Tensor) -> Iterator[tuple[Node, torch.Tensor]]:
-        """Every node and its value in binary32, one after the other; values that are no tensors are left out."""
+        """Every node and its value in binary32 for ``inputs``, one after the other; only tensors. Raises InputError."""
         nodes = {slot: node for node, slot in self._slots.items()}
         for slot, value in self._run(inputs, list(self._initial)):
             if isinstance(value, (torch.Tensor, Lazy)):

@@ -28,12 +28,16 @@ Quantizers = dict[str, FakeQuantizer]
 
 
 class Trainable(nn.Module):
-    """``prepared``, a calibrated graph, with fake quantizers for observers and live batch norms where it has any.
+    """A calibrated graph with fake quantizers for observers and live batch norms where it has any, to train.
 
-    The graph may be of torchao's ``prepare_pt2e`` with another quantizer; whose batch norms were folded, and stay so.
-    Called as the model, for inputs of the shapes it was prepared for. A forward pass in training mode is a step of
-    ``stage``; in eval mode it computes what ``convert`` will make of it, to the bit. Parameters are the float master
-    weights. Raises QuantizationError for a graph without calibration.
+    Called as the model, for inputs of the shapes it was prepared for. A forward pass in training mode is a step; in
+    eval mode it computes what ``convert`` will make of it, to the bit. Parameters are the float master weights.
+
+    * ``prepared``: the graph; of torchao's ``prepare_pt2e`` with another quantizer, batch norms were folded, and stay.
+    * ``stage``: what the table [train] says.
+    * ``seed``: of rounding at random.
+
+    Raises QuantizationError for a graph without calibration.
     """
 
     _prepared: GraphModule
@@ -51,7 +55,7 @@ class Trainable(nn.Module):
         object.__setattr__(self, "_prepared", prepared)  # no submodule: its parameters are not those that are trained
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        """The model's outputs."""
+        """The model's outputs for ``inputs``."""
         if self.training:
             self.clock.tick()
         return self.graph(*inputs)
@@ -60,8 +64,12 @@ class Trainable(nn.Module):
     def finish(self, into: GraphModule | None = None) -> GraphModule:
         """The prepared graph with the weights as they are now, on their codes, and all ranges frozen: for ``convert``.
 
-        It is a copy, and the training can go on; or ``into``, the same model prepared for inputs of another size, as
-        one image where the training has batches. Raises QuantizationError where that observes other tensors.
+        It is a copy, and the training can go on.
+
+        * ``into``: instead of a copy, the same model prepared for inputs of another size, as one image where the
+          training has batches.
+
+        Raises QuantizationError where that observes other tensors.
         """
         prepared = _copied(self._prepared) if into is None else into
         prepared.meta.pop(NORMS, None)
@@ -105,12 +113,12 @@ class Trainable(nn.Module):
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of the inputs."""
+        """Shapes of the inputs."""
         return [tuple(n.meta["val"].shape) for n in self._prepared.graph.nodes if n.op == "placeholder"]
 
     @property
     def types(self) -> list[torch.dtype]:
-        """Of the inputs."""
+        """Types of the inputs."""
         return [n.meta["val"].dtype for n in self._prepared.graph.nodes if n.op == "placeholder"]
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -118,7 +126,7 @@ class Trainable(nn.Module):
         return {"step": self.clock.step}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from the ``state`` that ``get_extra_state`` gave."""
         self.clock.step = state["step"]
 
 
