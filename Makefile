@@ -37,6 +37,7 @@ format: $(STAMP) ## apply ruff's safe fixes
 
 golden: $(STAMP) ## rewrite the generated files and golden expectations (then read the diff)
 	@$(BIN)/python -m isa.manual docs/isa.md
+	@$(BIN)/python -m quartic.manual docs/api.md
 	@QUARTIC_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/golden tests/test_docs.py
 
 bench: $(STAMP) ## measure the reference networks and rewrite benchmarks/results

@@ -17,6 +17,7 @@ from quartic.cli import main
 
 ROOT = Path(__file__).parents[1]
 RUN = (
+    "docs/api.md",
     "docs/guide/01-first-model.md",
     pytest.param("docs/guide/02-depth-and-transformers.md", marks=pytest.mark.slow),
     pytest.param("docs/guide/03-choosing-a-recipe.md", marks=pytest.mark.slow),
@@ -25,6 +26,8 @@ RUN = (
     pytest.param("docs/tutorials/depth-anything-to-a-chip.md", marks=pytest.mark.slow),
     pytest.param("docs/tutorials/choosing-widths.md", marks=pytest.mark.slow),
 )
+GENERATED = ("docs/api.md",)
+"""Whose text is in docstrings: `make golden` writes it before these tests run."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 
@@ -81,7 +84,7 @@ def test_document_runs_and_prints_what_it_shows(name: str, tmp_path: Path, monke
         elif block.language == "console":
             printed = console(block)
         actual.append(printed if block.language == "text" else block.text)
-    if "QUARTIC_UPDATE_GOLDEN" in os.environ:
+    if "QUARTIC_UPDATE_GOLDEN" in os.environ and name not in GENERATED:
         texts = iter(actual)
         path.write_text(BLOCK.sub(lambda m: f"```{m[1]}\n{next(texts)}```", path.read_text()))
     for block, text in zip(blocks(path), actual, strict=True):

@@ -57,11 +57,15 @@ def _options(
     pass
 
 
+def quiet() -> None:
+    """Silence packages that log about their own optional parts on import, which is no message of ours."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits 0, or 2 with one message on standard error for anything that a user can cause."""
-    for name in ("torchao", "torch.utils._pytree"):
-        # They log about their own optional parts on import, which is no message of ours.
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     try:
         app(arguments, prog_name="quartic")
     except QuarticError as error:
