@@ -2,6 +2,11 @@
 
 A ``Batch`` is a tensor, or a sequence of tensors, one per input; a ``Loss`` a function of output and target that gives
 a tensor of one number; a ``Watch`` what is told of ``Progress``.
+
+>>> from quantizer import calibrate, convert, prepare, report
+>>> prepared = calibrate(prepare(model, example, "w8a8"), batches)
+>>> print([(layer.node, layer.weight.bits) for layer in report(convert(prepared)).layers if layer.weight])
+[('conv2d', 8), ('linear', 8)]
 """
 
 from quantizer.annotate import QuarticQuantizer

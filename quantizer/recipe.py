@@ -77,8 +77,8 @@ class Format:
     bits: Annotated[int, BITS]
     """Width of the codes; 32 stays binary32, and the rest says nothing."""
     symmetric: bool
-    """Whether 0 is the middle code, with no zero point (arXiv 1806.08342, section 2.2); else codes are affine, with a
-    zero point (section 2.1)."""
+    """Whether 0 is the middle code, with no zero point (arXiv 1806.08342, section 2.2), and the lowest code of weights
+    left out, so that each has its negative; else codes are affine, with a zero point (section 2.1)."""
     per: Annotated[str, PER]
     """"channel": a scale for each output channel of a weight, or, folded into the weights, channel of what a layer
     reads; "tensor": one for all (arXiv 1806.08342, section 3)."""

@@ -67,6 +67,7 @@ def _parts() -> Iterator[str]:
     yield guide("presets")
     yield "## `quantizer`: the parts"
     yield prose(Said.of(quantizer).prose)
+    yield example(Said.of(quantizer))
     yield from package(quantizer, quantizer.__all__)
     yield "## Command line"
     yield guide("command line")

@@ -26,7 +26,7 @@ TYPES: dict[Any, tuple[str, str]] = {
     float: ("number", "finite"),
     str: ("text", "any"),
     tuple: ("list of texts", "any"),
-    Change: ("table", "keys of a role"),
+    Change: ("table", "keys of [weight]"),
 }
 """Of TOML, and what it allows where no rule says more."""
 

@@ -109,6 +109,11 @@ def test_presets_commands_and_errors_are_there() -> None:
     assert ["QuarticError", *listed] == [kind.__name__ for kind in kinds()]
 
 
+def test_errors_that_docstrings_name_are_errors() -> None:
+    known = {kind.__name__ for kind in (*kinds(), ValueError, *ESTIMATORS.values())}
+    assert set(re.findall(r"\b[A-Z]\w*Error\b", manual())) - known == set()
+
+
 def headings(text: str) -> list[str]:
     """Anchors of a document; a heading that occurs again gets a number."""
     seen: Counter[str] = Counter()
