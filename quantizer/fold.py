@@ -27,7 +27,8 @@ class Fold:
     """Move the middles of the ranges to 0 where the layer is linear or a convolution without padding; elsewhere, and
     without it, zero stays zero, and m = 0."""
     modules: tuple[str, ...] = ("*",)
-    """Patterns (``fnmatch``) of the layers' paths, or of modules around them."""
+    """Patterns (``fnmatch``) of the layers' paths, or of modules around them; of layers that read one tensor all must
+    match."""
 
     def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
         """For a tensor that was ``seen``; ``shiftable``: whether its readers can undo a shift."""

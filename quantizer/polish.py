@@ -37,8 +37,8 @@ class Polish:
     """Of "outliers": largest magnitudes of a layer's channels over their a_i, in the median, from which on it is
     polished."""
     modules: tuple[str, ...] = ("*decoder*", "*head*")
-    """Patterns (``fnmatch``) of the layers' paths, or of modules around them: by default what sounds like a decoder, as
-    in the paper."""
+    """Patterns (``fnmatch``) of the layers' paths, or of modules around them; of layers that read one tensor all must
+    match. By default what sounds like a decoder, as in the paper."""
 
     def __post_init__(self) -> None:
         check(self)

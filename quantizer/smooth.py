@@ -22,7 +22,8 @@ class Smooth:
     alpha: Annotated[float, Within(0, 1)] = 0.5
     """1 moves all differences between channels into the weights, 0 all out of them."""
     modules: tuple[str, ...] = ("*",)
-    """Patterns (``fnmatch``) of the layers' paths, or of modules around them."""
+    """Patterns (``fnmatch``) of the layers' paths, or of modules around them; of layers that read one tensor all must
+    match."""
 
     def __post_init__(self) -> None:
         check(self)

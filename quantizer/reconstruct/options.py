@@ -70,6 +70,8 @@ class Round:
             raise DescriptionError(f"beta_first = {self.beta_first}, beta_last = {self.beta_last}: must not rise")
         if self.scope == BLOCK and self.method != ADAROUND:
             raise DescriptionError(f"method = {self.method!r} is of layers: say scope = 'layer', or 'adaround'")
+        if self.method != ADAROUND and self.metric != MSE:
+            raise DescriptionError(f"metric = {self.metric!r} is of 'adaround': say metric = 'mse', or that method")
         if self.scope == BLOCK and (self.metric == KFAC or self.target == WEIGHT):
             key, value = ("metric", KFAC) if self.metric == KFAC else ("target", WEIGHT)
             raise DescriptionError(f"{key} = {value!r} is of layers: say scope = 'layer', or another {key}")
@@ -77,4 +79,4 @@ class Round:
     @property
     def needs_gradients(self) -> bool:
         """Whether the metric is made from gradients of the loss."""
-        return self.method == ADAROUND and self.metric != MSE
+        return self.metric != MSE

@@ -314,6 +314,8 @@ OPTIONS = [
     (dict(beta_last=1.0), "beta_last = 1.0: must be above 1"),
     (dict(beta_first=1.5), "beta_first = 1.5, beta_last = 2.0: must not rise"),
     (dict(scope="block", method="gptq"), "method = 'gptq' is of layers: say scope = 'layer', or 'adaround'"),
+    (dict(method="gptq", metric="kfac"), "metric = 'kfac' is of 'adaround': say metric = 'mse', or that method"),
+    (dict(method="nearest", metric="fisher"), "metric = 'fisher' is of 'adaround': say metric = 'mse', or that method"),
     (dict(scope="block", metric="kfac"), "metric = 'kfac' is of layers: say scope = 'layer', or another metric"),
     (dict(scope="block", target="weight"), "target = 'weight' is of layers: say scope = 'layer', or another target"),
 ]
