@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from quantizer.channels import Channels, Factors
+from quantizer.rules import check
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Fold:
     modules: tuple[str, ...] = ("*",)
     """Patterns (``fnmatch``) of the layers' paths, or of modules around them; of layers that read one tensor all must
     match."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def factors(self, seen: Channels, weights: torch.Tensor, shiftable: bool) -> Factors:
         """For a tensor that was ``seen``; ``shiftable``: whether its readers can undo a shift."""

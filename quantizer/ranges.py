@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import torch
 
@@ -31,6 +31,7 @@ FEWEST = 1 << 8
 MOST = 1 << 16
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """What every range estimator can do; a frozen dataclass whose fields are its parameters."""
 

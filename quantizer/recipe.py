@@ -126,9 +126,9 @@ class Override:
     """What differs in what norms and softmax read."""
 
     def __post_init__(self) -> None:
+        check(self)
         if bool(self.modules) == bool(self.layer):
             raise DescriptionError("an override names either modules, by a pattern, or a layer: give one of the two")
-        check(self)
         if not self.changes:
             raise DescriptionError(f"{self.title}: changes nothing; say how, as weight = {{ bits = 8 }}")
 
@@ -212,6 +212,7 @@ class Recipe:
     """Fine-tuning with simulated quantization."""
 
     def __post_init__(self) -> None:
+        check(self, {name: kind | None for name, kind in STAGES.items()})
         self.roles()
         for override in self.overrides:
             try:

@@ -241,8 +241,10 @@ def _scalar(value: Any) -> str:
             return str(value).lower()
         case str():
             return _text(value)
-        case int() | float():
+        case int():
             return repr(value)
+        case float():
+            return repr(float(value))  # numpy's own says its type
         case tuple():
             return f"[{', '.join(map(_scalar, cast(tuple[Any, ...], value)))}]"
         case _:

@@ -1,15 +1,16 @@
 """Which values the fields of a recipe may have: what checks them is what the page of the API prints.
 
 A field says its rule in its type, as ``rate: Annotated[float, Within(0, above=True)] = 0.001``; numbers without a rule
-must be finite.
+must be finite, and every value is of its field's type: files say so of theirs, and here it is said of Python's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 from isa.errors import DescriptionError
 
@@ -86,12 +87,50 @@ def rules(kind: type) -> dict[str, Rule]:
     return {name: said[0] for name, said in given.items() if said}
 
 
-def check(options: Any) -> None:
-    """Raise DescriptionError for the first field of the dataclass ``options`` that breaks its rule or is not finite."""
-    known = rules(type(options))
+@cache
+def types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, by name."""
+    return get_type_hints(kind)
+
+
+def check(options: Any, others: Mapping[str, Any] | None = None) -> None:
+    """Raise DescriptionError for the first field of the dataclass ``options`` that breaks its rule, is not finite, or not
+    of its type; types of ``others`` count in place of the declared ones.
+    """
+    known, kinds = rules(type(options)), {**types(type(options)), **(others or {})}
     for row in fields(options):
-        value = getattr(options, row.name)
+        value, rule = getattr(options, row.name), known.get(row.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise DescriptionError(f"{row.name} = {value}: must be a finite number")
-        if (rule := known.get(row.name)) is not None and not rule.allows(value):
+        if isinstance(rule, OneOf) and value is not None and not rule.allows(value):
+            raise DescriptionError(f"{row.name} = {value!r}: must be {rule}")  # which says more than the type
+        if not _fits(value, kinds[row.name]):
+            told = f"must be {_words(kinds[row.name])}, not {_said(value)}"
+            raise DescriptionError(f"{row.name} = {value!r}: {told}")
+        if rule is not None and not rule.allows(value):
             raise DescriptionError(f"{row.name} = {value!r}: must be {rule}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is of the type; integers are numbers, and booleans are not."""
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inner[0]) for each in value)
+    if inner:
+        return any(_fits(value, each) for each in inner)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, kind) and not isinstance(value, type)
+
+
+def _words(kind: Any) -> str:
+    """A type by its name, but for None, which leaves things as they are."""
+    inner = get_args(kind)
+    if get_origin(kind) is tuple:
+        return f"a tuple of {inner[0].__name__}"
+    (one,) = (each for each in inner or (kind,) if each is not type(None))
+    return one.__name__
+
+
+def _said(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
