@@ -94,8 +94,8 @@ def types(kind: type) -> dict[str, Any]:
 
 
 def check(options: Any, others: Mapping[str, Any] | None = None) -> None:
-    """Raise DescriptionError for the first field of the dataclass ``options`` that breaks its rule, is not finite, or not
-    of its type; types of ``others`` count in place of the declared ones.
+    """Raise DescriptionError for the first field of the dataclass ``options`` that breaks its rule or is not finite or
+    not of its type; types of ``others`` count in place of the declared ones.
     """
     known, kinds = rules(type(options)), {**types(type(options)), **(others or {})}
     for row in fields(options):
