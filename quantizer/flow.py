@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,19 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import nn
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.utils import _fuse_conv_bn_
 
 from isa.errors import QuantizationError, QuarticError
 from quantizer import pools
 from quantizer.annotate import QuarticQuantizer
+from quantizer.batches import Batch, as_tuple, checked, count_of, inputs_of, pieces_of, samples, shapes_of
 from quantizer.checks import Named, check_graph, check_model, first_line, unforeseen
 from quantizer.functionalize import functional
 from quantizer.observers import Observer
 from quantizer.plan import APPLIED, told
-from quantizer.progress import Watch
+from quantizer.progress import Meter, Watch
 from quantizer.recipe import Recipe
 from quantizer.reconstruct.engine import reconstruct
 from quantizer.reconstruct.fisher import Loss
@@ -33,8 +34,6 @@ from quantizer.scaling import SCALED, scale, scaling_of
 from quantizer.train.module import Trainable
 from quantizer.train.norms import NORMS, norms_of
 from quantizer.train.options import FROZEN
-
-Batch = torch.Tensor | Sequence[torch.Tensor]
 
 CAPTURED = "quartic_captured"
 """Key of a graph's metadata that holds the shapes of the inputs for which ``capture`` made it."""
@@ -77,7 +76,7 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
             raise QuantizationError(
                 f"example input {i} has shape {tuple(value.shape)}, which holds nothing: give at least one sample"
             )
-    if isinstance(model, GraphModule) and model.meta.get(CAPTURED) == _shapes(inputs):
+    if isinstance(model, GraphModule) and model.meta.get(CAPTURED) == shapes_of(inputs):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about its own tree of arguments
             return copy.deepcopy(model)
@@ -87,14 +86,14 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
             graph: GraphModule = functional(program).module(check_guards=False)  # type: ignore[assignment]
     except Exception as error:
         raise QuantizationError(
-            f"torch.export cannot capture {type(model).__name__} for inputs of shapes {_shapes(inputs)}: "
+            f"torch.export cannot capture {type(model).__name__} for inputs of shapes {shapes_of(inputs)}: "
             f"{first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
             "or torch.cond, or quantize the part of the model that has none"
         ) from error
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise QuantizationError("the model is quantized already: compile it, or quantize the float model")
     check_graph(graph)
-    graph.meta[CAPTURED] = _shapes(inputs)
+    graph.meta[CAPTURED] = shapes_of(inputs)
     return graph
 
 
@@ -110,13 +109,18 @@ def export(model: nn.Module, example_inputs: Batch) -> GraphModule:
 
 
 def rescale(
-    model: nn.Module, example_inputs: Batch, batches: Iterable[Batch], recipe: str | Path | Recipe
+    model: nn.Module,
+    example_inputs: Batch,
+    batches: Iterable[Batch],
+    recipe: str | Path | Recipe,
+    progress: Watch | None = None,
 ) -> GraphModule:
     """The float graph of ``model`` with channels scaled by the stages [smooth], [fold] and [polish] of ``recipe``.
 
     It computes the same but for rounding, and ``prepare`` takes it, with the same recipe.
 
     * ``batches``: representative inputs, as of ``calibrate``.
+    * ``progress``: told after every input, if ``batches`` are a list, and after every layer that is tried.
 
     Raises QuantizationError as ``prepare`` and ``calibrate`` do, and for batch norms that are to be trained otherwise
     than folded.
@@ -126,9 +130,12 @@ def rescale(
     _check_norms(graph, recipe)
     _fuse_conv_bn_(graph)
     rewrite(graph, pools.definitions(recipe))
-    expected = _inputs(graph)
-    pieces = (piece for i, batch in enumerate(_checked(batches), 1) for piece in _pieces(as_tuple(batch), expected, i))
-    scale(graph, pieces, recipe).meta[SCALED] = True
+    expected = inputs_of(graph)
+    count = None if progress is None else count_of(batches, expected)
+    pieces = (
+        piece for i, batch in enumerate(checked(batches), 1) for piece in pieces_of(as_tuple(batch), expected, i)
+    )
+    scale(graph, pieces, recipe, count, progress).meta[SCALED] = True
     return graph
 
 
@@ -144,36 +151,31 @@ def _check_norms(graph: GraphModule, recipe: Recipe) -> None:
         )
 
 
-def calibrate(prepared: GraphModule, batches: Iterable[Batch]) -> GraphModule:
+def calibrate(
+    prepared: GraphModule, batches: Iterable[Batch], progress: Watch | None = None
+) -> GraphModule:
     """Run ``batches`` through the observers of ``prepared`` and return it.
 
     * ``prepared``: what ``prepare`` gave, which is changed; calibrating again adds to what it saw.
     * ``batches``: of a tensor, or a sequence of tensors, one per input, each; one that is larger than the example
       inputs is split into pieces of their size, and counts once.
+    * ``progress``: told after every piece, if ``batches`` are a list.
 
     Raises QuantizationError for no batches or shapes that do not fit.
     """
-    expected = _inputs(prepared)
+    expected = inputs_of(prepared)
     count = 0
+    meter = Meter("calibrating", None if progress is None else count_of(batches, expected), progress)
     with torch.no_grad():
-        for count, batch in enumerate(_checked(batches), 1):
-            for piece in _pieces(as_tuple(batch), expected, count):
+        for count, batch in enumerate(checked(batches), 1):
+            for piece in pieces_of(as_tuple(batch), expected, count):
                 _observe(prepared, piece)
+                meter.done("inputs")
             for observer in _observers(prepared):
                 observer.close_batch()
     if count == 0:
         raise QuantizationError("the calibration set is empty: give at least one batch of representative inputs")
     return prepared
-
-
-def _checked(batches: Iterable[Batch]) -> Iterable[Batch]:
-    if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise QuantizationError(f"the calibration set is a {type(batches).__name__}: give a list of batches, as [x]")
-    return batches
-
-
-def _inputs(graph: GraphModule) -> list[torch.Size]:
-    return [node.meta["val"].shape for node in graph.graph.nodes if node.op == "placeholder"]
 
 
 def _observe(prepared: GraphModule, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -252,13 +254,13 @@ def quantize(
             "leave resume out"
         )
     example_inputs = _on(device, as_tuple(example_inputs))
-    batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in _checked(calibration_batches))
-    if recipe.stages or scaling_of(recipe):
-        batches = list(batches)  # they are run through more than once
+    batches: Iterable[Batch] = (_on(device, as_tuple(batch)) for batch in checked(calibration_batches))
+    if recipe.stages or scaling_of(recipe) or (progress is not None and isinstance(calibration_batches, list | tuple)):
+        batches = list(batches)  # they are run through more than once, or counted
     if torch.device(device).type != "cpu":
         model = copy.deepcopy(model).to(device)
-    scaled = rescale(model, example_inputs, batches, recipe) if scaling_of(recipe) else model
-    graph = calibrate(prepare(scaled, example_inputs, recipe), batches)
+    scaled = rescale(model, example_inputs, batches, recipe, progress) if scaling_of(recipe) else model
+    graph = calibrate(prepare(scaled, example_inputs, recipe), batches, progress)
     targets = None if targets is None else list(targets)
     if recipe.compensate or recipe.round:
         aims = None if targets is None else [_on(device, target) for target in targets]
@@ -270,39 +272,6 @@ def quantize(
         options = dict(targets=targets, seed=seed, device=device, progress=progress)
         graph = fine_tuned(model, graph, list(batches), recipe, loss, **options)
     return convert(to_device(graph, "cpu"))
-
-
-def samples(
-    prepared: GraphModule, batches: Sequence[Batch], targets: Sequence[Any] | None = None
-) -> tuple[list[tuple[torch.Tensor, ...]], list[Any] | None]:
-    """Batches, and targets along their first dimension, in pieces of the size for which ``prepared`` was made.
-
-    Raises QuantizationError for shapes that do not fit, or another number of targets than of batches.
-    """
-    expected = _inputs(prepared)
-    pieces = [list(_pieces(as_tuple(batch), expected, i)) for i, batch in enumerate(batches, 1)]
-    inputs = [piece for part in pieces for piece in part]
-    if targets is None:
-        return inputs, None
-    if len(targets) != len(batches):
-        raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one for each batch")
-    split = (_split(target, len(part), i) for i, (target, part) in enumerate(zip(targets, pieces, strict=True), 1))
-    return inputs, [each for part in split for each in part]
-
-
-def _split(target: Any, count: int, number: int) -> list[Any]:
-    if count == 1:
-        return [target]
-    leaves, shape = tree_flatten(target)
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0 or len(leaf) % count:
-            what = tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else type(leaf).__name__
-            raise QuantizationError(
-                f"target {number} ({what}) cannot be split into {count} pieces of the exported size, as its batch is: "
-                "give tensors whose first dimension is the batch's"
-            )
-    parts = zip(*(leaf.split(len(leaf) // count) for leaf in leaves), strict=True)
-    return [tree_unflatten(part, shape) for part in parts]
 
 
 def _check_graph(prepared: object) -> None:
@@ -349,40 +318,8 @@ def _quietly(step: Callable[..., GraphModule], *args: object) -> GraphModule:
         raise QuantizationError(unforeseen(f"{step.__name__} of torchao", error)) from error
 
 
-def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
-    """A batch as the tuple of the model's inputs; raises QuantizationError for anything but tensors."""
-    if not isinstance(batch, torch.Tensor | Iterable):
-        raise QuantizationError(f"inputs are a {type(batch).__name__}: give a torch.Tensor, or a tuple of them")
-    values: tuple[Any, ...] = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
-    for i, value in enumerate(values):
-        if not isinstance(value, torch.Tensor):
-            raise QuantizationError(f"input {i} is a {type(value).__name__}, not a torch.Tensor")
-    return values
-
-
 def _observers(prepared: GraphModule) -> list[Observer]:
     return [module for module in prepared.modules() if isinstance(module, Observer)]
-
-
-def _pieces(
-    inputs: tuple[torch.Tensor, ...], expected: list[torch.Size], number: int
-) -> Iterable[tuple[torch.Tensor, ...]]:
-    if [x.shape for x in inputs] == expected:
-        return [inputs]
-    fits = len(inputs) == len(expected) and all(
-        x.shape[1:] == e[1:] and len(x.shape) == len(e) > 0 and x.shape[0] % e[0] == 0 and x.shape[0] > 0
-        for x, e in zip(inputs, expected, strict=True)
-    )
-    if not fits or len({x.shape[0] // e[0] for x, e in zip(inputs, expected, strict=True)}) != 1:
-        raise QuantizationError(
-            f"calibration batch {number} has shapes {_shapes(inputs)}, but the model was prepared for "
-            f"{[tuple(e) for e in expected]} (or whole multiples of the first dimension)"
-        )
-    return list(zip(*(x.split(e[0]) for x, e in zip(inputs, expected, strict=True)), strict=True))
-
-
-def _shapes(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
-    return [tuple(x.shape) for x in inputs]
 
 
 def is_float(program: torch.export.ExportedProgram) -> bool:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from isa.errors import QuantizationError
 from isa.instructions import STORED_BITS, Mode
-from quantizer.flow import Batch, as_tuple
+from quantizer.batches import Batch, as_tuple
 from quantizer.location import module_path
 from quantizer.observers import WeightObserver
 from quantizer.spec import Kind, kind_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ class Progress:
     """Said after each part of a step; its text is one line."""
 
     step: str
-    """What goes on, as "reconstructing"."""
+    """What goes on: "observing channels", "trying codes", "calibrating", "taking gradients", "reconstructing"."""
     part: str
     """Name of the part that is done."""
     index: int
@@ -32,3 +33,17 @@ class Progress:
 
 Watch = Callable[[Progress], None]
 """What is told of progress. What it raises ends the step."""
+
+
+class Meter:
+    """The parts of a step, counted from now on for ``watch``; without a ``count`` there is nothing to say."""
+
+    def __init__(self, step: str, count: int | None, watch: Watch | None) -> None:
+        self.step, self.count, self.watch = step, count, watch
+        self.index, self.start = 0, time.monotonic()
+
+    def done(self, part: str) -> None:
+        """One more part is done."""
+        self.index += 1
+        if self.watch is not None and self.count is not None:
+            self.watch(Progress(self.step, part, self.index, self.count, time.monotonic() - self.start))

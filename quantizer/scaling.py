@@ -21,6 +21,7 @@ from quantizer.fold import Fold
 from quantizer.operands import Operand, is_layer, operands
 from quantizer.plan import matches, paths, plan
 from quantizer.polish import ERROR
+from quantizer.progress import Meter, Watch
 from quantizer.recipe import CHANNEL, Recipe, Roles
 from quantizer.trial import PIECES, Way, noises
 
@@ -41,11 +42,17 @@ def scaling_of(recipe: Recipe) -> dict[str, Any]:
     return {name: stages[name] for name in SCALING if name in stages}
 
 
-def scale(graph: GraphModule, pieces: Iterable[tuple[torch.Tensor, ...]], recipe: Recipe) -> GraphModule:
+def scale(
+    graph: GraphModule,
+    pieces: Iterable[tuple[torch.Tensor, ...]],
+    recipe: Recipe,
+    count: int | None = None,
+    progress: Watch | None = None,
+) -> GraphModule:
     """``graph``, a float graph in operators of the machine, with channels scaled as ``recipe`` says; in place.
 
-    ``pieces`` are calibration inputs, one tensor per input of the graph. Raises QuantizationError for patterns that
-    match no layer.
+    ``pieces`` are calibration inputs, ``count`` of them where that is known, one tensor per input of the graph. Raises
+    QuantizationError for patterns that match no layer.
     """
     stages, roles = scaling_of(recipe), plan(recipe, graph).roles
     for name, stage in stages.items():
@@ -54,10 +61,10 @@ def scale(graph: GraphModule, pieces: Iterable[tuple[torch.Tensor, ...]], recipe
     axes = {each.value: each.axis for each in found if not each.problem}
     percents = [stages["polish"].percent] if "polish" in stages else []
     first: list[tuple[torch.Tensor, ...]] = []
-    seen = observe(graph, _keeping(pieces, first), axes, percents)
+    seen = observe(graph, _keeping(pieces, first, Meter("observing channels", count, progress)), axes, percents)
     outcomes = {operand: _outcomes(graph, operand, stages, roles, seen) for operand in found}
     if "polish" in stages and stages["polish"].where == ERROR:
-        _judge(graph, outcomes, first, roles)
+        _judge(graph, outcomes, first, roles, progress)
     foldable = {node: roles[node].weight.per == CHANNEL for node in graph.graph.nodes if is_layer(node)}
     for operand in found:
         _scale(graph, operand, outcomes[operand], roles, foldable)
@@ -95,13 +102,14 @@ def _check(graph: GraphModule, recipe: Recipe, name: str, stage: Any) -> None:
 
 
 def _keeping(
-    pieces: Iterable[tuple[torch.Tensor, ...]], first: list[tuple[torch.Tensor, ...]]
+    pieces: Iterable[tuple[torch.Tensor, ...]], first: list[tuple[torch.Tensor, ...]], meter: Meter
 ) -> Iterator[tuple[torch.Tensor, ...]]:
     """``pieces``, of which ``first`` gets as many as a trial takes."""
     for piece in pieces:
         if len(first) < PIECES:
             first.append(piece)
         yield piece
+        meter.done("inputs")
 
 
 def _outcomes(
@@ -124,6 +132,7 @@ def _judge(
     outcomes: Mapping[Operand, dict[str, Factors | str]],
     pieces: Sequence[tuple[torch.Tensor, ...]],
     roles: Mapping[Node, Roles],
+    progress: Watch | None,
 ) -> None:
     """Leave polishing where it makes the layers' outputs better than what the stages before it make of the operand."""
     ways: dict[Operand, tuple[Way, Way]] = {}
@@ -132,7 +141,7 @@ def _judge(
             others = (each for name, each in found.items() if name != "polish" and isinstance(each, Factors))
             ones = Factors(torch.ones(operand.channels, dtype=torch.float64))
             ways[operand] = Way(polished, True), Way(next(others, ones))
-    for operand, (polished, plain) in noises(graph, pieces, ways, roles).items():
+    for operand, (polished, plain) in noises(graph, pieces, ways, roles, progress).items():
         if polished >= plain:
             told = f"its product has an SQNR of {_decibels(polished)}, and of {_decibels(plain)} without"
             outcomes[operand]["polish"] = told

@@ -19,8 +19,9 @@ from torch import nn
 
 from isa.errors import InputError, QuantizationError
 from isa.instructions import Mode
-from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
-from quantizer.flow import samples as parts_of
+from quantizer.batches import Batch, as_tuple
+from quantizer.batches import samples as parts_of
+from quantizer.flow import calibrate, prepare, rescale
 from quantizer.probe import Metric, Progress, first_pieces, fisher, layers_of, one_by_one, operand_bits
 from quantizer.recipe import Recipe
 from quantizer.scaling import scaling_of

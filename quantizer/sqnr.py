@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from quantizer.batches import Batch, as_tuple
 from quantizer.factors import RESCALED
-from quantizer.flow import Batch, as_tuple, convert, prepare
+from quantizer.flow import convert, prepare
 from quantizer.location import module_path
 from quantizer.reference.walk import reference
 

@@ -18,8 +18,10 @@ from quantizer.channels import Factors
 from quantizer.coding import codebook_spec
 from quantizer.curves import BITS, LogNP
 from quantizer.factors import arguments, undone
+from quantizer.location import module_path
 from quantizer.observers import Observer
 from quantizer.operands import Operand
+from quantizer.progress import Meter, Watch
 from quantizer.recipe import Roles
 from quantizer.reconstruct.walk import Walk, plain
 from quantizer.spec import activation_spec, observer_for, weight_spec
@@ -42,6 +44,7 @@ def noises(
     pieces: Sequence[tuple[torch.Tensor, ...]],
     ways: Mapping[Operand, Sequence[Way]],
     roles: Mapping[Node, Roles],
+    progress: Watch | None = None,
 ) -> dict[Operand, list[float]]:
     """The noise in the output of each operand's layers by every way to code it, over the power of the float output.
 
@@ -49,7 +52,7 @@ def noises(
     ``pieces``, one tensor per input each, are run through it.
     """
     walk, found, place = Walk(graph), dict[Operand, list[float]](), 0
-    values = [walk.start(piece) for piece in pieces[:PIECES]]
+    values, meter = [walk.start(piece) for piece in pieces[:PIECES]], Meter("trying codes", len(ways), progress)
     with torch.no_grad():
         for operand in sorted(ways, key=lambda each: walk.place[each.value]):
             end = walk.place[operand.value] + 1
@@ -59,6 +62,7 @@ def noises(
             seen = [each[operand.value] for each in values]
             shares = [_shares(graph, layer, operand, ways[operand], roles[layer], seen) for layer in operand.layers]
             found[operand] = torch.tensor(shares, dtype=torch.float64).mean(0).tolist()
+            meter.done(module_path(operand.layers[0]) or "(root)")
     return found
 
 

@@ -51,7 +51,8 @@ def quantize(
     * ``seed``: of whatever the stages draw; the same inputs and seed give the same bits.
     * ``device``: where the work is done, as "cpu" or "cuda"; the result is on the CPU.
     * ``resume``: a folder that keeps what [compensate] and [round] decided, for a second run to go on from.
-    * ``progress``: told after every part of a stage; what it raises ends the call.
+    * ``progress``: told after every input, layer, block and step of what goes on, with the time that is left; what
+      it raises ends the call. Inputs are counted where the batches are a list.
 
     Raises QuantizationError for what cannot be quantized, DescriptionError for a recipe that breaks the schema.
 

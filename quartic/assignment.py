@@ -334,7 +334,8 @@ def assigner(
     progress: Progress | None = None,
 ) -> Assigner:
     """What :func:`assign` works with, for several budgets of one model, or for its front."""
-    from quantizer.flow import as_tuple, capture
+    from quantizer.batches import as_tuple
+    from quantizer.flow import capture
     from quantizer.recipe import Recipe
     from quantizer.sensitivity import sensitivity as measure
 

@@ -9,7 +9,6 @@ weights of the units' outputs (``fisher``), in files.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch.fx import GraphModule, Node
 from isa.errors import QuantizationError
 from quantizer.compensate import compensate
 from quantizer.observers import ActivationObserver, WeightObserver
-from quantizer.progress import Progress, Watch
+from quantizer.progress import Meter, Watch
 from quantizer.recipe import Recipe
 from quantizer.reconstruct.blockwise import Block, round_block
 from quantizer.reconstruct.fisher import Loss, Piece, second_moments
@@ -112,10 +111,11 @@ class _Engine:
         """The float model's weights where the graph has others already, until the float model has read them."""
 
     def run(self, targets: list[Any] | None, loss: Loss | None, scratch: Path) -> GraphModule:
-        start = time.monotonic()
         outputs: list[dict[Node, torch.Tensor]] = [{} for _ in self.units]
         if self.how.needs_gradients and self.units:
-            outputs = second_moments(self.walk, self.units, self.pieces, self.how.metric, scratch, targets, loss)
+            given = self.walk, self.units, self.pieces, self.how.metric, scratch, targets, loss
+            outputs = second_moments(*given, self.progress)
+        meter = Meter("reconstructing", len(self.units), self.progress)
         for index, (unit, weigh) in enumerate(zip(self.units, outputs, strict=True)):
             self._advance(self.floats, unit.first)
             self._advance(self.quants, unit.first)
@@ -128,9 +128,7 @@ class _Engine:
             for layer in unit.layers:
                 self._settle(layer, decided)
             weigh.clear()
-            if self.progress is not None:
-                seconds = time.monotonic() - start
-                self.progress(Progress("reconstructing", unit.name, index + 1, len(self.units), seconds))
+            meter.done(unit.name)
         return self.graph
 
     def _advance(self, side: _Side, place: int) -> None:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from isa.errors import QuantizationError
 from quantizer.observers import Observer, WeightObserver
+from quantizer.progress import Meter, Watch
 from quantizer.reconstruct.options import KFAC
 from quantizer.reconstruct.units import Unit, results
 from quantizer.reconstruct.walk import Values, Walk, plain, quantized
@@ -53,6 +54,7 @@ def second_moments(
     scratch: Path,
     targets: Iterable[Any] | None = None,
     loss: Loss | None = None,
+    progress: Watch | None = None,
 ) -> list[dict[Node, torch.Tensor]]:
     """Of every unit, by the node of what it computes, the mean over images; scaled so that the mean weight is 1.
 
@@ -65,6 +67,7 @@ def second_moments(
     sums: list[dict[Node, torch.Tensor]] = [{} for _ in units]
     files = (scratch / f"moment{i}" for i in count())
     aims = iter(targets) if targets is not None else None
+    meter = Meter("taking gradients", len(pieces), progress)
     for piece in pieces:
         aim = _float_output(walk, piece) if aims is None else next(aims)
         found_here = _gradients(walk, units, piece, aim, loss or squared_error)
@@ -74,6 +77,7 @@ def second_moments(
                 if node not in found:
                     found[node] = _mapped(next(files), moment)
                 found[node] += moment.cpu()
+        meter.done("inputs")
     return [_scaled(unit, found) for unit, found in zip(units, sums, strict=True)]
 
 

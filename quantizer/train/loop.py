@@ -14,7 +14,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from isa.errors import QuantizationError
-from quantizer.flow import Batch, as_tuple, calibrate, prepare, rescale
+from quantizer.batches import Batch, as_tuple
+from quantizer.flow import calibrate, prepare, rescale
 from quantizer.progress import Progress
 from quantizer.recipe import Recipe
 from quantizer.reconstruct.fisher import squared_error

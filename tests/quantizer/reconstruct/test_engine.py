@@ -13,8 +13,9 @@ from torch.fx import GraphModule
 import quartic
 from isa.errors import QuantizationError
 from quantizer import Change, Recipe, convert, quantize, reference
-from quantizer.flow import samples
+from quantizer.batches import samples
 from quantizer.observers import WeightObserver
+from quantizer.polish import Polish
 from quantizer.progress import Progress
 from quantizer.ranges import MinMax
 from quantizer.reconstruct.engine import reconstruct
@@ -24,6 +25,8 @@ from quantizer.size import constant
 from tests.quantizer.reconstruct.networks import calibrated, images, network, recipe
 
 FAST = dict(iterations=20, rate=0.05)
+COUNTED = [(i, 4) for i in range(1, 5)]
+"""Of the images."""
 METHODS = {
     "compensated": recipe(None, True),
     "gptq": recipe(Round(method="gptq")),
@@ -95,7 +98,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(name: str, tmp_path: Pa
     whole = codes(quantize(network(), images()[0], images(), how))
 
     def stop(progress: Progress) -> None:
-        if progress.index == 2:
+        if (progress.step, progress.index) == ("reconstructing", 2):
             raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -157,10 +160,33 @@ def test_the_model_itself_stays_as_it_was() -> None:
 def test_progress_names_every_unit() -> None:
     said: list[Progress] = []
     quantize(network(), images()[0], images(), METHODS["brecq"], progress=said.append)
+    steps = [each.step for each in said]
+    assert list(dict.fromkeys(steps)) == ["calibrating", "taking gradients", "reconstructing"]
+    assert [(each.index, each.count) for each in said[: steps.index("reconstructing")]] == 2 * COUNTED
+    said = said[steps.index("reconstructing") :]
     assert [each.part for each in said] == ["stem", "blocks.0", "blocks.1", "mix", "up"]
     assert [(each.index, each.count) for each in said] == [(i, 5) for i in range(1, 6)]
     assert said[-1].eta == 0.0
     assert said[0].eta == said[0].seconds * 4
+
+
+def test_progress_of_a_trial_and_of_inputs_in_one_batch() -> None:
+    said: list[Progress] = []
+    how = replace(Recipe.load("w4a4"), polish=Polish(modules=("*",), where="error"))
+    batch = torch.cat([x for (x,) in images()])
+    quantize(network(), images()[0], (batch,), how, progress=said.append)
+    steps = [each.step for each in said]
+    assert list(dict.fromkeys(steps)) == ["observing channels", "trying codes", "calibrating"]
+    assert [(each.index, each.count) for each in said if each.part == "inputs"] == 2 * COUNTED
+    tried = [each for each in said if each.step == "trying codes"]
+    assert [(each.index, each.count) for each in tried] == [(i, len(tried)) for i in range(1, len(tried) + 1)]
+    assert {"mix", "up"} <= {each.part for each in tried}
+
+
+def test_batches_that_are_not_a_list_are_not_counted_ahead() -> None:
+    said: list[Progress] = []
+    quantize(network(), images()[0], iter(images()), "w8a8", progress=said.append)
+    assert not said
 
 
 def test_a_tied_weight_is_rounded_once_and_the_float_model_keeps_its_own() -> None:
