@@ -137,16 +137,25 @@ def one_by_one(
         for inputs, target in pieces:
             wanted = simulator.outputs(inputs, {})
             known = dict(simulator.env)
-            base = None if metric is None else float(metric(wanted, target))
+            base = None if metric is None else _number(metric(wanted, target))
             for key, (start, quantizers) in trials.items():
                 before = {node: value for node, value in known.items() if order[node] < start}
                 found = simulator.outputs(inputs, quantizers, before)
-                lost = noise(wanted, found) if metric is None else float(metric(found, target)) - (base or 0.0)
+                lost = noise(wanted, found) if metric is None else _number(metric(found, target)) - (base or 0.0)
                 losses[key] += lost / len(pieces)
                 done += 1
                 if progress is not None:
                     progress(done, len(trials) * len(pieces))
     return losses
+
+
+def _number(value: Any) -> float:
+    """What a metric gave; raises QuantizationError for no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise QuantizationError(f"the metric gave a {what}: must give a number, the smaller the better") from None
 
 
 def _quantizers(

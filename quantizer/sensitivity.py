@@ -19,7 +19,7 @@ from torch import nn
 
 from isa.errors import InputError, QuantizationError
 from isa.instructions import Mode
-from quantizer.batches import Batch, as_tuple
+from quantizer.batches import Batch, as_tuple, checked
 from quantizer.batches import samples as parts_of
 from quantizer.flow import calibrate, prepare, rescale
 from quantizer.probe import Metric, Progress, first_pieces, fisher, layers_of, one_by_one, operand_bits
@@ -102,6 +102,8 @@ class Sensitivity:
             if wrong := [layer.module for layer in layers if not all(map(isfinite, layer.losses.values()))]:
                 raise InputError(f"{source}: layer {wrong[0]!r} has a loss that is not finite; measure it again")
             unknown = [width for layer in layers for width in layer.losses if width not in WIDTHS]
+            if found["by"] not in MEASURES:
+                raise InputError(f"{source}: by = {found['by']!r}: must be one of {', '.join(map(repr, MEASURES))}")
             if unknown:
                 raise InputError(f"{source}: unknown width {unknown[0]!r}; known are {', '.join(WIDTHS)}")
             return cls(str(found["by"]), str(found["recipe"]), layers, tuple(map(str, found.get("left_out", ()))))
@@ -123,7 +125,7 @@ def sensitivity(
     by: str = SQNR,
     widths: Sequence[str] | None = None,
     samples: int = 8,
-    targets: Sequence[Any] | None = None,
+    targets: Iterable[Any] | None = None,
     metric: Metric | None = None,
     loss: Metric | None = None,
     progress: Progress | None = None,
@@ -145,14 +147,11 @@ def sensitivity(
 
     ``widths`` are all without any; ``targets`` holds one per batch. Raises QuantizationError.
     """
-    if by not in MEASURES:
-        raise QuantizationError(f"by = {by!r}: must be one of {', '.join(map(repr, MEASURES))}")
-    if by == METRIC and (metric is None or targets is None):
-        raise QuantizationError("by = 'metric' needs a metric of outputs and targets, and targets, one per batch")
-    wanted = WIDTHS if widths is None else widths
-    if bad := [width for width in wanted if width not in WIDTHS]:
-        raise QuantizationError(f"width {bad[0]!r}: must be one of {', '.join(WIDTHS)}")
-    batches = [as_tuple(batch) for batch in calibration_batches]
+    _check_measure(by, targets, metric, loss)
+    check_samples(samples)
+    wanted = WIDTHS if widths is None else _checked_widths(widths)
+    batches = [as_tuple(batch) for batch in checked(calibration_batches)]
+    targets = None if targets is None else list(targets)
     if targets is not None and len(targets) != len(batches):
         raise QuantizationError(f"{len(targets)} targets for {len(batches)} batches: give one per batch")
     given = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
@@ -193,3 +192,35 @@ def sensitivity(
         for layer in layers
     )
     return Sensitivity(by, given.title, tuple(rows), left_out)
+
+
+def _check_measure(by: str, targets: Iterable[Any] | None, metric: Metric | None, loss: Metric | None) -> None:
+    """Raise QuantizationError for a measure that lacks what it reads, or is given what it does not."""
+    if by not in MEASURES:
+        raise QuantizationError(f"by = {by!r}: must be one of {', '.join(map(repr, MEASURES))}")
+    for name, given, reader in (("metric", metric, METRIC), ("loss", loss, FISHER)):
+        if given is not None and not callable(given):
+            raise QuantizationError(f"the {name} is a {type(given).__name__}: give a function of outputs and target")
+        if given is not None and by != reader:
+            raise QuantizationError(f"by = {by!r} reads no {name}: say by = {reader!r}, or leave the {name} out")
+    if by == METRIC and (metric is None or targets is None):
+        raise QuantizationError("by = 'metric' needs a metric of outputs and targets, and targets, one per batch")
+    if by == FISHER and loss is not None and targets is None:
+        raise QuantizationError("by = 'fisher': the loss needs targets, one per batch, or as many None")
+    if targets is not None and metric is None and loss is None:
+        given = "a metric, and say by = 'metric'" if by == SQNR else "the loss that reads them"
+        raise QuantizationError(f"by = {by!r} alone reads no targets: give {given}, or leave them out")
+
+
+def check_samples(samples: int) -> None:
+    """Raise QuantizationError for no number of samples to measure on."""
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise QuantizationError(f"samples = {samples!r}: must be a whole number, at least 1")
+
+
+def _checked_widths(widths: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(widths, str) or not isinstance(widths, Iterable) or not (found := tuple(widths)):
+        raise QuantizationError(f"widths = {widths!r}: must be a list of some of {', '.join(WIDTHS)}")
+    if bad := [width for width in found if width not in WIDTHS]:
+        raise QuantizationError(f"width {bad[0]!r}: must be one of {', '.join(WIDTHS)}")
+    return found

@@ -179,7 +179,7 @@ def sensitivity(
     by: str = "sqnr",
     widths: Sequence[str] | None = None,
     samples: int = 8,
-    targets: Sequence[Any] | None = None,
+    targets: Iterable[Any] | None = None,
     metric: Callable[[Any, Any], Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
@@ -193,8 +193,8 @@ def sensitivity(
       backward pass.
     * ``widths``: as ``("w4a4", "w4a8")``; None takes w4a4, w4a8, w8a8, w8a16 and w16a16.
     * ``samples``: of the calibration batches, to measure on; all of them calibrate.
-    * ``targets``: one per batch, for "metric" and "fisher".
-    * ``metric``: of outputs and target, a number.
+    * ``targets``: one per batch, for ``metric`` or ``loss``.
+    * ``metric``: of outputs and target, a number, smaller where the result is better; for "metric" alone.
     * ``loss``: of outputs and target, a tensor of one number, for "fisher"; None takes half the squared distance to the
       float outputs where everything is quantized.
     * ``progress``: told how many trials are done, and of how many.

@@ -87,7 +87,8 @@ def measured(request: pytest.FixtureRequest, model: Chain) -> Sensitivity:
     batches = inputs()
     with torch.no_grad():
         targets = [model(x) for x in batches]
-    return sensitivity(model, batches[0], batches, by=request.param, samples=24, targets=targets, metric=distance)
+    options = dict(targets=targets, metric=distance) if request.param == "metric" else {}
+    return sensitivity(model, batches[0], batches, by=request.param, samples=24, **options)
 
 
 @pytest.mark.slow
@@ -255,7 +256,33 @@ def test_decibels() -> None:
         ({"by": "taste"}, "by = 'taste': must be one of 'sqnr', 'metric', 'fisher'"),
         ({"by": "metric"}, "by = 'metric' needs a metric of outputs and targets, and targets, one per batch"),
         ({"widths": ("w4a9",)}, "width 'w4a9': must be one of w4a4, w4a8, w8a8, w8a16, w16a16"),
-        ({"targets": [1, 2]}, "2 targets for 1 batches: give one per batch"),
+        ({"targets": [1, 2], "metric": len, "by": "metric"}, "2 targets for 1 batches: give one per batch"),
+        ({"targets": iter([1, 2]), "metric": len, "by": "metric"}, "2 targets for 1 batches: give one per batch"),
+        ({"widths": "w4a4"}, "widths = 'w4a4': must be a list of some of w4a4, w4a8, w8a8, w8a16, w16a16"),
+        ({"widths": []}, "widths = []: must be a list of some of w4a4, w4a8, w8a8, w8a16, w16a16"),
+        ({"widths": 4}, "widths = 4: must be a list of some of"),
+        ({"samples": 0}, "samples = 0: must be a whole number, at least 1"),
+        ({"samples": "8"}, "samples = '8': must be a whole number, at least 1"),
+        ({"metric": len}, "by = 'sqnr' reads no metric: say by = 'metric', or leave the metric out"),
+        ({"loss": len}, "by = 'sqnr' reads no loss: say by = 'fisher', or leave the loss out"),
+        ({"by": "metric", "metric": "absrel"}, "the metric is a str: give a function of outputs and target"),
+        ({"targets": [1]}, "by = 'sqnr' alone reads no targets: give a metric, and say by = 'metric', or leave them"),
+        (
+            {"targets": [1], "by": "fisher"},
+            "by = 'fisher' alone reads no targets: give the loss that reads them, or leave them out",
+        ),
+        (
+            {"loss": len, "by": "fisher"},
+            "by = 'fisher': the loss needs targets, one per batch, or as many None",
+        ),
+        (
+            {"by": "metric", "targets": [1], "metric": lambda found, target: None},
+            "the metric gave a NoneType: must give a number, the smaller the better",
+        ),
+        (
+            {"by": "metric", "targets": [1], "metric": lambda found, target: found},
+            "the metric gave a tensor of shape (6, 4): must give a number",
+        ),
         ({"recipe": "f32"}, "no layers: recipe f32 quantizes no convolution, linear layer or product of the model"),
         (
             {"by": "metric", "targets": [1], "metric": lambda found, target: float("nan")},
@@ -273,6 +300,11 @@ def test_errors(model: Chain, options: dict, message: str) -> None:
         sensitivity(model, x, [x], **options)
 
 
+def test_a_tensor_is_no_list_of_batches(model: Chain) -> None:
+    with pytest.raises(QuantizationError, match=re.escape("the calibration set is a Tensor: give a list of batches")):
+        sensitivity(model, inputs()[0], inputs()[0])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -282,6 +314,10 @@ def test_errors(model: Chain, options: dict, message: str) -> None:
             '{"by": "sqnr", "recipe": "", "layers": [{"module": "a", "nodes": [], "product": false, "weights": 1,'
             ' "losses": {"w5a5": 1}}]}',
             "s.json: unknown width 'w5a5'; known are w4a4",
+        ),
+        (
+            '{"by": "taste", "recipe": "", "layers": []}',
+            "s.json: by = 'taste': must be one of 'sqnr', 'metric', 'fisher'",
         ),
         (
             '{"by": "sqnr", "recipe": "", "layers": [{"module": "a", "nodes": [], "product": false, "weights": 1,'
