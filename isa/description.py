@@ -120,6 +120,9 @@ def _scalar(value: int | Decimal | str) -> str:
 
 def find(name_or_path: str | Path, folder: Path, what: str) -> tuple[str, str]:
     """Text and display name of a shipped description (by name) or of a file (by path)."""
+    if not isinstance(name_or_path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        kind = type(name_or_path).__name__  # pyright: ignore[reportUnreachable]
+        raise DescriptionError(f"a {what} is a name or the path of a .toml file, not {kind}")
     path = Path(name_or_path)
     shipped = folder / f"{name_or_path}.toml"
     if path.suffix != ".toml" and len(path.parts) == 1 and shipped.is_file():

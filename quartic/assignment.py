@@ -34,6 +34,7 @@ do not quite add up where tensors just fit the SRAM or just do not."""
 TOLERANCE = 0.05
 """A prediction that is farther than this from the simulation needs a further round."""
 FJ = 1e-15
+UNITS = ("seconds", "joules", "decibels")
 LOUDEST = 300
 """Decibels: beyond what binary32 can tell apart."""
 Progress = Callable[[str], object]
@@ -83,6 +84,7 @@ class Assigner:
         self.terms = model_terms(self.kernels, self.machine)
         self.corrections = Corrections()
         self.start = kernel_widths(self.kernels, layers)
+        self._check_start()
         self._learn(self.start, executable)
 
     def _losses(self) -> dict[str, dict[str, float]]:
@@ -94,6 +96,16 @@ class Assigner:
             known = found.get(first)
             found[first] = row if known is None else {w: known[w] + row[w] for w in known if w in row}
         return found
+
+    def _check_start(self) -> None:
+        """The start is what corrects the model first."""
+        losses = self._losses()
+        if lacking := [layer for layer, width in self.start.items() if width not in losses[layer]]:
+            raise AssignmentError(
+                f"layer {lacking[0]!r} is {self.start[lacking[0]]} in recipe {self.recipe.title}, where the assignment "
+                f"starts, and the sensitivity has {', '.join(losses[lacking[0]])}: measure that width too, or start at "
+                "another recipe"
+            )
 
     def problem(self) -> Problem:
         """The integer program, with what is known of the costs so far."""
@@ -284,11 +296,16 @@ def budget_of(
     from compiler.analysis.assignment import Budget
 
     given = {"latency": latency_seconds, "energy": energy_joules, "SQNR": sqnr_db}
+    for (name, value), unit in zip(given.items(), UNITS, strict=True):
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise AssignmentError(f"{name} = {value!r}: must be a number of {unit}")
     if sum(value is not None for value in given.values()) != 1:
         said = " and ".join(name for name, value in given.items() if value is not None) or "none"
         raise AssignmentError(f"one budget must be given, a latency, an energy or an SQNR; here is {said}")
     if sqnr_db is not None and not abs(sqnr_db) <= LOUDEST:
         raise AssignmentError(f"an SQNR of {sqnr_db} dB: must be in -{LOUDEST} .. {LOUDEST}")
+    if sqnr_db is None and minimise == "energy":
+        raise AssignmentError("minimise = 'energy' is of an SQNR, at which it is least; within a budget the loss is")
     return Budget(latency_seconds, energy_joules, None if sqnr_db is None else 10 ** (-sqnr_db / 10), minimise)
 
 
@@ -334,14 +351,21 @@ def assigner(
     progress: Progress | None = None,
 ) -> Assigner:
     """What :func:`assign` works with, for several budgets of one model, or for its front."""
-    from quantizer.batches import as_tuple
+    from quantizer.batches import as_tuple, checked
     from quantizer.flow import capture
     from quantizer.recipe import Recipe
+    from quantizer.sensitivity import Sensitivity, check_samples
     from quantizer.sensitivity import sensitivity as measure
 
+    check_samples(samples)
+    if sensitivity is not None and not isinstance(sensitivity, Sensitivity):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise AssignmentError(
+            f"the sensitivity is a {type(sensitivity).__name__}: give what quartic.sensitivity gave, or "
+            "Sensitivity.from_json(text) of quantizer.sensitivity"
+        )
     target = machine if isinstance(machine, Machine) else Machine.load(machine)
     start = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    batches = [as_tuple(batch) for batch in calibration_batches]
+    batches = [as_tuple(batch) for batch in checked(calibration_batches)]
     tell: Progress = progress or (lambda _what: None)
     graph = capture(model, example_inputs)
     if sensitivity is None:

@@ -11,7 +11,7 @@ import torch
 
 import quartic
 from benchmarks.zoo.digits import trained
-from isa.errors import AssignmentError, DescriptionError
+from isa.errors import AssignmentError, DescriptionError, QuantizationError
 from isa.machine import Machine
 from quantizer import Recipe
 from quantizer.log2 import Log2
@@ -144,6 +144,41 @@ def test_a_sensitivity_that_does_not_add_up_in_decibels(digits: Assigner) -> Non
 def test_one_budget(given: tuple, said: str) -> None:
     with pytest.raises(AssignmentError, match=re.escape(f"an energy or an SQNR; here is {said}")):
         budget_of(*given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("10ms", None, None), "latency = '10ms': must be a number of seconds"),
+        ((None, "2mJ", None), "energy = '2mJ': must be a number of joules"),
+        ((None, None, "30dB"), "SQNR = '30dB': must be a number of decibels"),
+        ((True, None, None), "latency = True: must be a number of seconds"),
+        ((1.0, None, None, "energy"), "minimise = 'energy' is of an SQNR, at which it is least; within a budget the "),
+    ],
+)
+def test_budgets_that_are_none(given: tuple, said: str) -> None:
+    with pytest.raises(AssignmentError, match=re.escape(said)):
+        budget_of(*given)
+
+
+def test_a_start_width_that_was_not_measured(digits: Assigner) -> None:
+    layers = (replace(x, losses={"w4a4": x.losses["w4a4"]}) for x in digits.sensitivity.layers)
+    short = replace(digits.sensitivity, layers=tuple(layers))
+    told = (
+        "layer 'stem.0' is w8a8 in recipe w8a8, where the assignment starts, and the sensitivity has w4a4: measure that"
+        " width too, or start at another recipe"
+    )
+    with pytest.raises(AssignmentError, match=re.escape(told)):
+        assigner(trained(), BATCHES[0], BATCHES[:1], "tiny", sensitivity=short)
+
+
+def test_what_is_no_sensitivity_and_no_number_of_samples() -> None:
+    with pytest.raises(AssignmentError, match=r"the sensitivity is a dict: give what quartic\.sensitivity gave, or "):
+        assigner(trained(), BATCHES[0], BATCHES, "tiny", sensitivity={})  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match="samples = 0: must be a whole number, at least 1"):
+        assigner(trained(), BATCHES[0], BATCHES, "tiny", samples=0)
+    with pytest.raises(DescriptionError, match=r"a machine is a name or the path of a \.toml file, not NoneType"):
+        assigner(trained(), BATCHES[0], BATCHES, None)  # type: ignore[arg-type]
 
 
 def test_an_sqnr_that_is_no_number_of_decibels() -> None:
