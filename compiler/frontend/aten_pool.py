@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from math import prod
 from typing import Any, cast
 
@@ -12,8 +11,7 @@ from xdsl.ir import SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
-from compiler.frontend.aten_layout import pad
-from compiler.frontend.aten_moves import Pair, cut, pair, reshape, size
+from compiler.frontend.aten_moves import Pair, pair, reshape
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import Float, Quantized, Refusal, Value
 from compiler.ir import shapes
@@ -22,8 +20,7 @@ MAX_TAPS, MAX_STEP = 255, 63
 """Taps along one axis, and the stride, that a window of the instruction set can have."""
 
 
-def _image(g: Graph, x: Any) -> Any:
-    source = g.uniform(x)
+def _image(source: SSAValue) -> SSAValue:
     if len(shape_of(source)) != 4:
         raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
     return source
@@ -49,7 +46,7 @@ def max_pool2d(
     ceil_mode: bool = False,
 ) -> Value:
     """``aten.max_pool2d`` on the codes."""
-    source, strides = _image(g, x), stride or kernel
+    source, strides = _image(g.uniform(x)), stride or kernel
     sides = _padding(source, kernel, strides, padding, dilation, ceil_mode)
     for axis, have in enumerate(shape_of(source)[2:]):
         window = (pair(kernel)[axis], pair(strides)[axis], pair(dilation)[axis], sides[axis], sides[axis + 2])
@@ -82,7 +79,7 @@ def avg_pool2d(
         if ceil_mode or (padding not in (0, (0, 0)) and not count_include_pad and divisor_override is None):
             raise Refusal("average pools of binary32 divide by one number", "count the padding, without ceil_mode")
         return _avg_pool_f32(g, x, pair(kernel), pair(stride or kernel), pair(padding), divisor_override)
-    source, strides = _image(g, x), stride or kernel
+    source, strides = _image(g.uniform(x)), stride or kernel
     sides = _padding(source, kernel, strides, padding, 1, ceil_mode)
     own = (*pair(padding), *pair(padding))
     if count_include_pad and sides != own and divisor_override is None:
@@ -99,21 +96,23 @@ def avg_pool2d(
 def _avg_pool_f32(
     g: Graph, x: Value, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], divisor: int | None
 ) -> Value:
-    """Of binary32, in graphs that have no codes: the taps of a window are added row by row, then scaled."""
-    padded = pad(g, Float(g.float(x)), (padding[1], padding[1], padding[0], padding[0]))
-    outputs = shapes.window_sizes(size(padded)[2:], kernel, stride, (1, 1), (0, 0, 0, 0))
-    total: SSAValue | None = None
-    for i, j in product(range(kernel[0]), range(kernel[1])):
-        tap = g.float(cut(g, cut(g, padded, 2, i, outputs[0], stride[0]), 3, j, outputs[1], stride[1]))
-        total = tap if total is None else g.add(qnn.AddOp(total, tap))
-    assert total is not None, "a window has taps"
-    share = g.constant(np.asarray(1.0 / (divisor or prod(kernel)), np.float32))
-    return Float(g.add(qnn.MulOp(total, share)))
+    """Of binary32, in graphs that have no codes: a depthwise convolution with ones adds the taps of a window, row by
+    row from 0, and the vector unit scales the sum; so the pool reads its input once and may share a loop."""
+    source = _image(g.float(x))
+    channels = shape_of(source)[1]
+    ones, unread = np.ones((channels, 1, *kernel), np.float32), np.ones(channels, np.float32)
+    sides = (*padding, *padding)
+    total = g.add(
+        qnn.Conv2dOp(
+            source, g.constant(ones), g.add(qnn.ConstantOp(unread)), strides=stride, padding=sides, groups=channels
+        )
+    )
+    return Float(g.add(qnn.MulOp(total, g.constant(np.asarray(1.0 / (divisor or prod(kernel)), np.float32)))))
 
 
 def adaptive_avg_pool2d(g: Graph, x: Value, output_size: Pair) -> Value:
     """``aten.adaptive_avg_pool2d``: an average pool where the windows are even."""
-    source = _image(g, x)
+    source = _image(g.uniform(x))
     have, want = shape_of(source)[2:], cast(Sequence[int | None], pair(output_size))
     wanted = [h if w is None else w for h, w in zip(have, want, strict=True)]
     return Float(_averages(g, source, have, wanted))

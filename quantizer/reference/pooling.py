@@ -48,7 +48,7 @@ def avg_pool2d(
 ) -> torch.Tensor:
     """(fp32(sum(q - z)) * fp32(s)) * fp32(1/count), with PyTorch's count for every window.
 
-    Of binary32 the taps of a window are added row by row, every step rounded; all windows have one count.
+    Of binary32 the taps of a window are added to 0 row by row, every step rounded; all windows have one count.
     """
     window, frame = pair(kernel), pair(padding)
     step = pair(stride) if stride != () and stride != [] else window
@@ -67,11 +67,10 @@ def avg_pool2d(
 def _avg_pool_f32(x: torch.Tensor, window: Pair, step: Pair, frame: Pair, count: int) -> torch.Tensor:
     padded = functional.pad(x, (frame[1], frame[1], frame[0], frame[0]))
     height, width = ((n - k) // s + 1 for n, k, s in zip(padded.shape[-2:], window, step, strict=True))
-    total: torch.Tensor | None = None
+    total = x.new_zeros(())
     for i, j in product(range(window[0]), range(window[1])):
         tap = padded[..., i : i + step[0] * (height - 1) + 1 : step[0], j : j + step[1] * (width - 1) + 1 : step[1]]
-        total = tap if total is None else total + tap
-    assert total is not None
+        total = total + tap
     return total * numerics.fp32(1.0 / count)
 
 

@@ -221,6 +221,15 @@ def test_padding_in_binary32_needs_no_tensor_whole_in_sram(module: nn.Module) ->
     assert_same(quartic.simulate(exe, x).outputs, quartic.reference(q)(x))
 
 
+def test_an_average_pool_of_binary32_is_one_kernel_that_reads_its_input_once() -> None:
+    x = torch.randn(1, 16, 96, 96)
+    x[0, 0] = -0.0
+    q = quartic.quantize(Case(lambda m, x: F.avg_pool2d(x, 3, 2, 1)).eval(), (x,), [(x,)], "f32")
+    run = quartic.simulate(quartic.compile(q, "tiny"), x)
+    assert_same(run.outputs, quartic.reference(q)(x))
+    assert [row.name for row in run.profile.rows("kernel") if "pool" in row.name] == ["avg_pool2d"]
+
+
 def test_what_no_instruction_can_say_is_refused_by_name() -> None:
     x = torch.randn(1, 2, 150, 3)
     q = quartic.quantize(Case(lambda m, x: m.c(x), c=nn.Conv2d(2, 3, 3, (70, 1))).eval(), (x,), [(x,)])

@@ -216,6 +216,12 @@ def test_avg_pool_multiplies_by_the_scale_then_by_the_rounded_reciprocal() -> No
     assert torch.equal(pooling.adaptive_avg_pool2d(x, (2, 2)), want)
 
 
+def test_avg_pool_of_binary32_adds_taps_to_zero_in_rows() -> None:
+    x = torch.tensor([[[[1e8, 1.0, -1e8], [3.0, 0.0, 0.0]]]])
+    assert pooling.avg_pool2d(x, (2, 3)) == np.float32(3.0) * np.float32(1 / 6)  # 1e8 + 1 rounds to 1e8
+    assert not torch.signbit(pooling.avg_pool2d(torch.full((1, 1, 2, 2), -0.0), 2)).any()
+
+
 @pytest.mark.parametrize("size", [1, (3, 2), (5, None), (7, 9)])
 def test_adaptive_windows_are_pytorchs(size: Any) -> None:
     x = Lazy(codes(2, 3, 7, 9), 1.0, -20)
