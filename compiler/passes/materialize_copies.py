@@ -181,10 +181,22 @@ def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:
     if joins != [op] or needs_packed:
         return False
     if isinstance(value.owner, kern.ViewOp):
-        # Where the join lies itself is known only if it is no slice and no output.
-        whole = not any(isinstance(use.operation, kern.ConcatOp | ReturnOp) for use in op.output.uses)
-        return whole and _may_write(value.owner, packed_strides(nhwc(shape_of(op.output)), 1))
+        # Where the join lies itself is known only if it is no slice.
+        whole = not any(isinstance(use.operation, kern.ConcatOp) for use in op.output.uses)
+        strides = _output_strides(op.output) if _is_output(op) else packed_strides(nhwc(shape_of(op.output)), 1)
+        return whole and _may_write(value.owner, strides)
     return not _packed(value.owner)
+
+
+def _is_output(op: kern.ConcatOp) -> bool:
+    """Whether a join is made where it leaves the graph."""
+    users = [use.operation for use in op.output.uses]
+    return len(users) == 1 and isinstance(users[0], ReturnOp) and not is_int(op.output)
+
+
+def _output_strides(value: SSAValue) -> Shape4:
+    """Of an output, in elements: those of rank 4 lie as PyTorch keeps them."""
+    return (planar_strides if len(shape_of(value)) == 4 else packed_strides)(nhwc(shape_of(value)), 1)
 
 
 def _packed(op: Operation) -> bool:
@@ -209,9 +221,9 @@ def _may_be_output(last: ReturnOp, index: int, value: SSAValue) -> bool:
     if value in last.operands[:index] or isinstance(value, BlockArgument):
         return False
     if isinstance(value.owner, kern.ViewOp):
-        shape = nhwc(shape_of(value))
-        strides = (planar_strides if len(shape_of(value)) == 4 else packed_strides)(shape, 1)
-        return value.has_one_use() and _may_write(value.owner, strides)
+        return value.has_one_use() and _may_write(value.owner, _output_strides(value))
+    if isinstance(value.owner, kern.ConcatOp):
+        return _is_output(value.owner)
     if not isinstance(value.owner, kern.FusedOp):
         return False
     return len(list(value.uses)) == 1 and not _packed(value.owner)

@@ -16,6 +16,7 @@ from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
 from compiler.passes.collapse_broadcasts import UNDO_ROW_MAJOR, collapse_broadcasts
 from compiler.passes.hoist_factors import hoist_factors
+from compiler.passes.join_last import join_last
 from compiler.passes.reduce_in_place import reduce_in_place
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
 from compiler.passes.widen_moves import widen_moves
@@ -30,6 +31,7 @@ def prepare(block: Block, fill_bytes: int | None = None) -> None:
 
     Behind it every reader of moved values has a chain of moves of its own, which views make free.
     """
+    join_last(block)
     for op in list(block.ops):
         if isinstance(op, qnn.LinearOp):
             _flatten_linear(op)
