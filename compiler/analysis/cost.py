@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, gcd, prod
 
 from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, ResizeAnchor, Shape4, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, packed_strides, stored
@@ -34,6 +34,12 @@ class Residency:
 
     operands: tuple[bool, ...]
     output: bool
+    gaps: tuple[Shape4 | None, ...] = ()
+    """Byte strides of operands, and last of the result, that lie in DRAM and are not packed; else None, or nothing."""
+
+    def strides(self, index: int) -> Shape4 | None:
+        """Those of an operand, or with -1 of the result."""
+        return self.gaps[index] if self.gaps else None
 
 
 @dataclass(frozen=True)
@@ -98,27 +104,26 @@ def box_bytes(sizes: Sequence[int], dtype: DType) -> int:
 def burst_bytes(
     shape: Shape4, sizes: tuple[int, int, int], element: int, burst: int, strides: Shape4 | None = None
 ) -> int:
-    """DRAM bytes, whole bursts, of moving a box of ``sizes`` (h, w, c); ``strides`` (elements) if it is not packed."""
-    steps = (strides or packed_strides(shape, 1))[1:]
-    run = 1
-    for axis in sorted(range(3), key=lambda a: (steps[a], -a)):
-        if sizes[axis] > 1 and steps[axis] != run:
-            break
-        run *= sizes[axis]
+    """DRAM bytes, whole bursts, of moving a box of ``sizes`` (h, w, c); ``strides`` (bytes) if it is not packed."""
+    steps = (strides or packed_strides(shape, element))[1:]
+    run, grain, runs = element, burst, prod(sizes)
+    order = sorted(range(3), key=lambda a: (steps[a], -a))
+    while order and (sizes[order[0]] == 1 or steps[order[0]] == run):
+        axis = order.pop(0)
+        run, runs = run * sizes[axis], runs // sizes[axis]
         if sizes[axis] < shape[1 + axis]:
+            grain = gcd(grain, sizes[axis] * steps[axis])
             break
-    runs, run = prod(sizes) // run, run * element
-    # A run that does not fill its bursts starts anywhere in one: half a burst more on average.
-    return runs * (aligned(run, burst) + (burst // 2 if run % burst else 0))
+    grain = gcd(grain, *(steps[axis] for axis in order if shape[1 + axis] > 1))
+    # A run starts at any multiple of the grain alike, so on average it touches this many bytes of whole bursts.
+    return runs * (aligned(run, grain) + burst - grain)
 
 
 def stored_bursts(
     shape: Shape4, sizes: tuple[int, int, int], dtype: DType, burst: int, strides: Shape4 | None = None
 ) -> int:
-    """:func:`burst_bytes` of a box of codes or numbers, with shape, sizes and strides in these."""
+    """:func:`burst_bytes` of a box of codes or numbers, with shape and sizes in these."""
     (_, h, w, c), element = stored((1, *sizes), dtype)
-    if strides is not None and dtype is DType.I4:
-        strides = (strides[0] // 2, strides[1] // 2, strides[2] // 2, 1)
     return burst_bytes(stored(shape, dtype)[0], (h, w, c), element, burst, strides)
 
 
@@ -247,7 +252,7 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
         out = prod(tile_sizes(tiling))
         vcu_tile += vcu_cycles(out, program_slots(spec.pool_program, machine), taps_of(spec.pool), machine)
     burst = machine.dram.burst_bytes
-    dram = sum(_traffic(tiling, r, burst) for r in rings if r.role not in ON_CHIP_ROLES)
+    dram = sum(_traffic(tiling, r, residency, burst) for r in rings if r.role not in ON_CHIP_ROLES)
     dma = dma_cycles(1, dram, machine)
     mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
     first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in FIRST_ROLES), machine)
@@ -257,7 +262,8 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
     if s.output_slots > 1 and s.weight_slots == 1:
         # Nothing runs while the only slot is filled again.
-        exposed += dma_cycles(1, sum(_traffic(tiling, r, burst) for r in rings if r.role in FACTOR_ROLES), machine)
+        factors = (r for r in rings if r.role in FACTOR_ROLES)
+        exposed += dma_cycles(1, sum(_traffic(tiling, r, residency, burst) for r in factors), machine)
     sram = sum(r.bytes for r in rings if r.role not in ACC_ROLES)
     acc = sum(r.bytes for r in rings if r.role in ACC_ROLES)
     steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
@@ -284,13 +290,13 @@ def edge_factor(tiling: Tiling) -> float:
     return real / (counts["n"] * tiling.images * prod(counts[d] * t for d, t in zip("hwc", sizes, strict=True)))
 
 
-def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
+def _traffic(tiling: Tiling, ring: ChannelSize, residency: Residency, burst: int) -> int:
     """DRAM bytes that pass through a ring."""
     spec = tiling.spec
     anchor, chunks = spec.anchor, tiling.counts["k"]
     if ring.role == "output":
         tiles = prod(tiling.counts[d] for d in "nhwc") * edge_factor(tiling)
-        written = spec.movement.output_strides if spec.movement else None
+        written = residency.strides(-1)
         return ceil(tiles * stored_bursts(spec.output, tile_sizes(tiling), spec.stored.output, burst, written))
     if ring.role == "params":
         return (1 if tiling.schedule.whole_params else _loads(tiling, "c", 1, ring.slots)) * ring.slot_bytes
@@ -298,8 +304,7 @@ def _traffic(tiling: Tiling, ring: ChannelSize, burst: int) -> int:
         return _loads(tiling, "c", chunks, ring.slots) * ring.slot_bytes
     shape = spec.operands[ring.operand]
     _, h, w, c = (r.size for r in tiling.max_box(ring.role, ring.operand))
-    walked = spec.movement.input_strides if spec.movement else None
-    each = stored_bursts(shape, (h, w, c), spec.dtypes[ring.operand], burst, walked)
+    each = stored_bursts(shape, (h, w, c), spec.dtypes[ring.operand], burst, residency.strides(ring.operand))
     if ring.role in ("rhs", "second"):
         return _loads(tiling, "nc", chunks, ring.slots) * each
     if ring.role == "act" and isinstance(anchor, MatrixAnchor):

@@ -6,13 +6,16 @@ strides). A storage is alive from the kernel that first writes it to the last th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 from xdsl.dialects.builtin import IntegerType, ModuleOp
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from compiler.analysis.cost import reads
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
@@ -59,6 +62,11 @@ class Placed:
         """Whether the value lies NHWC without gaps."""
         strides = packed_strides(self.shape, self.element)
         return all(n == 1 or s == p for n, s, p in zip(self.shape, self.strides, strides, strict=True))
+
+    @property
+    def gaps(self) -> Shape4 | None:
+        """The strides, unless the value is packed."""
+        return None if self.packed else self.strides
 
     def seen_as(self, shape: Shape4) -> Placed:
         """The same bytes as another shape of (n, h, w, c), whose dimensions must split or join evenly strided ones."""
@@ -115,6 +123,33 @@ class KernelGraph:
     placed: dict[SSAValue, Placed] = field(default_factory=dict[SSAValue, Placed])
     outputs: tuple[SSAValue, ...] = ()
     inputs: tuple[SSAValue, ...] = ()
+
+    def read(self, step: Step, operand: int) -> Placed:
+        """Where the boxes lie that ``step`` reads of an operand, which must be a value, in the shape of the spec."""
+        spec, value = step.spec, step.values[operand]
+        assert value is not None
+        placed, shape, dtype = self.placed[value], spec.operands[operand], spec.dtypes[operand]
+        if spec.movement:
+            return placed.walked(shape, spec.movement.input_strides, spec.movement.input_offset, dtype)
+        return placed.seen_as(stored(shape, dtype)[0])
+
+    def written(self, step: Step) -> Placed:
+        """Where the boxes lie that ``step`` writes, in the shape of the spec."""
+        spec, placed, dtype = step.spec, self.placed[step.op.output], step.spec.stored.output
+        strides = spec.movement.output_strides if spec.movement else None
+        if strides:
+            return placed.walked(spec.output, strides, 0, dtype)
+        return placed.seen_as(stored(spec.output, dtype)[0])
+
+    @cached_property
+    def gaps(self) -> tuple[tuple[Shape4 | None, ...], ...]:
+        """Of each kernel: byte strides of what it reads, and last of what it writes; None where that is packed."""
+        return tuple((*self._gaps(step), self.written(step).gaps) for step in self.steps)
+
+    def _gaps(self, step: Step) -> Iterator[Shape4 | None]:
+        boxes = {operand for _, operand in reads(step.spec)}.difference(step.spec.constants)
+        for i in range(len(step.values)):
+            yield self.read(step, i).gaps if i in boxes else None
 
     def storage(self, size: int, region: Region | None = None, argument: int = -1) -> Storage:
         """A new storage of ``size`` bytes."""

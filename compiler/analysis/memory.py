@@ -57,9 +57,11 @@ class MemoryPlan:
 
 
 def residency(graph: KernelGraph, step: Step, resident: Collection[int]) -> Residency:
-    """Which operands and whether the result of ``step`` are among the storages that lie in SRAM."""
+    """Which operands and whether the result of ``step`` are among the storages that lie in SRAM, and how others lie."""
     values = [v is not None and graph.placed[v].storage.index in resident for v in step.values]
-    return Residency(tuple(values), graph.placed[step.op.output].storage.index in resident)
+    output = graph.placed[step.op.output].storage.index in resident
+    gaps = (None if on else strides for on, strides in zip((*values, output), graph.gaps[step.index], strict=True))
+    return Residency(tuple(values), output, tuple(gaps))
 
 
 def in_sram(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:

@@ -137,7 +137,7 @@ class _Model:
         """Of the cheapest schedule, with what the neighbours keep in SRAM; of a copy of its result if that is."""
         stays = residency(self.graph, step, self.held) if copied is None else Residency((copied,), copied)
         nowhere = Residency((False,) * len(spec.operands), False)
-        for kept in (stays, nowhere):
+        for kept in (replace(stays, gaps=()), nowhere):  # gaps are those of the types that the graph has
             found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes)
             if found is not None:
                 schedule, cost = found

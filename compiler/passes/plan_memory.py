@@ -68,22 +68,9 @@ def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool
             offset = pool.add(packed(spec.constants[i], dtype))
             places.append(Place(Region.CONSTANTS, offset, strides, element))
         elif i in boxes:
-            operand = step.values[i]
-            assert operand is not None
-            placed = graph.placed[operand]
-            move = spec.movement
-            value = (
-                placed.walked(spec.operands[i], move.input_strides, move.input_offset, dtype)
-                if move
-                else placed.seen_as(lies)
-            )
+            value = graph.read(step, i)
             places.append(plan.place(value.storage, value.offset, value.strides, value.element))
         else:
             places.append(Place(Region.CONSTANTS, 0, strides, element))
-    result = graph.placed[step.op.output]
-    strides = spec.movement.output_strides if spec.movement else None
-    dtype = spec.stored.output
-    result = (
-        result.walked(spec.output, strides, 0, dtype) if strides else result.seen_as(stored(spec.output, dtype)[0])
-    )
+    result = graph.written(step)
     return [*places, plan.place(result.storage, result.offset, result.strides, result.element)]

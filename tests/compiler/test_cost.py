@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 
 import pytest
 from hypothesis import given
@@ -106,12 +107,34 @@ def test_what_lies_in_sram_needs_no_ring_and_no_traffic():
         ((4, 8, 16), 1, 512),  # all of it: one run
         ((2, 8, 16), 1, 256),  # whole rows
         ((2, 4, 16), 1, 2 * 64),  # parts of rows
-        ((2, 4, 8), 1, 8 * (32 + 16)),  # parts of pixels: bursts that are not filled, half a burst more each
+        ((2, 4, 8), 1, 8 * 32),  # parts of pixels: each in one burst
+        ((2, 4, 12), 1, 8 * (12 + 32 - 4)),  # or in two, wherever the tile starts
         ((2, 4, 8), 4, 8 * 32),
     ],
 )
 def test_bursts_of_a_box(sizes, element, expected):
     assert burst_bytes((1, 4, 8, 16), sizes, element, 32) == expected
+
+
+@given(pixel=st.integers(9, 40), run=st.integers(1, 8), pixels=st.integers(2, 6))
+def test_bursts_of_parts_of_a_join_are_those_of_all_starts_on_average(pixel, run, pixels):
+    element, burst = 4, 64
+    strides = (8 * pixels * pixel * element, pixels * pixel * element, pixel * element, element)
+    found = burst_bytes((1, 8, pixels, run), (1, pixels, run), element, burst, strides)
+    grain = gcd(burst, *strides[1:3])
+    starts = range(0, burst, grain)
+    touched = sum(-(-(start + run * element) // burst) * burst for start in starts)
+    assert found == pixels * touched / len(starts)
+
+
+def test_what_a_kernel_reads_of_a_join_costs_the_bursts_that_it_touches():
+    tiling = Tiling(matrix(), KernelSchedule("k", (), 4, 4, 8, 8))
+    packed = Residency((False, True, True, True), True)
+    shape = tiling.spec.operands[0]
+    wide = 3 * shape[3]
+    gaps = ((shape[1] * shape[2] * wide, shape[2] * wide, wide, 1), None, None, None, None)
+    apart = kernel_cost(tiling, replace(packed, gaps=gaps), TINY)
+    assert apart.dram_bytes > kernel_cost(tiling, packed, TINY).dram_bytes
 
 
 def test_pools_read_their_taps():
