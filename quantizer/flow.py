@@ -27,7 +27,7 @@ from quantizer.plan import APPLIED, told
 from quantizer.progress import Meter, Watch
 from quantizer.recipe import Recipe
 from quantizer.reconstruct.engine import reconstruct
-from quantizer.reconstruct.fisher import Loss
+from quantizer.reconstruct.fisher import Loss, check_loss
 from quantizer.report import RECIPE
 from quantizer.rewrite import rewrite
 from quantizer.scaling import SCALED, scale, scaling_of
@@ -248,6 +248,7 @@ def quantize(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     _check_device(device)
+    check_loss(loss)
     if resume is not None and not (recipe.compensate or recipe.round):
         raise QuantizationError(
             f"resume = {str(resume)!r}: recipe {recipe.title} has no [round] or [compensate], whose work could go on; "

@@ -46,6 +46,21 @@ def squared_error(output: Any, target: Any) -> torch.Tensor:
     return torch.stack([(y - t).square().mean() for y, t in pairs]).sum()
 
 
+def check_loss(loss: object) -> None:
+    """Raise QuantizationError for what is no function."""
+    if loss is not None and not callable(loss):
+        raise QuantizationError(f"the loss is a {type(loss).__name__}: give a function of output and target, or None")
+
+
+def scalar(value: Any) -> torch.Tensor:
+    """What a loss gave; raises QuantizationError unless it is one number that depends on the output."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad:
+        return value
+    what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+    how = ", with a gradient" if isinstance(value, torch.Tensor) and value.requires_grad else ", without a gradient"
+    raise QuantizationError(f"the loss gives {what}{how}: must be a tensor of one number that depends on the output")
+
+
 def second_moments(
     walk: Walk,
     units: Sequence[Unit],
@@ -144,7 +159,7 @@ def _gradients(
 def _backward(walk: Walk, local: Values, behind: Gradients | None, aim: Any, loss: Loss) -> None:
     """From the gradients of what comes behind, or, where nothing does, from the loss."""
     if behind is None:
-        loss(walk.outputs(local), aim).backward()
+        scalar(loss(walk.outputs(local), aim)).backward()
         return
     pairs = [
         (leaf, gradient)

@@ -18,13 +18,11 @@ from quantizer.batches import Batch, as_tuple
 from quantizer.flow import calibrate, prepare, rescale
 from quantizer.progress import Progress
 from quantizer.recipe import Recipe
-from quantizer.reconstruct.fisher import squared_error
+from quantizer.reconstruct.fisher import Loss, check_loss, scalar, squared_error
 from quantizer.scaling import scaling_of
 from quantizer.train.module import Trainable, floating
 from quantizer.train.options import COSINE, Train
 
-Loss = Callable[[Any, Any], torch.Tensor]
-"""Of the model's output and the batch's target, a scalar."""
 Optimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Of groups of parameters."""
 
@@ -79,7 +77,7 @@ def train(
     optimizer of groups of parameters, which ``stage`` still schedules; SGD otherwise. Raises QuantizationError for
     batches that do not fit, that end early, or whose loss is not finite.
     """
-    _check(prepared, batches, loss)
+    _check(prepared, batches, loss, optimizer)
     module = prepared if isinstance(prepared, Trainable) else Trainable(prepared, stage or Train(), seed)
     if isinstance(prepared, Trainable) and stage is not None and stage != module.clock.stage:
         raise QuantizationError("the module to train has its stage already: give the stage to prepare_qat, or neither")
@@ -97,7 +95,7 @@ def train(
             with torch.no_grad():
                 target = teacher(*inputs)
         optimiser.zero_grad()
-        value = _scalar(loss(module(*inputs), _moved(target, device)))
+        value = scalar(loss(module(*inputs), _moved(target, device)))
         if not math.isfinite(value.item()):
             raise QuantizationError(
                 f"the loss of step {number} is {value.item()}: lower rate = {stage.rate} of [train], or look at the "
@@ -129,21 +127,15 @@ def fine_tuned(
     return module.finish(None if same else graph)
 
 
-def _check(prepared: object, batches: object, loss: object) -> None:
+def _check(prepared: object, batches: object, loss: object, optimizer: object) -> None:
     if not isinstance(prepared, Trainable | GraphModule):
         raise QuantizationError(f"a {type(prepared).__name__} cannot be trained: give what quartic.prepare_qat returns")
     if isinstance(batches, torch.Tensor) or not isinstance(batches, Iterable):
         raise QuantizationError(f"the batches to train on are a {type(batches).__name__}: give a list of them, as [x]")
-    if loss is not None and not callable(loss):
-        raise QuantizationError(f"the loss is a {type(loss).__name__}: give a function of output and target, or None")
-
-
-def _scalar(value: Any) -> torch.Tensor:
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad:
-        return value
-    what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-    how = ", with a gradient" if isinstance(value, torch.Tensor) and value.requires_grad else ", without a gradient"
-    raise QuantizationError(f"the loss gives {what}{how}: must be a tensor of one number that depends on the output")
+    check_loss(loss)
+    if optimizer is not None and not callable(optimizer):
+        kind = type(optimizer).__name__
+        raise QuantizationError(f"the optimizer is a {kind}: give a function that makes one of groups of parameters")
 
 
 def _descent(stage: Train) -> Optimizer:

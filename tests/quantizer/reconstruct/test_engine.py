@@ -273,6 +273,14 @@ def test_a_gradient_that_is_zero_everywhere_is_named() -> None:
     assert refused(METHODS["quartdepth"], loss=loss).startswith(message)
 
 
+def test_losses_that_are_none_are_named() -> None:
+    how = METHODS["quartdepth"]
+    assert refused(how, loss="mse") == "the loss is a str: give a function of output and target, or None"
+    message = "the loss gives a tensor of shape (1, 2, 8, 8), with a gradient: must be a tensor of one number"
+    assert refused(how, loss=lambda output, target: output - target).startswith(message)
+    assert refused(how, loss=lambda output, target: 3.0).startswith("the loss gives a float, without a gradient")
+
+
 def test_sums_that_are_singular_are_named_with_their_layer() -> None:
     how = replace(METHODS["compensated"], compensate=Compensate(damping=0.0))
     x = torch.linspace(-1, 1, 8)[None]

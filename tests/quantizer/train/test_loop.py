@@ -221,6 +221,10 @@ ERRORS = [
         "training batch 1 is of [torch.int64], but the model was prepared for [torch.float32]: convert it with .to()",
     ),
     (dict(loss=3), "the loss is a int: give a function of output and target, or None"),
+    (
+        dict(optimizer=torch.optim.SGD([torch.zeros(1)])),
+        "the optimizer is a SGD: give a function that makes one of groups of parameters",
+    ),
     (dict(loss=lambda *_: 3), "the loss gives a int, without a gradient: must be a tensor of one number"),
     (
         dict(loss=lambda output, target: output - target),
