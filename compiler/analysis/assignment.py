@@ -64,11 +64,13 @@ class Budget:
     minimise: str = LATENCY
 
     def __post_init__(self) -> None:
-        given = [x for x in (self.latency_seconds, self.energy_joules, self.loss) if x is not None]
+        names = ("latency_seconds", "energy_joules", "loss")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if len(given) != 1:
-            raise AssignmentError(f"{len(given)} budgets: give one of latency, energy and loss")
-        if not 0 < given[0] < float("inf") and given[0] != self.loss:
-            raise AssignmentError(f"a budget of {given[0]!r}: must be positive and finite")
+            raise AssignmentError(f"{len(given)} budgets: give one of {', '.join(names[:-1])} and {names[-1]}")
+        ((name, value),) = given.items()
+        if name != "loss" and not 0 < value < float("inf"):
+            raise AssignmentError(f"{name} = {value!r}: must be positive and finite")
         if self.minimise not in (LATENCY, ENERGY):
             raise AssignmentError(f"minimise = {self.minimise!r}: must be {LATENCY!r} or {ENERGY!r}")
 

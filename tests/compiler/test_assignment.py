@@ -122,10 +122,10 @@ def test_no_layers() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "0 budgets: give one of latency, energy and loss"),
-        ({"latency_seconds": 1.0, "loss": 1.0}, "2 budgets: give one of latency, energy and loss"),
-        ({"latency_seconds": 0.0}, "a budget of 0.0: must be positive and finite"),
-        ({"energy_joules": -1.0}, "a budget of -1.0: must be positive and finite"),
+        ({}, "0 budgets: give one of latency_seconds, energy_joules and loss"),
+        ({"latency_seconds": 1.0, "loss": 1.0}, "2 budgets: give one of latency_seconds, energy_joules and loss"),
+        ({"latency_seconds": 0.0}, "latency_seconds = 0.0: must be positive and finite"),
+        ({"energy_joules": -1.0}, "energy_joules = -1.0: must be positive and finite"),
         ({"loss": 1.0, "minimise": "size"}, "minimise = 'size': must be 'latency' or 'energy'"),
     ],
 )
