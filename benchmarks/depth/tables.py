@@ -147,11 +147,11 @@ def outliers_table(found: Mapping[str, Mapping[str, Outliers]]) -> str:
     )
 
 
-def introduction(scenes: int, images: int) -> str:
+def introduction(scenes: int, images: int, draws: int) -> str:
     """What the tables hold."""
     return f"""Written by `make quartdepth`. Two networks trained on generated scenes ([benchmarks/depth](../depth)),
-quantized after training with {images} training scenes. Figures are means over the draws ± their standard deviation: a
-draw is a set of calibration scenes and the seed of the method. Metrics are of `quartic.reference`, which
+quantized after training with {images} training scenes. Figures are means over {draws} draws ± their standard deviation:
+a draw is a set of calibration scenes and the seed of the method. Metrics are of `quartic.reference`, which
 computes the chip's numbers, on {scenes} scenes that neither training nor calibration saw; SILog is times 100.
 Of each recipe the first draw was compiled, and one scene simulated: *bits equal* says whether every bit of its
 depth map was the reference's. OBS leaves activations in binary32, which no machine multiplies by codes. Learned
@@ -193,7 +193,8 @@ def report(
     """All tables as Markdown; ``wanted`` are the keys of all rows."""
     by, images = groups(rows.values()), source["calibration scenes"]
     failed = [f"* {key}: {row['error']}" for key, row in rows.items() if "error" in row]
-    parts = ["# QuartDepth's tables", introduction(source["scenes per set"], images)]
+    draws = len({row["seed"] for row in rows.values()})
+    parts = ["# QuartDepth's tables", introduction(source["scenes per set"], images, draws)]
     parts += [progress(rows, wanted), "## What reproduces"]
     parts.append("\n".join(filter(None, (findings(by, images), decoder_has_them(found), alike(by, images)))))
     parts += ["## Table 1", "The paper's columns are Metric3D with ViT-S on NYUv2."]
