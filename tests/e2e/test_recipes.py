@@ -17,6 +17,7 @@ from isa.errors import UnsupportedError
 from quantizer import Change, Override, Recipe
 from quantizer.ranges import Entropy, MeanError, MinMax, Percentile
 from tests.e2e.support import assert_bits, probes
+from tests.quantizer.test_scaling import Convolutions, Transformer, batches
 
 PERCENTILE, ERROR, ENTROPY = Percentile(percent=99.0), MeanError(power=2.4, steps=30), Entropy(steps=30)
 
@@ -105,6 +106,29 @@ def test_every_layer_takes_every_kind_of_weight(base: str, symmetric: bool, per:
     x = torch.randn(1, 3, 6, 6)
     own = recipe(base, Change(symmetric=symmetric, per=per))
     assert_bits(quartic.quantize(Upsampled().eval(), (x,), [(x,)], own), [x, -3 * x], "tiny")
+
+
+def quick(name: str) -> Recipe:
+    """A preset whose learning takes moments; its formats and stages are its own."""
+    found = Recipe.load(name)
+    learned = found.round and dataclasses.replace(found.round, iterations=3)
+    trained = found.train and dataclasses.replace(found.train, steps=2)
+    return dataclasses.replace(found, round=learned, train=trained)
+
+
+@pytest.mark.slow
+@pytest.mark.thin(1)
+@pytest.mark.parametrize("name", [name for name in Recipe.presets() if Recipe.load(name).compiles])
+def test_every_preset_that_compiles_has_the_simulator_s_bits(name: str) -> None:
+    for kind in (Convolutions, Transformer):
+        inputs = [x for (x,) in batches(kind.shape, 2)]
+        torch.manual_seed(0)
+        q = quartic.quantize(kind().eval(), inputs[0], [(x,) for x in inputs], recipe=quick(name))
+        assert_bits(q, [*inputs, 100 * inputs[0]])
+
+
+def test_presets_that_do_not_compile_are_those_of_weights_alone() -> None:
+    assert {name for name in Recipe.presets() if not Recipe.load(name).compiles} == {"w4a32", "w8a32"}
 
 
 def test_weights_alone_are_evaluated_in_pytorch_and_say_that_they_do_not_compile() -> None:
