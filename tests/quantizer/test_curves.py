@@ -74,6 +74,21 @@ def test_the_error_is_half_a_step_of_the_curve_and_half_a_step_of_the_table(ends
     assert ((book.simulate(x.float()) - near).abs() <= book.scale * 0.51 + 1e-6 * x.abs() + _ties(bent, scale)).all()
 
 
+@settings(max_examples=examples(100))
+@given(RANGES, st.sampled_from([LogNP(), PowersOfTwo(1), PowersOfTwo(2)]))
+def test_what_codes_leave_is_left_alone(ends: tuple[float, float], curve: LogNP | PowersOfTwo) -> None:
+    """But for one step of the table, where an entry's rounding to 8 bits takes it over the limit between two codes: not
+    before the largest magnitudes are 60 times LogNP's factor.
+    """
+    scale, zero = GRID.parameters(*map(torch.tensor, ends))
+    book = curve.codebook(scale.item(), int(zero), GRID)
+    reach = max(abs(step - int(zero)) for step in (GRID.least, GRID.most)) * scale.item()
+    once = book.simulate(torch.linspace(-1.1, 1.1, 501) * float(LogNP().unbend(torch.tensor(reach))))
+    twice = book.simulate(once)
+    assert ((twice - once).abs() <= book.scale * (1 + 1e-6)).all()
+    assert torch.equal(twice, once) or (isinstance(curve, LogNP) and reach > 6)
+
+
 def _ties(bent: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """A whole step where a value is so near a limit between codes that binary32 may fall on either side."""
     place = bent / scale.double()
