@@ -1,8 +1,8 @@
 """Kernels that share a loop: neighbours run stripe by stripe in turn, and what lies between them is never whole.
 
 The last kernel's stripes are chosen; every other kernel makes, in each stripe, the rows that the kernels after it read
-then and that are not there yet. Rows that are read again in the next stripe (halo) are carried over on chip, so nothing
-is computed twice.
+then and that are not there yet, or the same share of its rows if only kernels behind the loop read them. Rows that are
+read again in the next stripe (halo) are carried over on chip, so nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -87,14 +87,15 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
     if not all(map(_sharable, steps)) or len({step.spec.output[0] for step in steps}) > 1:
         return None
     uses = _uses(graph, steps)
-    if uses is None or not all(_storage(graph, step).index in uses for step in steps[:-1]):
+    if uses is None or not all(_takes_part(graph, step, uses) for step in steps):
         return None
     found: dict[int, tuple[int, ...]] = {group.last: tuple(ends)}
     needs: dict[int, list[tuple[Range | None, ...]]] = {}
     for step in reversed(steps):
         index = _storage(graph, step).index
         if step.index != group.last:
-            found[step.index] = _ends(needs.get(index, []), step.spec.output[_axis(step.spec.output)], len(ends))
+            rows = step.spec.output[_axis(step.spec.output)]
+            found[step.index] = _ends(needs[index], rows, len(ends)) if index in needs else _in_step(ends, rows)
         for operand, storage in _read(graph, step):
             if storage in uses:
                 needs.setdefault(storage, []).append(tuple(_needs(step, operand, found[step.index])))
@@ -130,6 +131,11 @@ def _delays(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, int]:
 def on_matrix_unit(step: Step) -> bool:
     """Whether a kernel multiplies; others need the vector unit alone."""
     return isinstance(step.spec.anchor, MatrixAnchor)
+
+
+def _takes_part(graph: KernelGraph, step: Step, uses: frozenset[int]) -> bool:
+    """Whether a kernel makes or reads what lies between kernels of the loop."""
+    return _storage(graph, step).index in uses or any(storage in uses for _, storage in _read(graph, step))
 
 
 def _storage(graph: KernelGraph, step: Step) -> Storage:
@@ -221,6 +227,11 @@ def _ends(needs: Sequence[tuple[Range | None, ...]], rows: int, stripes: int) ->
     return (*list(accumulate(tops, max))[:-1], rows)
 
 
+def _in_step(ends: Sequence[int], rows: int) -> tuple[int, ...]:
+    """Where the stripes of a kernel end that makes of its ``rows`` the same share as the last kernel."""
+    return tuple(-(-rows * end // ends[-1]) for end in ends)
+
+
 def _ring(
     graph: KernelGraph,
     writer: Step,
@@ -279,7 +290,8 @@ def shared_loops(graph: KernelGraph, schedule: Schedule) -> tuple[Shared, ...]:
         shared = share(graph, group, last.stripes)
         if shared is None:
             raise ScheduleError(
-                f"{names} cannot share a loop: each must make what a later one reads, row by row; set shares = false"
+                f"{names} cannot share a loop: each must make what a later one reads, or read what an earlier one "
+                "makes, row by row; set shares = false"
             )
         for index, row in zip(group.steps, rows, strict=True):
             if row.stripes != shared.ends[index]:
