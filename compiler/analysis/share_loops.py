@@ -29,6 +29,9 @@ LEAST_BUDGET = 1 << 12
 MOST_KERNELS = 64
 """Kernels of one loop: more are not tried, so that the search stays linear in the size of the model."""
 
+MOST_TRIED = 4
+"""Larger groups that are tried where one gains nothing, and tensors beside a loop that may go to DRAM for it."""
+
 
 class Found(NamedTuple):
     """How a group may run: price, schedule and cost of each kernel, and its stripes unless it is one kernel."""
@@ -36,6 +39,13 @@ class Found(NamedTuple):
     price: float
     choices: Sequence[Choice]
     shared: Shared | None
+
+
+class Plan(NamedTuple):
+    """Groups with the way in which each is to run; ``leaves`` is a tensor that no longer stays in SRAM."""
+
+    loops: Sequence[tuple[Group, Found]]
+    leaves: Storage | None = None
 
 
 @dataclass
@@ -51,6 +61,9 @@ class LoopSearch:
     groups: dict[int, Group] = field(default_factory=dict[int, Group])
     """The loop of each kernel that shares one."""
     _prices: dict[Group, float] = field(default_factory=dict[Group, float])
+    _known: dict[tuple[Group, frozenset[int]], Found | None] = field(
+        default_factory=dict[tuple[Group, frozenset[int]], Found | None]
+    )
 
     def __post_init__(self) -> None:
         self._old = overwrites(self.graph)
@@ -62,8 +75,8 @@ class LoopSearch:
         """What stays in SRAM as a whole, and the schedule of every kernel."""
         for storage in self._candidates():
             group = self._hull(storage.first, storage.last)
-            if not self._try(group) and (wider := self._hull(group.first, self._last_reader(group))) != group:
-                self._try(wider)
+            if not self._try([Plan(self._found([group]))]):
+                self._try([plan for wider in (group, *self._wider(group)) for plan in self._plans(wider)])
         for storage in self._candidates():
             if storage.bytes < self.capacity and not self._inside(storage):
                 self._keep(storage)
@@ -106,13 +119,55 @@ class LoopSearch:
         units = ((unit, self._prices.get(unit)) for unit in self._units(group))
         return sum(price(self.chosen[unit.first][1]) if known is None else known for unit, known in units)
 
-    def _try(self, group: Group) -> bool:
-        """Whether the kernels of a group have become one loop, since that is cheaper."""
-        found = self._best(group)
-        if found is None or found.price >= self._now(group):
+    def _try(self, plans: Sequence[Plan]) -> bool:
+        """Whether one of the plans was taken: the one that leaves the least part of what its kernels took."""
+        shares = [self._left(plan) for plan in plans]
+        if min(shares, default=1.0) >= 1:
             return False
-        self._take(group, found)
+        plan = plans[shares.index(min(shares))]
+        if plan.leaves is not None:
+            self._place(plan.leaves, present=False)
+        for group, found in plan.loops:
+            self._take(group, found)
         return True
+
+    def _left(self, plan: Plan) -> float:
+        """The price of a plan's kernels in it, as a part of what they take now."""
+        now = sum(self._now(group) for group, _ in plan.loops)
+        return sum(found.price for _, found in plan.loops) / now if plan.loops else 1.0
+
+    def _found(self, groups: Sequence[Group]) -> list[tuple[Group, Found]]:
+        """The cheapest way to run each group; nothing where there is none for one of them."""
+        found = [(group, best) for group in groups if (best := self._best(group)) is not None]
+        return found if len(found) == len(groups) else []
+
+    def _plans(self, group: Group) -> list[Plan]:
+        """A loop for a group; if it has no room, with one of the tensors that lie beside it in DRAM."""
+        if self._best(group) is not None:
+            return [Plan(self._found([group]))]
+        beside = (self.graph.storages[s] for s in self._present(group))
+        largest = sorted(beside, key=lambda s: (-s.bytes, s.index))[:MOST_TRIED]
+        return [plan for storage in largest for plan in self._leaving(group, storage)]
+
+    def _leaving(self, group: Group, storage: Storage) -> Iterator[Plan]:
+        """A loop for a group without a tensor that now stays in SRAM, and the loops that it spans beside the group."""
+        around = self._hull(min(storage.first, group.first), max(storage.last, group.last))
+        if around == group:
+            return
+        outside = [unit for unit in self._units(around) if unit.last < group.first or unit.first > group.last]
+        self._place(storage, present=False)
+        plan = Plan(self._found([group, *outside]), storage)
+        self._place(storage, present=True)
+        yield plan
+
+    def _present(self, group: Group) -> frozenset[int]:
+        """Storages that lie in SRAM during some kernel of a group."""
+        return frozenset[int]().union(*(self._alive[i] for i in group.steps))
+
+    def _place(self, storage: Storage, present: bool) -> None:
+        """Let a tensor lie in SRAM as a whole, or not."""
+        self.resident = self.resident | {storage.index} if present else self.resident - {storage.index}
+        self._live(storage, present)
 
     def _take(self, group: Group, found: Found) -> None:
         for unit in list(self._units(group)):
@@ -131,16 +186,13 @@ class LoopSearch:
 
     def _keep(self, storage: Storage) -> None:
         """Let a storage stay in SRAM if the kernels that it spans get cheaper together, some in larger loops."""
-        before = self.resident
-        self.resident |= {storage.index}
-        self._live(storage, present=True)
+        self._place(storage, present=True)
         taken = self._rearranged(storage)
         if sum(gain for _, _, gain in taken) > 0:
             for group, found, _ in taken:
                 self._take(group, found)
             return
-        self._live(storage, present=False)
-        self.resident = before
+        self._place(storage, present=False)
 
     def _rearranged(self, storage: Storage) -> list[tuple[Group, Found, float]]:
         """Loops for all kernels that a storage spans, with it in SRAM, and what each gains; nothing where one fails."""
@@ -167,20 +219,17 @@ class LoopSearch:
         """A loop, and if it has no room larger ones in which more of what lies in SRAM beside it would be stripes."""
         yield unit
         if self._best(unit) is None:
-            first, last = self._first_writer(unit), self._last_reader(unit)
-            wider = (self._hull(unit.first, last), self._hull(first, unit.last), self._hull(first, last))
-            yield from dict.fromkeys(group for group in wider if group != unit)
+            yield from self._wider(unit)
 
-    def _last_reader(self, group: Group) -> int:
-        """The last kernel that reads what a group makes."""
-        made = (self.graph.placed[self.graph.steps[i].op.output].storage for i in group.steps)
-        return max(group.last, *(s.last for s in made))
-
-    def _first_writer(self, group: Group) -> int:
-        """The kernel that makes what the group's first kernel reads: the latest of them."""
-        step = self.graph.steps[group.first]
-        read = (self.graph.placed[v].storage for v in step.values if v is not None)
-        return max((s.first for s in read if s.region is None and s.first < group.first), default=group.first)
+    def _wider(self, group: Group) -> list[Group]:
+        """Larger groups, short ones first, in which some tensor that goes in or out of this one lies within."""
+        steps = [self.graph.steps[i] for i in group.steps]
+        values = {v for step in steps for v in (*step.values, step.op.output) if v is not None}
+        spans = [s for s in (self.graph.placed[v].storage for v in values) if s.region is None and s.last >= 0]
+        firsts = {group.first, *(s.first for s in spans if s.first < group.first)}
+        lasts = {group.last, *(s.last for s in spans if s.last > group.last)}
+        wider = {self._hull(first, last) for first in firsts for last in lasts}.difference([group])
+        return sorted(wider, key=lambda g: (g.last - g.first, g.first))[:MOST_TRIED]
 
     def _used(self, group: Group, stay: frozenset[int]) -> int:
         """Bytes that the storages which stay in SRAM take during a group."""
@@ -196,7 +245,13 @@ class LoopSearch:
         """The cheapest way to run a group in one loop; None where there is none."""
         if group.last - group.first >= MOST_KERNELS:
             return None
-        present = frozenset[int]().union(*(self._alive[i] for i in group.steps))
+        key = group, self._present(group)
+        if key not in self._known:
+            self._known[key] = self._search(*key)
+        return self._known[key]
+
+    def _search(self, group: Group, present: frozenset[int]) -> Found | None:
+        """The cheapest way to run a group while the storages ``present`` lie in SRAM."""
         if group.first == group.last:
             choice = self._choose(group.first, present, self.capacity - self._used(group, present), ())
             return None if choice is None else Found(price(choice[1]), [choice], None)

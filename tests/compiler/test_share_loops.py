@@ -14,14 +14,17 @@ from xdsl.ir import SSAValue
 
 from compiler.analysis import share_loops
 from compiler.analysis.graph import KernelGraph, build_graph
-from compiler.analysis.memory import check
+from compiler.analysis.memory import check, in_sram
 from compiler.analysis.residency import choose
-from compiler.analysis.stripes import groups_of, share, shared_loops, stripe_rows
+from compiler.analysis.share_loops import LoopSearch
+from compiler.analysis.stripes import Group, groups_of, share, shared_loops, stripe_rows
 from compiler.dialects import qnn
+from compiler.dialects.attrs import IntType
 from compiler.interpreter.qnn import run_qnn
 from compiler.ir.schedule import Schedule
 from compiler.pipeline import Compiled, Options, compile_module
 from isa.errors import ScheduleError
+from isa.instructions import DType
 from isa.machine import Machine
 from runtime.session import run
 from tests.compiler.kern_graphs import add, conv, dq, graph, inputs, q
@@ -30,6 +33,7 @@ from tests.thinning import examples
 
 TINY = Machine.load("tiny")
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+CODES4 = IntType(4, 0.4, 0)
 SIDE = 48
 """Of maps of 16 channels: 36 KiB each, of which the machine's SRAM does not hold two."""
 
@@ -57,12 +61,27 @@ def join(x: SSAValue) -> SSAValue:
     return conv3(qnn.ConcatOp([a, conv3(a)], 1).output, 4)
 
 
+def two_widths(x: SSAValue) -> SSAValue:
+    """A sum in binary32 that a skip connection takes in 8 bits and a convolution in 4, as ResNets have in W4A4."""
+    value = conv(conv3(q(x)), 16, 3)
+    return q(conv(q(add(dq(conv3(q(value, CODES4))), dq(q(value)))), 4))
+
+
+def block(x: SSAValue) -> SSAValue:
+    """As ``two_widths``, with skip connections on both sides of the sum."""
+    a = conv3(q(x))
+    value = add(conv(conv3(q(conv(a, 16, 3), CODES4)), 16, 3), dq(a))
+    return q(conv(q(add(conv(q(value, CODES4), 16, 3), dq(q(value)))), 4))
+
+
 GRAPHS = {
     "chain": (chain, (1, 4, SIDE, SIDE)),
     "chain of two images": (chain, (2, 4, SIDE, SIDE)),
     "residual": (residual, (1, 4, 72, 72)),
     "decoder": (decoder, (1, 16, SIDE // 2, SIDE // 2)),
     "join": (join, (1, 4, SIDE, SIDE)),
+    "two widths": (two_widths, (1, 4, 32, 32)),
+    "block": (block, (1, 4, 40, 40)),
 }
 
 
@@ -138,9 +157,37 @@ def searched(name: str) -> tuple[KernelGraph, Schedule]:
 def test_what_the_search_finds_is_legal(name):
     found, schedule = searched(name)
     check(found, schedule, TINY)
+    loops = shared_loops(found, schedule)
+    assert loops
+    for loop in loops:
+        assert loop == share(found, loop.group, loop.ends[loop.group.last])
+        held = [i for i in loop.group.steps if found.placed[found.steps[i].op.output].storage.index in loop.held]
+        assert held
+        assert not any(schedule.kernels[i].keep for i in held)
+
+
+def test_a_sum_of_two_widths_is_never_whole():
+    found, schedule = searched("two widths")
     (loop,) = shared_loops(found, schedule)
-    assert loop == share(found, loop.group, loop.ends[loop.group.last])
-    assert not any(schedule.kernels[i].keep for i in loop.group.steps if i < loop.group.last)
+    value = found.steps[2]
+    assert value.spec.stored.output is DType.F32
+    assert loop.group == Group(2, 4)  # the product and both quantizers, of which one makes the skip connection
+    assert list(loop.held) == [found.placed[value.op.output].storage.index]
+    assert in_sram(found, schedule) == {s.index for s in found.storages if s.region is None and s.last >= 0}
+
+
+def test_a_tensor_leaves_the_sram_for_a_loop_that_saves_more(monkeypatch: pytest.MonkeyPatch):
+    def stored(found: KernelGraph, schedule: Schedule) -> list[tuple[int, int]]:
+        outside = (s for s in found.storages if s.region is None and s.last >= 0)
+        return [(s.first, s.bytes) for s in outside if s.index not in in_sram(found, schedule)]
+
+    found, schedule = searched("block")
+    assert groups_of(schedule.kernels)[0] == Group(4, 6)
+    assert stored(found, schedule) == [(1, 25600), (3, 25600)]
+    assert found.steps[4].spec.stored.output is DType.F32
+    monkeypatch.setattr(LoopSearch, "_leaving", lambda *_: [])
+    worse = [size for _, size in stored(*searched("block"))]
+    assert sum(worse) > 2 * 25600
 
 
 def test_no_loop_has_more_kernels_than_are_tried(monkeypatch: pytest.MonkeyPatch):
