@@ -135,7 +135,7 @@ def form_kernels(module: ModuleOp, machine: Machine, options: Options, watch: St
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
     with watch.step("fuse", "materialize-copies"):
-        materialize_copies(module)
+        materialize_copies(module, machine.sram.bytes)
     watch.passed("materialize-copies", module)
     with watch.step("fuse", "delay-kernels"):
         delay_kernels(module)

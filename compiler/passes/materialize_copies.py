@@ -18,17 +18,18 @@ from xdsl.passes import ModulePass
 
 from compiler.backend.anchors import folded_shape
 from compiler.backend.kernel_spec import lower_kernel
+from compiler.backend.widths import dtype_of
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.ir.kernel import CopyAnchor, Shape4
 from compiler.ir.layout import nhwc
 from compiler.ir.location import copy_location
-from compiler.ir.place import packed_strides, planar_strides
+from compiler.ir.place import packed_strides, planar_strides, stored
 from compiler.ir.signature import main_function
 
-EARLY_KERNELS, SMALL_PART = 8, 4
-"""A part of a join is copied into it if it is made so many kernels before all others and is at most so small a part of
-it: the join would take memory for as long as the part is there."""
+EARLY_KERNELS, EARLY_GAIN = 8, 24
+"""A part of a join is copied into it if it is made so many kernels before all others, and the bytes of those times the
+kernels in between, during which the join would take memory for nothing, are so many times its own."""
 
 MAX_PIXEL_STRIDE = (1 << 16) - 1
 """What the pixel_stride of ``mmu.input`` can say."""
@@ -40,20 +41,25 @@ class MaterializeCopiesPass(ModulePass):
 
     name = "materialize-copies"
 
+    sram_bytes: int | None = None
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        materialize_copies(op)
+        materialize_copies(op, self.sram_bytes)
 
 
-def materialize_copies(module: ModuleOp) -> None:
-    """Insert copy kernels in front of views, joins and returns that need them."""
+def materialize_copies(module: ModuleOp, sram_bytes: int | None = None) -> None:
+    """Insert copy kernels in front of views, joins and returns that need them.
+
+    A join beyond ``sram_bytes`` lies in DRAM, so that none of its parts is copied to save memory.
+    """
     block = main_function(module).body.block
     copied = _Copies({op.kernel.data for op in block.ops if isinstance(op, kern.BodyOp | kern.ConcatOp)})
-    made = _made(block)
+    made = _made(block, sram_bytes)
     for op in list(block.ops):
         if isinstance(op, kern.ViewOp):
             _settle_view(op, copied)
         elif isinstance(op, kern.ConcatOp):
-            early = _early(op, made)
+            early = _early(op, made, sram_bytes)
             for i, value in enumerate(op.inputs):
                 if value is early or not _may_be_slice(op, i, value):
                     op.operands[i] = copied(value, op)
@@ -66,26 +72,33 @@ def materialize_copies(module: ModuleOp) -> None:
             last.operands[i] = copied(value, last)
 
 
-def _made(block: Block) -> dict[SSAValue, int]:
-    """How many kernels stand before the first byte of a value is made."""
+def _made(block: Block, sram_bytes: int | None) -> dict[SSAValue, int]:
+    """How many kernels stand before the first byte of a value is made; early parts of a join are copied later."""
     made: dict[SSAValue, int] = {}
     kernels = 0
     for op in block.ops:
         if isinstance(op, kern.ConcatOp | kern.ViewOp):
-            made[op.output] = min(made.get(value, 0) for value in op.inputs)
+            early = _early(op, made, sram_bytes) if isinstance(op, kern.ConcatOp) else None
+            made[op.output] = min(made.get(value, 0) for value in op.inputs if value is not early)
         elif isinstance(op, kern.FusedOp):
             made[op.output] = kernels
             kernels += 1
     return made
 
 
-def _early(op: kern.ConcatOp, made: dict[SSAValue, int]) -> SSAValue | None:
-    """The small part of a join that is made long before all others, if there is one."""
+def _early(op: kern.ConcatOp, made: dict[SSAValue, int], sram_bytes: int | None) -> SSAValue | None:
+    """The part of a join that is made long before all others, if there is one and the join may lie in SRAM."""
     first, *others = sorted(op.inputs, key=lambda value: made.get(value, 0))
-    if not others or made.get(first, 0) + EARLY_KERNELS > made.get(others[0], 0):
+    if not others or (sram_bytes is not None and _bytes(op.output) > sram_bytes):
         return None
-    size = {value: prod(shape_of(value)) for value in (first, op.output)}
-    return first if SMALL_PART * size[first] <= size[op.output] else None
+    between, part = made.get(others[0], 0) - made.get(first, 0), _bytes(first)
+    gains = between * (_bytes(op.output) - part) >= EARLY_GAIN * part
+    return first if between >= EARLY_KERNELS and gains else None
+
+
+def _bytes(value: SSAValue) -> int:
+    shape, element = stored(nhwc(shape_of(value)), dtype_of(value))
+    return prod(shape) * element
 
 
 class _Copies:

@@ -57,6 +57,32 @@ def test_a_small_part_made_long_before_the_others_is_copied(between: int, channe
     assert len(copies(settled(body))) == copied
 
 
+@pytest.mark.parametrize(("sram_bytes", "copied"), [(None, 1), (13 * 72, 1), (13 * 72 - 1, 0)])
+def test_half_of_a_join_is_copied_if_it_is_made_very_early_and_the_join_may_stay_on_chip(sram_bytes, copied):
+    def body(x):
+        codes = q(x)
+        early, y = q(conv(codes, 7)), q(conv(codes, 6))
+        for _ in range(27):
+            y = q(conv(y, 6))
+        return relu(qnn.DequantizeOp(concat(early, y)).output)
+
+    module = graph([(1, 3, 9, 8)], body)
+    fuse_kernels(module)
+    materialize_copies(module, sram_bytes)
+    assert len(copies(module)) == copied
+
+
+def test_a_join_that_is_part_of_another_counts_from_when_its_own_early_part_is_copied():
+    def body(x):
+        codes = q(x)
+        early, small, y = q(conv(codes, 7)), q(conv(codes, 1)), q(conv(codes, 5))
+        for _ in range(27):
+            y = q(conv(y, 5))
+        return relu(qnn.DequantizeOp(concat(early, concat(small, y))).output)
+
+    assert [shape_of(c.output)[1] for c in copies(settled(body))] == [1, 7]
+
+
 def test_an_operand_of_a_view_is_not_a_slice():
     def body(x):
         a = q(conv(q(x), 4))
