@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -35,10 +35,28 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, text)
 
 
+Frontend = Callable[[IO[bytes]], ModuleOp]
+"""What reads an opened file of some ending as a module."""
+
+
 class QuarticOpt(xDSLOptMain):
-    """The driver; ``QuarticOpt(args=[...]).run()`` reads a file or stdin and writes stdout."""
+    """The driver; ``QuarticOpt(args=[...]).run()`` reads a file or stdin and writes stdout.
+
+    ``frontends`` read files that are no text, by their endings.
+    """
 
     version_format = "quartic opt (xdsl {xdsl_version})"
+
+    def __init__(
+        self, description: str, args: Sequence[str] | None = None, frontends: Mapping[str, Frontend] | None = None
+    ) -> None:
+        self.frontends = dict(frontends or {})
+        super().__init__(description, args)
+
+    def register_all_frontends(self) -> None:
+        """MLIR text, and what was given."""
+        super().register_all_frontends()
+        self.available_frontends |= self.frontends
 
     def register_all_dialects(self) -> None:
         """xDSL's dialects and ours, also where the package is not installed and has no entry point."""
@@ -100,10 +118,10 @@ def time_table(seconds: Sequence[tuple[str, float]]) -> str:
     return "\n".join([*rows, f"{'total':<{width}} {total:9.4f} s"])
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None, frontends: Mapping[str, Frontend] | None = None) -> int:
     """Run the driver; errors in the input are printed, not raised: 2. 0 on success."""
     try:
-        QuarticOpt("Run compiler passes on .mlir text", args).run()
+        QuarticOpt("Run compiler passes on .mlir text", args, frontends).run()
     except (QuarticError, DiagnosticException, ParseError, ValueError, OSError) as error:
         where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         print(f"quartic: error: {where}", file=sys.stderr)
