@@ -47,5 +47,6 @@ def test_what_is_no_program_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "bad.pt2").write_bytes(b"text")
     assert outcome("opt", str(tmp_path / "bad.pt2")) == 2
     error = capsys.readouterr().err
-    assert error.startswith("quartic: error: ") and "bad.pt2: cannot be read as a torch.export program" in error
+    assert error.startswith("quartic: error: ")
+    assert "bad.pt2: cannot be read as a torch.export program" in error
     assert error.count("\n") == 1
