@@ -99,8 +99,8 @@ def test_a_pass_on_kernels_that_moves_a_pad(monkeypatch):
 def test_a_bias_that_a_pass_forgets(monkeypatch):
     honest = pipeline.materialize_copies
 
-    def broken(module):
-        honest(module)
+    def broken(module, *rest):
+        honest(module, *rest)
         constants = [op for op in module.walk() if isinstance(op, qnn.ConstantOp)]
         bias = next(c for c in constants if c.output.type.get_shape() == (8,))
         other = qnn.ConstantOp(np.zeros(8, np.float32))

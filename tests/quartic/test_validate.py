@@ -52,8 +52,8 @@ def test_command_line(quantized: GraphModule, tmp_path, monkeypatch: pytest.Monk
     assert outcome(*arguments) == 0
     honest = pipeline.materialize_copies
 
-    def broken(module: ModuleOp) -> None:
-        honest(module)
+    def broken(module: ModuleOp, sram_bytes: int | None) -> None:
+        honest(module, sram_bytes)
         convolution = next(op for op in module.walk() if isinstance(op, Conv2dOp))
         convolution.padding = IntsAttr((2, 1, 0, 1))
 
