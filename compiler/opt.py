@@ -48,7 +48,10 @@ class QuarticOpt(xDSLOptMain):
     version_format = "quartic opt (xdsl {xdsl_version})"
 
     def __init__(
-        self, description: str, args: Sequence[str] | None = None, frontends: Mapping[str, Frontend] | None = None
+        self,
+        description: str = "Run compiler passes on .mlir text",
+        args: Sequence[str] | None = None,
+        frontends: Mapping[str, Frontend] | None = None,
     ) -> None:
         self.frontends = dict(frontends or {})
         super().__init__(description, args)
@@ -121,7 +124,7 @@ def time_table(seconds: Sequence[tuple[str, float]]) -> str:
 def main(args: Sequence[str] | None = None, frontends: Mapping[str, Frontend] | None = None) -> int:
     """Run the driver; errors in the input are printed, not raised: 2. 0 on success."""
     try:
-        QuarticOpt("Run compiler passes on .mlir text", args, frontends).run()
+        QuarticOpt(args=args, frontends=frontends).run()
     except (QuarticError, DiagnosticException, ParseError, ValueError, OSError) as error:
         where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
         print(f"quartic: error: {where}", file=sys.stderr)
