@@ -137,7 +137,9 @@ class _Model:
         """Of the cheapest schedule, with what the neighbours keep in SRAM; of a copy of its result if that is."""
         stays = residency(self.graph, step, self.held) if copied is None else Residency((copied,), copied)
         nowhere = Residency((False,) * len(spec.operands), False)
-        for kept in (replace(stays, gaps=()), nowhere):  # gaps are those of the types that the graph has
+        if (spec.dtypes, spec.stored.output) != (step.spec.dtypes, step.spec.stored.output):
+            stays = replace(stays, gaps=())  # they are bytes of the types that the graph has
+        for kept in (stays, nowhere):
             found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes)
             if found is not None:
                 schedule, cost = found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import SSAValue
 
 from compiler.dialects.attrs import IntType
-from compiler.dialects.qnn_base import tensor
+from compiler.dialects.qnn_base import shape_of, tensor
+from compiler.ir.layout import nhwc
+from compiler.ir.place import stored
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Mode
 
@@ -27,6 +30,12 @@ def dtype_of(value: SSAValue) -> DType:
     if isinstance(element, IntType):
         return CODES[element.width.data]
     return INTEGERS[element.bitwidth] if isinstance(element, IntegerType) else DType.F32
+
+
+def stored_bytes(value: SSAValue) -> int:
+    """Bytes of a tensor as it is stored, without gaps."""
+    shape, element = stored(nhwc(shape_of(value)), dtype_of(value))
+    return prod(shape) * element
 
 
 def is_codes(dtype: DType) -> bool:

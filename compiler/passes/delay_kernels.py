@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from compiler.backend.widths import dtype_of
+from compiler.backend.widths import stored_bytes
 from compiler.dialects import kern
-from compiler.dialects.qnn_base import shape_of
-from compiler.ir.layout import nhwc
-from compiler.ir.place import stored
 from compiler.ir.signature import main_function
 
 
@@ -63,8 +59,8 @@ class _Order:
         """Whether no more bytes are alive if ``op`` moves down to the operation at ``target``; names take none."""
         if not isinstance(op, kern.FusedOp):
             return True
-        prolonged = sum(_bytes(value) for value in _read(op) if not self._read_behind(value, op, target))
-        return prolonged <= _bytes(op.output)
+        prolonged = sum(stored_bytes(value) for value in _read(op) if not self._read_behind(value, op, target))
+        return prolonged <= stored_bytes(op.output)
 
     def _read_behind(self, value: SSAValue, op: Operation, target: int) -> bool:
         """Whether another operation at ``target`` or behind it reads ``value``."""
@@ -98,8 +94,3 @@ def _readers(value: SSAValue) -> Iterator[Operation]:
             yield from _readers(use.operation.output)
         else:
             yield use.operation
-
-
-def _bytes(value: SSAValue) -> int:
-    shape, element = stored(nhwc(shape_of(value)), dtype_of(value))
-    return prod(shape) * element

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
-from math import prod
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -18,13 +17,13 @@ from xdsl.passes import ModulePass
 
 from compiler.backend.anchors import folded_shape
 from compiler.backend.kernel_spec import lower_kernel
-from compiler.backend.widths import dtype_of
+from compiler.backend.widths import stored_bytes
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import is_int, shape_of
 from compiler.ir.kernel import CopyAnchor, Shape4
 from compiler.ir.layout import nhwc
 from compiler.ir.location import copy_location
-from compiler.ir.place import packed_strides, planar_strides, stored
+from compiler.ir.place import packed_strides, planar_strides
 from compiler.ir.signature import main_function
 
 EARLY_KERNELS, EARLY_GAIN = 8, 24
@@ -89,16 +88,11 @@ def _made(block: Block, sram_bytes: int | None) -> dict[SSAValue, int]:
 def _early(op: kern.ConcatOp, made: dict[SSAValue, int], sram_bytes: int | None) -> SSAValue | None:
     """The part of a join that is made long before all others, if there is one and the join may lie in SRAM."""
     first, *others = sorted(op.inputs, key=lambda value: made.get(value, 0))
-    if not others or (sram_bytes is not None and _bytes(op.output) > sram_bytes):
+    if not others or (sram_bytes is not None and stored_bytes(op.output) > sram_bytes):
         return None
-    between, part = made.get(others[0], 0) - made.get(first, 0), _bytes(first)
-    gains = between * (_bytes(op.output) - part) >= EARLY_GAIN * part
+    between, part = made.get(others[0], 0) - made.get(first, 0), stored_bytes(first)
+    gains = between * (stored_bytes(op.output) - part) >= EARLY_GAIN * part
     return first if between >= EARLY_KERNELS and gains else None
-
-
-def _bytes(value: SSAValue) -> int:
-    shape, element = stored(nhwc(shape_of(value)), dtype_of(value))
-    return prod(shape) * element
 
 
 class _Copies:
