@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 
 from isa.errors import InputError
+from isa.files import check_place, replacing
 
 
 def writable(*paths: Path | None, reads: Collection[Path | str | None] = ()) -> None:
@@ -25,30 +23,7 @@ def writable(*paths: Path | None, reads: Collection[Path | str | None] = ()) -> 
             raise InputError(f"{path}: is read by this command and would be lost; give its result another name")
         if path.resolve() in {other.resolve() for other in given[:number]}:
             raise InputError(f"{path}: is the name of two results; give each its own")
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give the name of a file to write")
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: its folder cannot be written to; choose another place")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` (same suffix) that becomes it when the block succeeds, else vanishes."""
-    writable(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files private; give the result the permissions an ordinary new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        check_place(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from isa.errors import InputError
-from quartic.files import existing, read_text, replacing
+from isa.files import replacing
+from quartic.files import existing, read_text
 
 if TYPE_CHECKING:
     import torch
