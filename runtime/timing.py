@@ -12,7 +12,6 @@ spent on (:mod:`runtime.causes`) are array operations before and after.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isa.cost import dram_cycles
+from isa.dram import Server
 from isa.encoding import WORD_BYTES, Engine
 from isa.machine import Machine
 from isa.pricing import Prices, price
@@ -28,7 +28,7 @@ from isa.program import Program, as_words
 from runtime.causes import FETCH, Holds, Walked, critical_path, idle, waits
 from runtime.plan import DISPATCH, ENGINE_INDEX, ENGINES, Plan, make_plan
 
-__all__ = ["DISPATCH", "ENGINES", "ENGINE_INDEX", "Server", "Timeline", "simulate_time"]
+__all__ = ["DISPATCH", "ENGINES", "ENGINE_INDEX", "Timeline", "simulate_time"]
 
 Cycles = NDArray[np.int64]
 PLAIN = -1
@@ -57,47 +57,6 @@ class Timeline:
     dram_busy: Mapping[str, int]
     fetch_bytes: int
     prices: Prices
-
-
-class Server:
-    """The DRAM server: a request takes the first free cycles from its arrival on, in several pieces if need be."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def serve(self, time: int, need: int) -> int:
-        """Take ``need`` free cycles at or after ``time``; the cycle after the last one taken."""
-        if need == 0:
-            return time
-        starts, ends = self._starts, self._ends
-        # Most requests come after all others, or while the last stretch of service runs.
-        if not ends or time > ends[-1]:
-            starts.append(time)
-            ends.append(time + need)
-            return ends[-1]
-        if time >= starts[-1]:
-            ends[-1] += need
-            return ends[-1]
-        low = bisect_right(starts, time)
-        if low and ends[low - 1] >= time:
-            time = ends[low - 1]
-            low -= 1
-            first, high = starts[low], low + 1
-        else:
-            first, high = time, low
-        while high < len(starts) and time + need > starts[high]:
-            need -= starts[high] - time
-            time = ends[high]
-            high += 1
-        time += need
-        last = time
-        if high < len(starts) and starts[high] == time:
-            last = ends[high]
-            high += 1
-        starts[low:high] = [first]
-        ends[low:high] = [last]
-        return time
 
 
 def simulate_time(program: Program, machine: Machine, prices: Prices | None = None) -> Timeline:

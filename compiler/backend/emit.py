@@ -16,6 +16,7 @@ from compiler.analysis.memory import MemoryPlan
 from compiler.analysis.stripes import on_matrix_unit
 from compiler.backend.emit_kernel import KernelEmitter
 from compiler.backend.emitter import Emitter
+from compiler.backend.interleave import interleave
 from compiler.backend.pack import ConstantPool, packed
 from compiler.backend.synchronize import synchronize
 from compiler.backend.widths import dtype_of
@@ -72,8 +73,9 @@ def emit(
         _stream_constants(step, kernel, pool)
     for loop, delays in _loops(kernels, plan):
         _emit_loop(loop, delays, machine, pool, emitter, locations)
-    synchronized = synchronize(emitter.instructions, machine)
-    spans = _spans([emitter.locations[i] for i in synchronized.origin])
+    order = interleave(emitter.instructions, machine)
+    synchronized = synchronize([emitter.instructions[i] for i in order], machine)
+    spans = _spans([emitter.locations[order[i]] for i in synchronized.origin])
     end = len(locations.rows)
     return Binary(
         machine=machine,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from isa.access import NOTHING, Accesses, Box, Memory, accesses
 from isa.encoding import Engine, Instruction
@@ -66,6 +67,21 @@ def synchronize(instructions: Sequence[Instruction], machine: Machine) -> Synchr
             f"machine {machine.name}: sync.semaphores = {machine.sync.semaphores}: must be at least {SEMAPHORES}, "
             "one per ordered pair of engines"
         )
+    return _insert(instructions, _planned(instructions, machine).edges())
+
+
+def dependences(instructions: Sequence[Instruction], machine: Machine) -> dict[int, list[int]]:
+    """Of every instruction that waits, the instructions of other engines that it waits for, by index."""
+    plan = _planned(instructions, machine)
+    found: dict[int, list[int]] = {}
+    for signals, waits in zip(chain(*plan.signals), chain(*plan.waits), strict=True):
+        for signaller, waiter in zip(signals, waits, strict=True):
+            found.setdefault(waiter, []).append(signaller)
+    return found
+
+
+def _planned(instructions: Sequence[Instruction], machine: Machine) -> _Plan:
+    """Who waits for whom."""
     touched = _touched(instructions)
     shared = _shared_spaces(touched)
     plan = _Plan(machine.sync.semaphore_max)
@@ -76,7 +92,7 @@ def synchronize(instructions: Sequence[Instruction], machine: Machine) -> Synchr
             [row for box in reads if box.space in shared for row in _rows(box)],
             [row for box in writes if box.space in shared for row in _rows(box)],
         )
-    return _insert(instructions, plan.edges())
+    return plan
 
 
 def _touched(instructions: Sequence[Instruction]) -> list[tuple[int, int, Accesses]]:

@@ -4,7 +4,7 @@ from isa.cost import cost, dram_cycles
 from isa.encoding import WORD_BYTES, Engine, Instruction
 from isa.machine import Machine
 from isa.state import State
-from runtime.timing import Server
+from isa.dram import Server
 
 
 def plain_times(program: list[Instruction], machine: Machine) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ from isa.instructions import (
 from isa.machine import Machine
 from isa.program import encode
 from isa.state import State
-from runtime.timing import DISPATCH, ENGINES, Server, Timeline, simulate_time
+from runtime.timing import DISPATCH, ENGINES, Timeline, simulate_time
 from tests.runtime.plain_timing import plain_times
 from tests.runtime.programs import programs
 from tests.thinning import examples
