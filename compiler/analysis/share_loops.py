@@ -77,6 +77,8 @@ class LoopSearch:
             group = self._hull(storage.first, storage.last)
             if not self._try([Plan(self._found([group]))]):
                 self._try([plan for wider in (group, *self._wider(group)) for plan in self._plans(wider)])
+        for storage in self._whole():
+            self._try([Plan(self._found([self._hull(storage.first, storage.last)]))])
         for storage in self._candidates():
             if storage.bytes < self.capacity and not self._inside(storage):
                 self._keep(storage)
@@ -88,6 +90,11 @@ class LoopSearch:
         return sorted(
             (s for s in found if s.index not in self.resident), key=lambda s: (-s.bytes * (1 + s.readers), s.index)
         )
+
+    def _whole(self) -> list[Storage]:
+        """Tensors that stay in SRAM as a whole, largest first: as stripes, what is read for them may come meanwhile."""
+        found = [self.graph.storages[s] for s in self.resident]
+        return sorted((s for s in found if s.first < s.last), key=lambda s: (-s.bytes, s.index))
 
     def _inside(self, storage: Storage) -> bool:
         """Whether a storage lives in one loop alone."""
