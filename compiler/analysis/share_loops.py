@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import NamedTuple
 
-from compiler.analysis.cost import FACTOR_ROLES, aligned, channels
+from compiler.analysis.cost import aligned
 from compiler.analysis.graph import KernelGraph, Storage
+from compiler.analysis.loop_price import loop_cycles
 from compiler.analysis.memory import residency
 from compiler.analysis.overwrite import overwrites, read_beside
 from compiler.analysis.schedule_cache import ScheduleCache
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
 from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, price
-from compiler.ir.tiling import READS, Tiling
-from isa.cost import dma_cycles
 from isa.machine import Machine
 
-STRIPE_CYCLES = 200
-"""What a kernel's turn costs beside its tiles: its engines wait for the kernel before it."""
 LEAST_BUDGET = 1 << 12
 """Bytes of SRAM below which no kernel is asked to fit."""
 MOST_KERNELS = 64
@@ -277,33 +273,9 @@ class LoopSearch:
         return best
 
     def _price(self, choices: Sequence[Choice], shared: Shared, in_sram: frozenset[int]) -> float:
-        """Of a loop: the engines work side by side, so the busiest counts, and what each kernel and turn adds."""
-        costs = [cost for _, cost in choices]
-        busy = sum(c.mmu for c in costs), sum(c.vcu for c in costs) + self._carried(shared), sum(c.dma for c in costs)
-        together = max if self.schedules.slots > 1 else sum
-        added = sum(cost.cycles - together((cost.mmu, cost.vcu, cost.dma)) for cost in costs)
-        images = self.graph.steps[shared.group.first].spec.output[0]
-        for index, (schedule, cost) in zip(shared.group.steps, choices, strict=True):
-            tiling = Tiling(self.graph.steps[index].spec, schedule)
-            rings = channels(tiling, residency(self.graph, self.graph.steps[index], in_sram), self.machine)
-            # A turn starts when its first tile has come from DRAM, and ends when the vector unit is done with its last.
-            # What a ring holds whole is there already, but for an image's first turn.
-            blocks = tiling.counts["c"] * tiling.counts["k"]
-            whole = [r for r in rings if r.role in FACTOR_ROLES and r.slots >= blocks]
-            first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in READS and r not in whole), self.machine)
-            last = cost.vcu // prod(tiling.counts[d] for d in "nhwc")
-            added += images * len(shared.ends[index]) * (STRIPE_CYCLES + first + last)
-        return max(busy) + added + TRAFFIC_PRICE * busy[2]
-
-    def _carried(self, shared: Shared) -> int:
-        """Cycles of the vector unit for copying the rows that the next stripe reads again."""
-        carried = 0
-        for index, ring in shared.held.items():
-            storage = self.graph.storages[index]
-            made = shared.ends[storage.first]
-            rows = sum(max(end - first, 0) for end, first in zip(made, ring.first_rows[1:], strict=False))
-            carried += rows * storage.bytes // made[-1]
-        return carried // self.machine.vcu.lanes
+        """Of a loop."""
+        cycles = loop_cycles(self.graph, shared, choices, in_sram, self.machine, self.schedules.slots > 1)
+        return cycles + TRAFFIC_PRICE * sum(cost.dma for _, cost in choices)
 
     def _fit(self, shared: Shared, stay: frozenset[int], budget: int) -> list[Choice] | None:
         """Schedules of the group's kernels that fit ``budget`` together: no kernel may take more than a cap."""
