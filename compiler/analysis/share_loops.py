@@ -25,6 +25,10 @@ LEAST_BUDGET = 1 << 12
 MOST_KERNELS = 64
 """Kernels of one loop: more are not tried, so that the search stays linear in the size of the model."""
 
+LEAST_IDLE = 0.03
+"""The part of the time of kernels, between which all stays in SRAM, that a loop must be able to save to be tried."""
+MOST_STRIPES = 512
+"""Stripes of a loop: turns of kernels cost more than smaller ones save."""
 MOST_TRIED = 4
 """Larger groups that are tried where one gains nothing, and tensors beside a loop that may go to DRAM for it."""
 
@@ -74,7 +78,9 @@ class LoopSearch:
             if not self._try([Plan(self._found([group]))]):
                 self._try([plan for wider in (group, *self._wider(group)) for plan in self._plans(wider)])
         for storage in self._whole():
-            self._try([Plan(self._found([self._hull(storage.first, storage.last)]))])
+            group = self._hull(storage.first, storage.last)
+            if self._idle(group) > LEAST_IDLE:
+                self._try([Plan(self._found([group]))])
         for storage in self._candidates():
             if storage.bytes < self.capacity and not self._inside(storage):
                 self._keep(storage)
@@ -91,6 +97,12 @@ class LoopSearch:
         """Tensors that stay in SRAM as a whole, largest first: as stripes, what is read for them may come meanwhile."""
         found = [self.graph.storages[s] for s in self.resident]
         return sorted((s for s in found if s.first < s.last), key=lambda s: (-s.bytes, s.index))
+
+    def _idle(self, group: Group) -> float:
+        """The part of a group's time in which its busiest engine has nothing to do: more a loop cannot save."""
+        costs = [self.chosen[i][1] for i in group.steps]
+        busy = max(sum(c.mmu for c in costs), sum(c.vcu for c in costs), sum(c.dma for c in costs))
+        return 1 - busy / max(sum(c.cycles for c in costs), 1)
 
     def _inside(self, storage: Storage) -> bool:
         """Whether a storage lives in one loop alone."""
@@ -253,13 +265,19 @@ class LoopSearch:
             self._known[key] = self._search(*key)
         return self._known[key]
 
+    def _grain(self, group: Group) -> int:
+        """How many rows of a group's last kernel are one of the kernel with the fewest rows, where they are so many."""
+        rows = stripe_rows(self.graph, group)
+        fewest = min(stripe_rows(self.graph, Group(i, i)) for i in group.steps)
+        return rows // fewest if rows % fewest == 0 else 1
+
     def _search(self, group: Group, present: frozenset[int]) -> Found | None:
         """The cheapest way to run a group while the storages ``present`` lie in SRAM."""
         if group.first == group.last:
             choice = self._choose(group.first, present, self.capacity - self._used(group, present), ())
             return None if choice is None else Found(price(choice[1]), [choice], None)
         best: Found | None = None
-        for ends in _stripes(stripe_rows(self.graph, group)):
+        for ends in _stripes(stripe_rows(self.graph, group), self._grain(group)):
             shared = share(self.graph, group, ends)
             if shared is None:
                 return None
@@ -298,11 +316,11 @@ class LoopSearch:
         return self.schedules.choose(step.spec, step.nodes, stays, cap, ends)
 
 
-def _stripes(rows: int) -> Iterator[tuple[int, ...]]:
-    """Ends of stripes: halves, quarters, ... down to single rows."""
+def _stripes(rows: int, grain: int) -> Iterator[tuple[int, ...]]:
+    """Ends of stripes: halves, quarters, ... down to ``grain`` rows."""
     pieces, previous = 2, 0
-    while previous != 1 and rows > 1:
-        size = -(-rows // pieces)
+    while previous != grain and rows > grain and pieces <= MOST_STRIPES:
+        size = -(-rows // (pieces * grain)) * grain
         if size != previous:
             yield (*range(size, rows, size), rows)
         previous, pieces = size, 2 * pieces

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 from compiler.analysis.cost import aligned, reads
 from compiler.analysis.graph import KernelGraph, Placed, Step, Storage
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, Shape4
-from compiler.ir.place import Stripes, stored
+from compiler.ir.place import Stripes
 from compiler.ir.schedule import KernelSchedule, Schedule
 from compiler.ir.tiling import Box, Range, Tile, Tiling
 from isa.errors import ScheduleError
@@ -98,7 +99,10 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
             found[step.index] = _ends(needs[index], rows, len(ends)) if index in needs else _in_step(ends, rows)
         for operand, storage in _read(graph, step):
             if storage in uses:
-                needs.setdefault(storage, []).append(tuple(_needs(step, operand, found[step.index])))
+                seen = _rows_of(graph.read(step, operand))
+                assert seen is not None, "what is no rows is read by no kernel of a loop"
+                need = _needs(step, operand, found[step.index])
+                needs.setdefault(storage, []).append(tuple(seen.within(rows, uses[storage]) for rows in need))
     delays = _delays(graph, steps)
     held: dict[int, Stripes] = {}
     for index in sorted(s for s in uses if _inside(graph.storages[s], group)):
@@ -133,7 +137,7 @@ def on_matrix_unit(step: Step) -> bool:
     return isinstance(step.spec.anchor, MatrixAnchor)
 
 
-def _takes_part(graph: KernelGraph, step: Step, uses: frozenset[int]) -> bool:
+def _takes_part(graph: KernelGraph, step: Step, uses: Mapping[int, _Rows]) -> bool:
     """Whether a kernel makes or reads what lies between kernels of the loop."""
     return _storage(graph, step).index in uses or any(storage in uses for _, storage in _read(graph, step))
 
@@ -163,46 +167,60 @@ def _read(graph: KernelGraph, step: Step) -> Iterator[tuple[int, int]]:
             yield operand, graph.placed[value].storage.index
 
 
-def _uses(graph: KernelGraph, steps: Sequence[Step]) -> frozenset[int] | None:
-    """Storages that one kernel writes and a later one reads; None where one is not read row by row as it is written."""
-    rows: dict[int, tuple[int, int, int] | None] = {}
-    used: set[int] = set()
+class _Rows(NamedTuple):
+    """A storage as rows: along which axis of (n, h, w, c), how many in an image, and the bytes of one."""
+
+    axis: int
+    number: int
+    bytes: int
+
+    def fits(self, other: _Rows) -> bool:
+        """Whether rows of one are whole rows of the other, or the other way round."""
+        least, most = sorted((self.bytes, other.bytes))
+        return least > 0 and most % least == 0 and self.number * self.bytes == other.number * other.bytes
+
+    def within(self, rows: Range | None, other: _Rows) -> Range | None:
+        """The rows of ``other`` in which these ``rows`` lie."""
+        if rows is None:
+            return None
+        return Range(rows.start * self.bytes // other.bytes, -(-rows.stop * self.bytes // other.bytes))
+
+
+def _uses(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, _Rows] | None:
+    """Storages that one kernel writes and a later one reads, with their rows; None where one is not read row by row."""
+    rows: dict[int, _Rows | None] = {}
+    used: dict[int, _Rows] = {}
     for step in steps:
         for operand, index in _read(graph, step):
             if index not in rows:
                 continue
-            value = step.values[operand]
-            assert value is not None
+            made, seen = rows[index], _rows_of(graph.read(step, operand))
             roles = {role for role, other in reads(step.spec) if other == operand}
-            shape, _ = stored(step.spec.operands[operand], step.spec.dtypes[operand])
-            if not roles <= ELEMENT_ROLES or rows[index] is None or _rows(graph.placed[value], shape) != rows[index]:
+            if not roles <= ELEMENT_ROLES or made is None or seen is None or not made.fits(seen):
                 return None
-            if _axis(shape) != _axis(step.spec.output):
+            if seen.axis != _axis(step.spec.output):
                 return None
-            used.add(index)
-        placed = graph.placed[step.op.output]
-        shape, _ = stored(step.spec.output, step.spec.stored.output)
-        found = _rows(placed, shape)
-        if rows.setdefault(placed.storage.index, found) != found:
-            rows[placed.storage.index] = None
-    return frozenset(used)
+            used[index] = made
+        found = _rows_of(graph.written(step))
+        index = _storage(graph, step).index
+        if rows.setdefault(index, found) != found:
+            rows[index] = None
+    return used
 
 
-def _rows(placed: Placed, shape: Shape4) -> tuple[int, int, int] | None:
-    """(axis, rows, bytes of a row) of a storage that a value is a part of each row of; None of another.
+def _rows_of(placed: Placed) -> _Rows | None:
+    """The rows of a storage that a value is a part of each of; None of another.
 
     What leaves the graph is written as it lies; nobody reads it row by row.
     """
-    axis = _axis(shape)
-    if placed.shape != shape:
-        return None
+    shape, axis = placed.shape, _axis(placed.shape)
     if placed.storage.region is not None:
-        return axis, shape[axis], 0
+        return _Rows(axis, shape[axis], 0)
     stride = placed.strides[axis]
     extent = sum((n - 1) * s for n, s in zip(shape[axis + 1 :], placed.strides[axis + 1 :], strict=True))
     within = placed.offset + extent < stride and (shape[0] == 1 or placed.strides[0] == shape[axis] * stride)
     whole = shape[0] * shape[axis] * stride == placed.storage.bytes
-    return (axis, shape[axis], stride) if whole and within else None
+    return _Rows(axis, shape[axis], stride) if whole and within else None
 
 
 def _needs(step: Step, operand: int, ends: tuple[int, ...]) -> Iterator[Range | None]:
@@ -253,9 +271,9 @@ def _ring(
     for j in range(1, len(made)):
         first[j] = first[j - 1] if made[j] == made[j - 1] else first[j]
     fills = tuple(accumulate(int(stop > start) for start, stop in zip((0, *made), made, strict=False)))
-    stride = graph.placed[writer.op.output].strides[axis]
+    stride = graph.written(writer).strides[axis]
     most = max(stop - start for start, stop in zip(first, made, strict=True))
-    return Stripes(axis, min(max(2, slots), images * fills[-1]), aligned(most * stride), tuple(first), fills)
+    return Stripes(axis, min(max(2, slots), images * fills[-1]), aligned(most * stride), stride, tuple(first), fills)
 
 
 def kept_by(graph: KernelGraph, schedule: Schedule) -> frozenset[int]:

@@ -30,7 +30,8 @@ def start_cycles(instructions: Sequence[Instruction], machine: Machine) -> list[
     free = [0] * len(NUMBER)
     starts: list[int] = []
     ends: list[int] = []
-    for index, (instruction, which) in enumerate(zip(instructions, prices.which.tolist(), strict=True)):
+    kinds: list[int] = prices.which.tolist()
+    for index, (instruction, which) in enumerate(zip(instructions, kinds, strict=True)):
         engine, (cycles, service) = NUMBER[instruction.engine], costs[which]
         start = max([free[engine], *(ends[source] for source in waits.get(index, ()))])
         stop = max(start + cycles, server.serve(start, service))

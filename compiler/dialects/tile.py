@@ -113,7 +113,8 @@ class PlaceAttr(Data[Place]):
         with printer.in_angle_brackets():
             printer.print_string(f"{memory}, {place.offset}, {list(place.strides)}, {place.element}")
             if (held := place.stripes) is not None:
-                printer.print_string(f", axis {held.axis}, slots {held.slots} x {held.slot_bytes}, rows ")
+                printer.print_string(f", axis {held.axis}, slots {held.slots} x {held.slot_bytes}, ")
+                printer.print_string(f"row {held.row_bytes}, rows ")
                 printer.print_string(f"{list(held.first_rows)}, fills {list(held.fills)}")
 
 
@@ -126,12 +127,15 @@ def _parse_stripes(parser: AttrParser) -> Stripes:
     parser.parse_keyword("x")
     size = parser.parse_integer()
     parser.parse_punctuation(",")
+    parser.parse_keyword("row")
+    row = parser.parse_integer()
+    parser.parse_punctuation(",")
     parser.parse_keyword("rows")
     rows = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
     parser.parse_punctuation(",")
     parser.parse_keyword("fills")
     fills = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, parser.parse_integer)
-    return Stripes(axis, slots, size, tuple(rows), tuple(fills))
+    return Stripes(axis, slots, size, row, tuple(rows), tuple(fills))
 
 
 @irdl_attr_definition

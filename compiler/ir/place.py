@@ -47,6 +47,8 @@ class Stripes:
     """1 where stripes are rows, 2 where they are columns of a single row."""
     slots: int
     slot_bytes: int
+    row_bytes: int
+    """Of one row as the kernel makes it; one that reads it may see the same bytes in other rows, or as columns."""
     first_rows: tuple[int, ...]
     """The first row that is held during each stripe."""
     fills: tuple[int, ...]
@@ -79,7 +81,7 @@ class Place:
         if turn is None or self.stripes is None:
             return self
         held = self.stripes
-        before = held.first_rows[turn.stripe] * self.strides[held.axis] + turn.image * self.strides[0]
+        before = held.first_rows[turn.stripe] * held.row_bytes + turn.image * self.strides[0]
         slot = held.slot(turn.image, turn.stripe)
         return replace(self, offset=self.offset + slot * held.slot_bytes - before, stripes=None)
 

@@ -198,13 +198,13 @@ def test_a_producer_makes_the_halo_ahead():
     assert shared.ends == {1: (4, 6, 8, 8), 2: (3, 5, 7, 8), 3: (2, 4, 6, 8)}
     assert shared.delays == {1: 0, 2: 0, 3: 0}
     first, second = shared.held.values()
-    assert first == Stripes(1, 2, 64, (0, 2, 4, 4), (1, 2, 3, 3))
+    assert first == Stripes(1, 2, 64, 16, (0, 2, 4, 4), (1, 2, 3, 3))
     assert second.first_rows == (0, 1, 3, 5)
     assert second.fills == (1, 2, 3, 4)
 
 
 def test_what_is_carried_are_the_rows_that_are_read_again():
-    ring = Stripes(1, 2, 64, (0, 2, 2, 5), (1, 2, 2, 3))
+    ring = Stripes(1, 2, 64, 16, (0, 2, 2, 5), (1, 2, 2, 3))
     assert [ring.slot(0, j) for j in range(4)] == [0, 1, 1, 0]
     assert [ring.slot(1, j) for j in range(4)] == [1, 0, 0, 1]
     assert [ring.carried(j, made) for j, made in enumerate((0, 4, 6, 6))] == [(0, 0), (2, 4), (6, 6), (5, 6)]
