@@ -168,7 +168,7 @@ def test_traffic_of_a_program_is_what_the_model_says(double_buffer, keep):
         return relu(conv(q(relu(conv(q(x, POSITIVE), 32)), POSITIVE), 32))
 
     module = graph([(1, 32, 8, 8)], body)
-    options = Options(double_buffer=double_buffer)
+    options = Options(double_buffer=double_buffer, share_loops=False)
     chosen = compile_module(module.clone(), TINY, options).schedule
     rows = tuple(replace(k, tile_h=4, tile_w=8, tile_c=32, tile_k=32, keep=keep) for k in chosen.kernels)
     binary = compile_module(module, TINY, Options(schedule=replace(chosen, kernels=rows))).binary

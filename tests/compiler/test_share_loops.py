@@ -168,7 +168,7 @@ def test_what_the_search_finds_is_legal(name):
 
 def test_a_sum_of_two_widths_is_never_whole():
     found, schedule = searched("two widths")
-    (loop,) = shared_loops(found, schedule)
+    loop = next(loop for loop in shared_loops(found, schedule) if 2 in loop.group.steps)
     value = found.steps[2]
     assert value.spec.stored.output is DType.F32
     assert loop.group == Group(2, 4)  # the product and both quantizers, of which one makes the skip connection
@@ -182,12 +182,12 @@ def test_a_tensor_leaves_the_sram_for_a_loop_that_saves_more(monkeypatch: pytest
         return [(s.first, s.bytes) for s in outside if s.index not in in_sram(found, schedule)]
 
     found, schedule = searched("block")
-    assert groups_of(schedule.kernels)[0] == Group(4, 6)
-    assert stored(found, schedule) == [(1, 25600), (3, 25600)]
+    assert groups_of(schedule.kernels)[-1] == Group(4, 9)
+    assert stored(found, schedule) == [(1, 25600)]
     assert found.steps[4].spec.stored.output is DType.F32
     monkeypatch.setattr(LoopSearch, "_leaving", lambda *_: [])
     worse = [size for _, size in stored(*searched("block"))]
-    assert sum(worse) > 2 * 25600
+    assert sum(worse) > 25600
 
 
 def test_no_loop_has_more_kernels_than_are_tried(monkeypatch: pytest.MonkeyPatch):
@@ -200,10 +200,12 @@ def test_no_loop_has_more_kernels_than_are_tried(monkeypatch: pytest.MonkeyPatch
 def test_too_much_beside_a_loop_is_refused():
     found, schedule = searched("chain")
     rows = tuple(replace(row, weight_slots=row.weight_slots * 64) for row in schedule.kernels)
-    with pytest.raises(ScheduleError, match=r"kernel 'n1': its rings need \d+ bytes of SRAM and -?\d+ are left"):
+    with pytest.raises(ScheduleError, match=r"kernel 'n0': its rings need \d+ bytes of SRAM and -?\d+ are left"):
         check(found, replace(schedule, kernels=rows), TINY)
 
 
-def test_a_graph_that_fits_shares_no_loop():
+def test_kernels_whose_engines_never_wait_share_no_loop(monkeypatch: pytest.MonkeyPatch):
     found = kernel_graph(graph([(1, 4, 12, 12)], chain))
+    assert groups_of(choose(found, TINY).kernels) == (Group(0, 1),)
+    monkeypatch.setattr(share_loops, "LEAST_IDLE", 1.0)
     assert groups_of(choose(found, TINY).kernels) == ()

@@ -29,7 +29,7 @@ def case() -> tuple[ModuleOp, list[np.ndarray], np.ndarray]:
     (expected,) = run_qnn(module, values)
     fuse_kernels(module)
     materialize_copies(module)
-    tile_kernels(module, TINY)
+    tile_kernels(module, TINY, share_loops=False)
     return module, values, expected
 
 

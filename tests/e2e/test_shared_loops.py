@@ -62,7 +62,22 @@ class Attention(nn.Module):
         return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
+class ChannelNorms(nn.Module):
+    """Norms over the channels of an image, between convolutions: what one sees as rows, the other sees as pixels."""
+
+    def __init__(self, channels: int = 8):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(3 if i == 0 else channels, channels, 3, padding=1) for i in range(2))
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return torch.relu(self.second(torch.relu(y)))
+
+
 CASES = [
+    ("tiny", "w8a8", ChannelNorms(), (1, 3, 48, 40)),
+    (SMALL, "f32", ChannelNorms(16), (1, 3, 96, 96)),
     ("tiny", "w8a8", Decoder(8), (1, 3, 48, 40)),
     ("tiny", "w4a4", Decoder(8), (2, 3, 48, 40)),
     ("tiny", "w8a16", Decoder(8), (1, 3, 48, 24)),
@@ -95,6 +110,14 @@ def test_scores_may_take_more_than_a_distance_between_rows_can_say() -> None:
     exe = quartic.compile(quantized(Attention().eval(), (1, 2100, 32), recipe="f32"), "quartdepth28-f32")
     assert exe.schedule is not None
     assert groups_of(exe.schedule.kernels)
+
+
+def test_rows_that_are_seen_in_two_shapes_are_shared() -> None:
+    """A layer norm sees 48 x 40 pixels as 1920 rows of channels."""
+    exe = quartic.compile(quantized(ChannelNorms().eval(), (1, 3, 48, 40), recipe="w8a8"), "tiny")
+    assert exe.schedule is not None
+    norm = next(row for row in exe.schedule.kernels if row.kernel.startswith("layer_norm"))
+    assert (norm.tile_h, norm.stripes[-1]) == (1, 48 * 40)
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """The time model in its plainest form, one instruction after the other: what the fast walk must equal."""
 
 from isa.cost import cost, dram_cycles
+from isa.dram import Server
 from isa.encoding import WORD_BYTES, Engine, Instruction
 from isa.machine import Machine
 from isa.state import State
-from isa.dram import Server
 
 
 def plain_times(program: list[Instruction], machine: Machine) -> list[tuple[int, int]]:

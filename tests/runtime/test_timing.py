@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isa.cost import cost, fetch_cycles
+from isa.dram import Server
 from isa.encoding import Engine, Instruction
 from isa.errors import DeadlockError
 from isa.instructions import (

@@ -3,10 +3,10 @@
 // Two stripes: the convolution makes rows 0..1 and 2..3, q what that reads, rows 0..2 and 3. The convolution reads row 1 again.
 // CHECK: tile.kernel "q"
 // CHECK: shares = true, stripes = [3, 4]> places
-// CHECK-SAME: #tile.place<sram, [[AT:[0-9]+]], [32, 8, 2, 1], 1, axis 1, slots 2 x 64, rows [0, 1], fills [1, 2]>] steps {
+// CHECK-SAME: #tile.place<sram, [[AT:[0-9]+]], [32, 8, 2, 1], 1, axis 1, slots 2 x 64, row 8, rows [0, 1], fills [1, 2]>] steps {
 // CHECK: tile.for "h" to 4 step 3 {
 // CHECK: tile.kernel "conv"
-// CHECK: stripes = [2, 4]> places [#tile.place<sram, [[AT]], [32, 8, 2, 1], 1, axis 1, slots 2 x 64, rows [0, 1], fills [1, 2]>,
+// CHECK: stripes = [2, 4]> places [#tile.place<sram, [[AT]], [32, 8, 2, 1], 1, axis 1, slots 2 x 64, row 8, rows [0, 1], fills [1, 2]>,
 // CHECK-NOT: tile.ring "act"
 // CHECK: tile.for "h" to 4 step 2 {
 

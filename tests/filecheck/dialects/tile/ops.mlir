@@ -39,11 +39,11 @@ func.func @kernel(%x: tensor<1x2x4x4x!qnn.int<8, 0.1, 0>>, %w: tensor<4x2x3x3xi8
     }
   }
   // CHECK: } schedule <kernel = "pool", nodes = [], tile_h = 2,
-  // CHECK-SAME: keep = false, shares = true, stripes = [3, 3, 4]> places [#tile.place<sram, 64, [32, 8, 2, 1], 1, axis 1, slots 3 x 64, rows [0, 0, 1], fills [1, 1, 2]>,
+  // CHECK-SAME: keep = false, shares = true, stripes = [3, 3, 4]> places [#tile.place<sram, 64, [32, 8, 2, 1], 1, axis 1, slots 3 x 64, row 64, rows [0, 0, 1], fills [1, 1, 2]>,
   %5 = tile.kernel "pool" (%a = %x) : (tensor<1x2x4x4x!qnn.int<8, 0.1, 0>>) -> tensor<1x2x4x4x!qnn.int<8, 0.1, 0>> {
     %6 = qnn.max_pool2d %a kernel <3, 3> strides <1, 1> padding <1, 1, 1, 1> dilation <1, 1> : tensor<1x2x4x4x!qnn.int<8, 0.1, 0>> -> tensor<1x2x4x4x!qnn.int<8, 0.1, 0>>
     kern.yield %6 : tensor<1x2x4x4x!qnn.int<8, 0.1, 0>>
-  } schedule <kernel = "pool", nodes = [], tile_h = 2, tile_w = 4, tile_c = 2, tile_k = 1, shares = true, stripes = [3, 3, 4]> places [#tile.place<sram, 64, [32, 8, 2, 1], 1, axis 1, slots 3 x 64, rows [0, 0, 1], fills [1, 1, 2]>, #tile.place<arena, 0, [32, 8, 2, 1], 1>] steps {
+  } schedule <kernel = "pool", nodes = [], tile_h = 2, tile_w = 4, tile_c = 2, tile_k = 1, shares = true, stripes = [3, 3, 4]> places [#tile.place<sram, 64, [32, 8, 2, 1], 1, axis 1, slots 3 x 64, row 64, rows [0, 0, 1], fills [1, 1, 2]>, #tile.place<arena, 0, [32, 8, 2, 1], 1>] steps {
     tile.vector
   }
   func.return
