@@ -162,6 +162,10 @@ class Walk:
             return None
         return tuple(factors[0].stride if factors else 0 for factors in found)
 
+    def factors(self, axis: int) -> tuple[Factor, ...]:
+        """The loops of a dimension from the outermost on: none of one step, neighbours that are one loop joined."""
+        return _merged(self.dims[axis])
+
     def places(self) -> Alias | None:
         """The tensor as single strides over (n, h, w, c); None when it needs more."""
         rows = self.permuted(storage_order(len(self.dims))).reshaped(nhwc(self.shape))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from compiler.ir.layout import Alias, Walk, nhwc, storage_order
+from compiler.ir.layout import Alias, Factor, Walk, nhwc, storage_order
 from tests.thinning import examples
 
 
@@ -109,3 +109,10 @@ def test_a_packed_tensor_is_placed_as_it_is_stored(sizes, offset):
     assert [f.stride for d in placed.dims for f in d if f.size > 1] == [
         f.stride for d in stored_walk.dims for f in d if f.size > 1
     ]
+
+
+def test_loops_of_a_dimension():
+    walk = Walk.stored((2, 3, 4)).permuted((2, 0, 1)).reshaped((1, 24))
+    assert walk is not None
+    assert walk.factors(0) == ()
+    assert walk.factors(1) == (Factor(4, 1), Factor(6, 4))
