@@ -131,7 +131,8 @@ def form_kernels(module: ModuleOp, machine: Machine, options: Options, watch: St
         watch.passed(step.name, module)
     groups = options.schedule.groups() if options.schedule else ()
     with watch.step("fuse", "fuse-kernels"):
-        limits = (_pool_taps(machine), _row_elements(machine), machine.sram.bytes // 2)
+        lanes = {mode: machine.mmu.shape(mode).n for mode in machine.mmu.modes}
+        limits = (_pool_taps(machine), _row_elements(machine), machine.sram.bytes // 2, lanes)
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
     with watch.step("fuse", "materialize-copies"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -24,6 +24,7 @@ from compiler.ir import location
 from compiler.ir.kernel import VectorProgram
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
+from isa.instructions import Mode
 
 RESHAPING = (*kern.POOLS, qnn.MatmulOp, qnn.ReduceOp)
 """What may stand inside a kernel and whose result has another shape."""
@@ -44,6 +45,8 @@ class Options:
     """The longest row of a product that a softmax may follow: accumulators must hold whole rows."""
     fill_bytes: int | None = None
     """The most that a tensor of binary32 may take beside what it pads: a fill needs both whole in SRAM."""
+    lanes: Mapping[Mode, int] | None = None
+    """Channels that the matrix unit makes at once, by mode: products are split only into pieces that fill it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def fuse_kernels(module: ModuleOp, options: Options | None = None) -> None:
 
 
 def _fuse_function(block: Block, options: Options) -> None:
-    prepare(block, options.fill_bytes)
+    prepare(block, options.fill_bytes, options.lanes)
     planner = _Planner(block, options)
     _emit(block, planner.plan())
 

@@ -19,15 +19,17 @@ from compiler.passes.hoist_factors import hoist_factors
 from compiler.passes.join_last import join_last
 from compiler.passes.reduce_in_place import reduce_in_place
 from compiler.passes.sink_moves import drop_idle_moves, sink_moves
+from compiler.passes.split_products import kept_behind, split_products
 from compiler.passes.widen_moves import widen_moves
+from isa.instructions import Mode
 
 BROADCASTING = (qnn.BinaryOp, qnn.SelectOp)
 
 
-def prepare(block: Block, fill_bytes: int | None = None) -> None:
+def prepare(block: Block, fill_bytes: int | None = None, lanes: Mapping[Mode, int] | None = None) -> None:
     """Bring matrix products to rank 2 or 3 and joins below 5, align broadcast operands, split reshapes for copies.
 
-    A padded tensor of binary32 beyond ``fill_bytes`` is joined from its parts.
+    A padded tensor of binary32 beyond ``fill_bytes`` is joined from its parts; ``lanes`` as in ``split_products``.
 
     Behind it every reader of moved values has a chain of moves of its own, which views make free.
     """
@@ -45,12 +47,13 @@ def prepare(block: Block, fill_bytes: int | None = None) -> None:
             _join_strips(op)
         elif isinstance(op, qnn.ReshapeOp) and kern.moved([op]) is None:
             _split(op)
-    sink_moves(block)
+    sink_moves(block, kept_behind(block, lanes))
     for op in list(block.ops):
         if isinstance(op, qnn.MatmulOp) and hasattr(op, "transpose_b"):
             _turn(op)
     reduce_in_place(block)
     drop_idle_moves(block)
+    split_products(block, lanes)
     for op in reversed(list(block.ops)):
         if isinstance(op, kern.MOVES):
             _fork(op)

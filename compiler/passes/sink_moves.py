@@ -26,10 +26,13 @@ LARGEST_CONSTANT = 1 << 22
 """Elements of a constant that is spelled out where it repeats in a way that the other shape cannot say."""
 
 
-def sink_moves(block: Block) -> None:
-    """Move reshapes and permutes behind elementwise operations, which leaves moves that together move nothing."""
+def sink_moves(block: Block, kept: frozenset[Operation] = frozenset()) -> None:
+    """Move reshapes and permutes behind elementwise operations, which leaves moves that together move nothing.
+
+    Operations that are ``kept`` stay behind the moves.
+    """
     for op in list(block.ops):
-        if isinstance(op, (*kern.CHAIN, *kern.ROWS)) and not isinstance(op, qnn.DequantizeOp):
+        if isinstance(op, (*kern.CHAIN, *kern.ROWS)) and op not in kept and not isinstance(op, qnn.DequantizeOp):
             _sink(op)
 
 

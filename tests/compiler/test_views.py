@@ -30,8 +30,8 @@ def copies(module: ModuleOp) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["fused_heads", "separate_heads", "tokens_to_image", "class_token", "sub_rows", "channels_last",
-     "channels_last_residual"],
+    ["fused_heads", "separate_heads", "tokens_to_image", "class_token", "sub_rows", "sub_pixels",
+     "sub_pixels_last", "channels_last", "channels_last_residual"],
 )  # fmt: skip
 def test_no_copy(name: str):
     assert copies(settled(*VIEWS[name])) == []
@@ -40,8 +40,6 @@ def test_no_copy(name: str):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("sub_pixels", ["qnn.reshape qnn.permute qnn.reshape"]),
-        ("sub_pixels_last", ["qnn.reshape qnn.permute qnn.reshape"]),
         ("shuffle_channels", ["qnn.reshape qnn.permute qnn.reshape"]),
         ("split_channels", ["qnn.pad"]),
     ],
