@@ -27,6 +27,8 @@ MOST_KERNELS = 64
 
 LEAST_IDLE = 0.03
 """The part of the time of kernels, between which all stays in SRAM, that a loop must be able to save to be tried."""
+MOST_DEARER = 2
+"""Sizes of stripes that are dearer than a larger one, after which no smaller ones are tried."""
 MOST_STRIPES = 512
 """Stripes of a loop: turns of kernels cost more than smaller ones save."""
 MOST_TRIED = 4
@@ -277,6 +279,7 @@ class LoopSearch:
             choice = self._choose(group.first, present, self.capacity - self._used(group, present), ())
             return None if choice is None else Found(price(choice[1]), [choice], None)
         best: Found | None = None
+        dearer = 0
         for ends in _stripes(stripe_rows(self.graph, group), self._grain(group)):
             shared = share(self.graph, group, ends)
             if shared is None:
@@ -286,8 +289,11 @@ class LoopSearch:
             if choices is None:
                 continue
             total = self._price(choices, shared, stay.union(shared.held))
-            if best is None or total < best.price:
+            dearer = 0 if best is None or total < best.price else dearer + 1
+            if not dearer:
                 best = Found(total, choices, shared)
+            elif dearer == MOST_DEARER:
+                break
         return best
 
     def _price(self, choices: Sequence[Choice], shared: Shared, in_sram: frozenset[int]) -> float:
