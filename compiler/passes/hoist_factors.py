@@ -6,6 +6,8 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from compiler.dialects import kern, qnn
 
+Order = dict[Operation, int]
+"""Numbers of a block's operations, as they stand."""
 BETWEEN = (*kern.CHAIN, qnn.SoftmaxOp, *kern.MOVES)
 """What may stand between the two products of an attention."""
 
@@ -16,13 +18,19 @@ def hoist_factors(block: Block) -> None:
     for op in list(block.ops):
         if not isinstance(op, qnn.MatmulOp) or (first := _first_product(op.a)) is None:
             continue
-        late = _ancestors(op.b, order[first], order)
-        if first in late:
-            continue
-        for moved in sorted(late, key=order.__getitem__):
-            moved.detach()
-            block.insert_op_before(moved, first)
-        order = {op: i for i, op in enumerate(block.ops)}
+        if hoist(block, op.b, first, order):
+            order = {op: i for i, op in enumerate(block.ops)}
+
+
+def hoist(block: Block, value: SSAValue, first: Operation, order: Order) -> bool:
+    """Move what ``value`` depends on in front of ``first``; False where nothing moved, as it needs ``first`` itself."""
+    late = _ancestors(value, order[first], order)
+    if first in late:
+        return False
+    for moved in sorted(late, key=order.__getitem__):
+        moved.detach()
+        block.insert_op_before(moved, first)
+    return bool(late)
 
 
 def _first_product(value: SSAValue) -> Operation | None:
@@ -34,7 +42,7 @@ def _first_product(value: SSAValue) -> Operation | None:
     return op if softmax and isinstance(op, qnn.MatmulOp) else None
 
 
-def _ancestors(value: SSAValue, first: int, order: dict[Operation, int]) -> set[Operation]:
+def _ancestors(value: SSAValue, first: int, order: Order) -> set[Operation]:
     """Operations from number ``first`` on that ``value`` depends on."""
     found: set[Operation] = set()
     waiting = [value]

@@ -15,6 +15,7 @@ from compiler.interpreter.qnn import evaluate
 from compiler.ir.layout import Walk
 from compiler.ir.location import copy_location
 from compiler.passes.collapse_broadcasts import UNDO_ROW_MAJOR, collapse_broadcasts
+from compiler.passes.hoist_broadcasts import hoist_broadcasts
 from compiler.passes.hoist_factors import hoist_factors
 from compiler.passes.join_last import join_last
 from compiler.passes.reduce_in_place import reduce_in_place
@@ -59,6 +60,7 @@ def prepare(block: Block, fill_bytes: int | None = None, lanes: Mapping[Mode, in
             _fork(op)
     widen_moves(block)
     hoist_factors(block)
+    hoist_broadcasts(block)
 
 
 def _fork(op: Operation) -> None:

@@ -10,7 +10,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import SSAValue
 
-from compiler.dialects import qnn
+from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import float_tensor, shape_of
 from compiler.ir.location import Origin
@@ -40,6 +40,12 @@ def inputs(module: ModuleOp, scale: float = 1.0) -> list[np.ndarray]:
     """Random float inputs of ``@main``."""
     main = next(op for op in module.ops if isinstance(op, func.FuncOp))
     return [(RNG.normal(size=shape_of(a)) * scale).astype(np.float32) for a in main.body.block.args]
+
+
+def bodies(module: ModuleOp) -> list[str]:
+    """The operations of each kernel, in order."""
+    found = [op for op in module.walk() if isinstance(op, kern.KernelOp)]
+    return ["+".join(m.name.removeprefix("qnn.") for m in op.members) for op in found]
 
 
 def q(x: SSAValue, codes: IntType = CODES, bounds: tuple[int, int] | None = None) -> SSAValue:
