@@ -7,6 +7,7 @@ around it cancel or become one view.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from compiler.ir.location import copy_location
 Move = qnn.ReshapeOp | qnn.PermuteOp
 WHOLE_ROWS = ("qnn.softmax", "qnn.layer_norm", "qnn.rms_norm")
 """Operations along the last dimension that leave the shape: moves that keep this dimension pass."""
+ABOUT_TO_GIVE = (*kern.MATRIX, *kern.POOLS, *kern.CHAIN, *kern.ROWS)
+"""Operations whose kernel an elementwise operation behind them may join, unless they read stored codes."""
+Shape = tuple[int, ...]
 LARGEST_CONSTANT = 1 << 22
 """Elements of a constant that is spelled out where it repeats in a way that the other shape cannot say."""
 
@@ -102,9 +106,21 @@ def _before(op: Operation, value: SSAValue, moved: SSAValue, moves: Sequence[Mov
         if array is None or (array.ndim > 4 and array.size > 1):
             return None
         return lambda: _constant(op, value, array)
-    if shape_of(value) == shape_of(moves[-1].output) and (_chain(value) or _is_free(value, moves)):
+    shapes = None if op.name in WHOLE_ROWS else _shapes_before(shape_of(value), moves)
+    if shapes is None or (len(shapes[-1]) > 4 and shapes[-1] != shape_of(moves[0].input)):
+        return None
+    if _chain(value) or (_is_free(value, moves) and not _comes_last(value, moves[0].input)):
         return lambda: _inverted(op, value, moves)
     return None
+
+
+def _comes_last(value: SSAValue, other: SSAValue) -> bool:
+    """Whether a kernel that starts behind ``other`` is about to give ``value``, so that its only reader can join."""
+    owner = value.owner
+    if not isinstance(owner, ABOUT_TO_GIVE) or isinstance(owner, qnn.DequantizeOp) or not value.has_one_use():
+        return False
+    earlier = not isinstance(other.owner, Operation) or other.owner.is_before_in_block(owner)
+    return earlier and prod(shape_of(value)) == prod(shape_of(other))  # nobody joins a kernel of less
 
 
 def _unwrapped(op: Operation, value: SSAValue, source: SSAValue) -> SSAValue:
@@ -124,16 +140,50 @@ def _is_free(value: SSAValue, moves: Sequence[Move]) -> bool:
     return free
 
 
-def _back(value: SSAValue, moves: Sequence[Move]) -> list[Operation]:
-    """Moves that undo ``moves``."""
-    undone: list[Operation] = []
+def _shapes_before(shape: Shape, moves: Sequence[Move]) -> list[Shape] | None:
+    """Of a value that broadcasts against what ``moves`` give: its shape in full rank, then behind each undone move.
+
+    None where it would repeat along a part of a dimension.
+    """
+    full = shape_of(moves[-1].output)
+    shapes = [(1,) * (len(full) - len(shape)) + shape]
     for move in reversed(moves):
         if isinstance(move, qnn.PermuteOp):
-            order = move.order.data
-            undone.append(qnn.PermuteOp(value, [order.index(i) for i in range(len(order))]))
-        else:
-            undone.append(qnn.ReshapeOp(value, shape_of(move.input)))
-        value = undone[-1].results[0]
+            shapes.append(tuple(shapes[-1][i] for i in _undone(move)))
+            continue
+        back = _repeating(shapes[-1], shape_of(move.output), shape_of(move.input))
+        if back is None:
+            return None
+        shapes.append(back)
+    return shapes
+
+
+def _repeating(shape: Shape, full: Shape, other: Shape) -> Shape | None:
+    """What ``shape``, which broadcasts against ``full``, is when that is reshaped to ``other``."""
+    rows = Walk.stored((prod(shape),)).reshaped(shape)
+    walk = None if rows is None else rows.expanded(full).reshaped(other)
+    if walk is None:
+        return None
+    repeats = [{factor.stride == 0 for factor in dim} for dim in walk.dims]
+    if any(len(found) > 1 for found in repeats):
+        return None
+    return tuple(1 if True in found else n for n, found in zip(other, repeats, strict=True))
+
+
+def _undone(move: qnn.PermuteOp) -> list[int]:
+    order = move.order.data
+    return [order.index(i) for i in range(len(order))]
+
+
+def _back(value: SSAValue, moves: Sequence[Move]) -> list[Operation]:
+    """Moves that undo ``moves`` for a value that broadcasts against what they give."""
+    shapes = _shapes_before(shape_of(value), moves)
+    assert shapes is not None, "asked before"
+    undone: list[Operation] = [] if shapes[0] == shape_of(value) else [qnn.ReshapeOp(value, shapes[0])]
+    for move, shape in zip(reversed(moves), shapes[1:], strict=True):
+        before = undone[-1].results[0] if undone else value
+        turn = isinstance(move, qnn.PermuteOp)
+        undone.append(qnn.PermuteOp(before, _undone(move)) if turn else qnn.ReshapeOp(before, shape))
     return undone
 
 

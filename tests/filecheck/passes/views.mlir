@@ -75,3 +75,28 @@ func.func @main(%a: tensor<2x5x4x!qnn.int<8, 0.1, 0>>, %b: tensor<2x4x5x!qnn.int
   %6 = qnn.matmul %5, %5 : (tensor<2x5x5x!qnn.int<8, 0.1, 0>>, tensor<2x5x5x!qnn.int<8, 0.1, 0>>) -> tensor<2x5x5xf32> loc("mixed | net")
   func.return %6 : tensor<2x5x5xf32>
 }
+
+// -----
+
+// A row joins the product whose result it repeats over, which the graph makes first; the image is a view of the tokens.
+// CHECK-LABEL: @main
+// CHECK: %[[ROW:.*]] = kern.kernel "row"
+// CHECK: %[[TOKENS:.*]] = kern.kernel "tokens" ({{.*}} = %[[ROW]])
+// CHECK: qnn.relu
+// CHECK: kern.view "tokens.1" (%{{.*}} = %[[TOKENS]])
+// CHECK: qnn.reshape
+// CHECK: qnn.permute
+// CHECK-NOT: kern.kernel
+func.func @main(%x: tensor<6x8xf32>, %y: tensor<1x4xf32>) -> tensor<1x8x2x3xf32> {
+  %w = qnn.constant dense<1.0> : tensor<8x8xf32> : tensor<8x8xf32>
+  %v = qnn.constant dense<1.0> : tensor<8x4xf32> : tensor<8x4xf32>
+  %s = qnn.constant dense<1.0> : tensor<8xf32> : tensor<8xf32>
+  %0 = qnn.linear %x, %w, %s : (tensor<6x8xf32>, tensor<8x8xf32>, tensor<8xf32>) -> tensor<6x8xf32> loc("tokens | net")
+  %1 = qnn.reshape %0 : tensor<6x8xf32> -> tensor<1x2x3x8xf32> loc("tokens | net")
+  %2 = qnn.linear %y, %v, %s : (tensor<1x4xf32>, tensor<8x4xf32>, tensor<8xf32>) -> tensor<1x8xf32> loc("row | net")
+  %3 = qnn.reshape %2 : tensor<1x8xf32> -> tensor<1x1x1x8xf32> loc("row | net")
+  %4 = qnn.add %1, %3 : (tensor<1x2x3x8xf32>, tensor<1x1x1x8xf32>) -> tensor<1x2x3x8xf32> loc("sum | net")
+  %5 = qnn.relu %4 : tensor<1x2x3x8xf32> loc("sum | net")
+  %6 = qnn.permute %5 order <0, 3, 1, 2> : tensor<1x2x3x8xf32> -> tensor<1x8x2x3xf32> loc("image | net")
+  func.return %6 : tensor<1x8x2x3xf32>
+}
