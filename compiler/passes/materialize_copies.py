@@ -19,9 +19,9 @@ from compiler.backend.anchors import folded_shape
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.backend.widths import stored_bytes
 from compiler.dialects import kern, qnn
-from compiler.dialects.qnn_base import is_int, shape_of
+from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.kernel import CopyAnchor, Shape4
-from compiler.ir.layout import nhwc
+from compiler.ir.layout import Alias, nhwc
 from compiler.ir.location import copy_location
 from compiler.ir.place import packed_strides, planar_strides
 from compiler.ir.signature import main_function
@@ -187,12 +187,18 @@ def _may_be_slice(op: kern.ConcatOp, index: int, value: SSAValue) -> bool:
     needs_packed = any(isinstance(u, kern.ViewOp | ReturnOp) or _reads_packed(u, value) for u in users)
     if joins != [op] or needs_packed:
         return False
+    # Where the join lies itself is known only if it is no slice.
+    whole = not any(isinstance(use.operation, kern.ConcatOp) for use in op.output.uses)
+    strides = _output_strides(op.output) if _is_output(op) else packed_strides(nhwc(shape_of(op.output)), 1)
     if isinstance(value.owner, kern.ViewOp):
-        # Where the join lies itself is known only if it is no slice.
-        whole = not any(isinstance(use.operation, kern.ConcatOp) for use in op.output.uses)
-        strides = _output_strides(op.output) if _is_output(op) else packed_strides(nhwc(shape_of(op.output)), 1)
         return whole and _may_write(value.owner, strides)
-    return not _packed(value.owner)
+    return not _packed(value.owner) or (whole and _without_gaps(value, strides))
+
+
+def _without_gaps(value: SSAValue, strides: Shape4) -> bool:
+    """Whether a tensor that lies with these strides (elements) is bytes that a kernel which walks bytes can write."""
+    paired = is_int(value) and int_type(value).width.data == 4
+    return not paired and Alias(0, strides).packs(nhwc(shape_of(value)))
 
 
 def _is_output(op: kern.ConcatOp) -> bool:
@@ -233,4 +239,5 @@ def _may_be_output(last: ReturnOp, index: int, value: SSAValue) -> bool:
         return _is_output(value.owner)
     if not isinstance(value.owner, kern.FusedOp):
         return False
-    return len(list(value.uses)) == 1 and not _packed(value.owner)
+    lies = not _packed(value.owner) or _without_gaps(value, _output_strides(value))
+    return len(list(value.uses)) == 1 and lies

@@ -192,6 +192,23 @@ def broadcast_slices(x: SSAValue, y: SSAValue) -> list[SSAValue]:
     return [concat(a, a, axis=2), concat(a, q(relu(dq(b))), axis=1), add(x, dq(a)), add(x, dq(b))]
 
 
+def shuffled(x: SSAValue) -> SSAValue:
+    """Of each row the even pixels, then the odd ones."""
+    n, c, h, w = shape_of(x)
+    return reshape(permute(reshape(x, n, c, h, w // 2, 2), 0, 1, 2, 4, 3), n, c, h, w)
+
+
+def planes(x: SSAValue) -> list[SSAValue]:
+    """Moves that leave as one plane, alone and beside others; parts of a join that lie whole, and some that do not."""
+    n, _, h, w = shape_of(x)
+    one, two = (relu(qnn.SliceOp(x, (0, i, 0, 0), (n, 1, h, w), (1, 1, 1, 1)).output) for i in range(2))
+    codes = [shuffled(q(v)) for v in (one, two)]
+    rows = concat(*(reshape(permute(relu(v), 0, 2, 3, 1), n, h * w, 1) for v in (one, two)), axis=2)
+    joined = concat(shuffled(one), relu(one), shuffled(two), shuffled(relu(one)))
+    stacked = relu(concat(shuffled(two), shuffled(relu(two)), axis=2))
+    return [shuffled(one), shuffled(two), codes[0], q(relu(dq(concat(*codes)))), joined, stacked, rows]
+
+
 Body = Callable[..., "SSAValue | list[SSAValue]"]
 IMAGE = (1, 3, 9, 8)
 IMAGES = (3, 3, 9, 8)
@@ -200,7 +217,7 @@ ONE_INPUT: tuple[Body, ...] = (
     nested_concat, shared_operands, doubled, returned_nested, concat_of_input, concat_rows, concat_columns,
     concat_batch, view_of_concat, returned_views, padded_into_concat, pads, same_input, inputs_and_copies,
     same_value_twice, views_of_input, intermediates, input_and_residual, gate, uneven_pool, grouped,
-    depthwise_multiplier, matrix_of_itself, unused,
+    depthwise_multiplier, matrix_of_itself, unused, planes,
 )  # fmt: skip
 
 CASES: dict[str, tuple[list[tuple[int, ...]], Body]] = {
