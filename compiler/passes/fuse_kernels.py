@@ -161,8 +161,13 @@ class _Planner:
     def _next(self, root: Operation, members: Sequence[Operation]) -> Operation | None:
         """The first op behind the members that may join them."""
         users = {u for m in members for u in _users(m.results[0])} - set(members)
-        ready = [u for u in users if u in self.order and u not in self.done and self._joins(root, members, u)]
-        return min(ready, key=self.order.__getitem__, default=None)
+        # What else a user reads may join beside it: the other arm of a select, say.
+        arms = {v.owner for u in users if isinstance(u, kern.CHAIN) for v in u.operands} - users - set(members)
+        for found in (users, {op for op in arms if isinstance(op, kern.CHAIN) and _only_user(op.results[0])}):
+            ready = [u for u in found if u in self.order and u not in self.done and self._joins(root, members, u)]
+            if ready:
+                return min(ready, key=self.order.__getitem__)
+        return None
 
     def _joins(self, root: Operation, members: Sequence[Operation], op: Operation) -> bool:
         if not self._may_join(root, op):

@@ -68,6 +68,22 @@ def test_a_value_used_twice_ends_the_kernel_unless_both_uses_are_inside():
     assert fuse(graph([IMAGE], body)) == ["quantize", "conv2d sigmoid mul", "relu quantize", "quantize"]
 
 
+def test_both_arms_of_an_operation_are_one_kernel_with_it():
+    def arms(x, y):
+        return q(qnn.MaximumOp(qnn.ExpOp(x).output, relu(y)).output)
+
+    assert fuse(graph([IMAGE, IMAGE], arms)) == ["exp relu maximum quantize"]
+    assert fuse(graph([IMAGE], lambda x: q(add(conv(q(x), 3), relu(x))))) == ["quantize", "conv2d relu add quantize"]
+
+
+def test_an_arm_that_others_read_too_is_a_kernel_of_its_own():
+    def arms(x):
+        arm = relu(x)
+        return q(add(qnn.ExpOp(x).output, arm)), q(arm)
+
+    assert fuse(graph([IMAGE], arms)) == ["relu", "exp add quantize", "quantize"]
+
+
 def test_without_fusion_every_op_is_a_kernel():
     module = graph([IMAGE], lambda x: q(add(relu(conv(q(x), 8)), const(8, 1, 1))))
     assert fuse(module, Options(fuse=False)) == ["quantize", "conv2d", "relu", "add", "quantize"]
