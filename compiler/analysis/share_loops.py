@@ -25,7 +25,7 @@ LEAST_BUDGET = 1 << 12
 MOST_KERNELS = 64
 """Kernels of one loop: more are not tried, so that the search stays linear in the size of the model."""
 
-LEAST_IDLE = 0.03
+LEAST_IDLE = 0.015
 """The part of the time of kernels, between which all stays in SRAM, that a loop must be able to save to be tried."""
 MOST_DEARER = 2
 """Sizes of stripes that are dearer than a larger one, after which no smaller ones are tried."""

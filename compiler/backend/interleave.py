@@ -12,14 +12,22 @@ from collections.abc import Sequence
 
 from compiler.backend.synchronize import NUMBER, dependences
 from isa.dram import Server
-from isa.encoding import Instruction
+from isa.encoding import Engine, Instruction
 from isa.machine import Machine
 from isa.pricing import price
+from isa.state import SETTERS
 
 
 def interleave(instructions: Sequence[Instruction], machine: Machine) -> list[int]:
     """Indices of ``instructions``, which must hold no semaphores, in program order."""
     starts = start_cycles(instructions, machine)
+    before: dict[Engine, int] = {}
+    for index, instruction in enumerate(instructions):
+        # The setup of a run stays together, as it is read: it takes a cycle a word.
+        last = before.get(instruction.engine, index)
+        if type(instruction) in SETTERS and type(instructions[last]) in SETTERS:
+            starts[index] = starts[last]
+        before[instruction.engine] = index
     return sorted(range(len(instructions)), key=starts.__getitem__)
 
 
