@@ -78,10 +78,10 @@ def _first(rings: Sequence[ChannelSize], machine: Machine) -> int:
 def _awaited(graph: KernelGraph, step: Step, steps: Sequence[Step], shared: Shared) -> bool:
     """Whether the matrix unit stands still in a turn until the vector unit is done with this kernel's last tile."""
     made = graph.placed[step.op.output].storage
-    later = (other for other in steps if shared.delays[other.index] == shared.delays[step.index])
+    beside = (other for other in steps if shared.delays[other.index] == shared.delays[step.index])
     return on_matrix_unit(step) and any(
         value is not None and graph.placed[value].storage is made
-        for other in later
+        for other in beside
         if on_matrix_unit(other)
         for value in other.values
     )

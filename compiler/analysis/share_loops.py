@@ -280,7 +280,7 @@ class LoopSearch:
             return None if choice is None else Found(price(choice[1]), [choice], None)
         best: Found | None = None
         dearer = 0
-        for ends in _stripes(stripe_rows(self.graph, group), self._grain(group)):
+        for ends in stripe_ends(stripe_rows(self.graph, group), self._grain(group)):
             shared = share(self.graph, group, ends)
             if shared is None:
                 return None
@@ -322,7 +322,7 @@ class LoopSearch:
         return self.schedules.choose(step.spec, step.nodes, stays, cap, ends)
 
 
-def _stripes(rows: int, grain: int) -> Iterator[tuple[int, ...]]:
+def stripe_ends(rows: int, grain: int) -> Iterator[tuple[int, ...]]:
     """Ends of stripes: halves, quarters, ... down to ``grain`` rows."""
     pieces, previous = 2, 0
     while previous != grain and rows > grain and pieces <= MOST_STRIPES:

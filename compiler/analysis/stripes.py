@@ -100,7 +100,8 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
         for operand, storage in _read(graph, step):
             if storage in uses:
                 seen = _rows_of(graph.read(step, operand))
-                assert seen is not None, "what is no rows is read by no kernel of a loop"
+                if seen is None:  # of what another kernel has written before the loop
+                    return None
                 need = _needs(step, operand, found[step.index])
                 needs.setdefault(storage, []).append(tuple(seen.within(rows, uses[storage]) for rows in need))
     delays = _delays(graph, steps)

@@ -163,7 +163,8 @@ class _Planner:
         users = {u for m in members for u in _users(m.results[0])} - set(members)
         # What else a user reads may join beside it: the other arm of a select, say.
         arms = {v.owner for u in users if isinstance(u, kern.CHAIN) for v in u.operands} - users - set(members)
-        for found in (users, {op for op in arms if isinstance(op, kern.CHAIN) and _only_user(op.results[0])}):
+        computed = {op for op in arms if isinstance(op, kern.CHAIN) and not isinstance(op, qnn.DequantizeOp)}
+        for found in (users, {op for op in computed if _only_user(op.results[0])}):
             ready = [u for u in found if u in self.order and u not in self.done and self._joins(root, members, u)]
             if ready:
                 return min(ready, key=self.order.__getitem__)

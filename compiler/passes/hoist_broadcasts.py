@@ -23,8 +23,9 @@ def hoist_broadcasts(block: Block) -> None:
             continue
         result = shape_of(op.results[0])
         rows = [v for v in op.operands if shape_of(v) != result and not isinstance(v.owner, qnn.ConstantOp)]
-        if rows and (root := _root(op, order)) is not op and any([hoist(block, row, root, order) for row in rows]):
-            order = {op: i for i, op in enumerate(block.ops)}
+        for row in rows:
+            if (root := _root(op, order)) is not op and hoist(block, row, root, order):
+                order = {op: i for i, op in enumerate(block.ops)}
 
 
 def _root(op: Operation, order: Order) -> Operation:

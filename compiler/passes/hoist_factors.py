@@ -23,7 +23,7 @@ def hoist_factors(block: Block) -> None:
 
 
 def hoist(block: Block, value: SSAValue, first: Operation, order: Order) -> bool:
-    """Move what ``value`` depends on in front of ``first``; False where nothing moved, as it needs ``first`` itself."""
+    """Move what ``value`` depends on in front of ``first``; False where nothing moved: it is there or needs it."""
     late = _ancestors(value, order[first], order)
     if first in late:
         return False

@@ -25,6 +25,7 @@ from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
 from compiler.ir.layout import Walk, nhwc, storage_order
 from compiler.ir.location import blamed, copy_location
 from compiler.ir.place import packed_strides
+from compiler.passes.hoist_factors import Order
 from isa.instructions import Mode
 
 LONGEST = 64
@@ -55,8 +56,9 @@ def split_products(block: Block, lanes: Mapping[Mode, int] | None = None) -> Non
     ``lanes`` says how many channels the matrix unit makes at once, by mode: a product stays whole where its pieces
     would take more turns.
     """
+    order = {op: i for i, op in enumerate(block.ops)}
     for op in list(block.ops):
-        if (split := _split(op, lanes)) is not None:
+        if (split := _split(op, lanes, order)) is not None:
             _rebuild(split)
 
 
@@ -65,21 +67,21 @@ def kept_behind(block: Block, lanes: Mapping[Mode, int] | None = None) -> frozen
 
     In front of the moves each would store a tensor of its own, which is then copied.
     """
-    kept = set[Operation]()
+    kept, order = set[Operation](), {op: i for i, op in enumerate(block.ops)}
     for op in block.ops:
-        if (split := _split(op, lanes)) is not None:
-            members, last = _computed(split.result)
+        if (split := _split(op, lanes, order)) is not None:
+            members, last = _computed(split.result, order)
             kept.update(_readers(last))
             kept.difference_update(members)
     return frozenset(kept)
 
 
-def _split(op: Operation, lanes: Mapping[Mode, int] | None) -> Split | None:
+def _split(op: Operation, lanes: Mapping[Mode, int] | None, order: Order) -> Split | None:
     if not isinstance(op, qnn.Conv2dOp) or op.groups.value.data != 1:
         return None
     if not all(isinstance(v.owner, qnn.ConstantOp) for v in (op.w, op.scale, op.bias) if v is not None):
         return None
-    members, last = _computed(op.output)
+    members, last = _computed(op.output, order)
     moves = _moves(last)
     if not moves or kern.is_view(moves):
         return None
@@ -103,18 +105,20 @@ def _gains(op: qnn.Conv2dOp, split: Split, lanes: Mapping[Mode, int] | None) -> 
     return n is not None and count * -(-run // n) <= -(-count * run // n)
 
 
-def _computed(value: SSAValue) -> tuple[tuple[Operation, ...], SSAValue]:
+def _computed(value: SSAValue, order: Order) -> tuple[tuple[Operation, ...], SSAValue]:
     """What computes element by element on a value and constants, as far as it gives one value, and that value."""
-    known, members = {value}, list[Operation]()
+    known, members, waiting = {value}, list[Operation](), _outside({value}, ())
     best: tuple[tuple[Operation, ...], SSAValue] = ((), value)
-    op = value.owner.next_op if isinstance(value.owner, Operation) else None
-    while op is not None and len(members) < LONGEST and (waiting := _outside(known, members)):
-        if op in waiting and _computes(op, known):
+    while waiting and len(members) < LONGEST:
+        # A split on the way leaves operations that have no number, but none of them reads what is computed here.
+        op = min(waiting, key=lambda user: order.get(user, -1))
+        waiting.discard(op)
+        if _computes(op, known):
             members.append(op)
             known.add(op.results[0])
+            waiting |= _outside({op.results[0]}, ())
             live = {v for v in known if _outside({v}, members)}
             best = (tuple(members), op.results[0]) if live == {op.results[0]} else best
-        op = op.next_op
     return best
 
 
@@ -206,7 +210,7 @@ def _piece(split: Split, channels: NDArray[np.intp]) -> SSAValue:
     for op in split.members:
         product = isinstance(op, qnn.Conv2dOp)
         for value in op.operands:
-            if value not in values and isinstance(value.owner, qnn.ConstantOp):
+            if value not in values and isinstance(value.owner, qnn.ConstantOp) and not (product and value is op.x):
                 axis = 0 if product else len(shape_of(value)) - 3
                 values[value] = _some(first, value, axis, total, channels)
         n, _, h, w = shape_of(op.results[0])

@@ -283,3 +283,12 @@ def test_a_narrow_range_is_kept():
     module = graph([IMAGE], lambda x: q(conv(q(x), 8, 3), IntType(8, 0.05, 3), (-5, 7)))
     assert fuse(module)[-1] == "conv2d quantize"
     assert CODES.low == -128
+
+
+def test_a_dequantize_in_front_of_a_product_is_no_arm_of_its_kernel():
+    def body(x, y, z):
+        stored = dq(q(relu(x)))
+        return q(qnn.SelectOp(conv(q(y), 3), stored, qnn.ExpOp(z).output).output)
+
+    kernels = fuse(graph([IMAGE, IMAGE, IMAGE], body))
+    assert any(kernel.startswith("conv2d") for kernel in kernels)

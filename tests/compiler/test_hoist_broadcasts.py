@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from compiler.dialects import qnn
 from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.passes.fuse_kernels import fuse_kernels
@@ -39,3 +40,11 @@ def test_a_row_that_needs_the_product_comes_behind_it():
         return q(add(whole, relu(cut(whole, 0, 3, 1))))
 
     assert fused(body, (25, 8)) == ["quantize", "linear", "relu", "add+quantize"]
+
+
+def test_two_rows_that_share_what_makes_them():
+    def body(x, y):
+        whole, row = linear(q(x), 8), relu(linear(q(y), 8))
+        return q(qnn.SelectOp(qnn.SigmoidOp(row).output, whole, row).output)
+
+    assert fused(body, (25, 8), (1, 6))[-1].startswith("linear")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -11,8 +11,9 @@ from compiler.backend.interleave import interleave, start_cycles
 from compiler.backend.synchronize import dependences
 from compiler.pipeline import Options, compile_module
 from isa.container import Binary
-from isa.encoding import Instruction
+from isa.encoding import Engine, Instruction
 from isa.machine import Machine
+from isa.state import SETTERS
 from runtime.session import run_timing
 from tests.compiler.kern_graphs import GRAPHS, attention, graph
 
@@ -70,3 +71,21 @@ def test_a_load_does_not_wait_for_a_full_queue(monkeypatch: pytest.MonkeyPatch):
     better = run_timing(compile_module(module.clone(), TINY, Options()).binary).profile.cycles
     monkeypatch.setattr(emit, "interleave", lambda instructions, _: range(len(instructions)))
     assert better < run_timing(compile_module(module, TINY, Options()).binary).profile.cycles
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_setup_of_a_run_stays_together(monkeypatch: pytest.MonkeyPatch, name: str):
+    """No instruction of another engine stands between two setup words that no run parts."""
+    instructions = emitted(monkeypatch, name)
+    order = interleave(instructions, EDGE)
+    runs: dict[Engine, int] = {}
+    blocks: list[tuple[Engine, int]] = []
+    for index in order:
+        engine = instructions[index].engine
+        if type(instructions[index]) in SETTERS:
+            blocks.append((engine, runs.get(engine, 0)))
+        else:
+            runs[engine] = runs.get(engine, 0) + 1
+            blocks.append((engine, -1 - index))
+    seen = [block for block, _ in groupby(blocks)]
+    assert len(seen) == len(set(seen))

@@ -204,7 +204,7 @@ def test_too_much_beside_a_loop_is_refused():
         check(found, replace(schedule, kernels=rows), TINY)
 
 
-def test_kernels_whose_engines_never_wait_share_no_loop(monkeypatch: pytest.MonkeyPatch):
+def test_below_the_least_idle_time_tensors_that_fit_stay_whole(monkeypatch: pytest.MonkeyPatch):
     found = kernel_graph(graph([(1, 4, 12, 12)], chain))
     assert groups_of(choose(found, TINY).kernels) == (Group(0, 1),)
     monkeypatch.setattr(share_loops, "LEAST_IDLE", 1.0)
