@@ -148,6 +148,8 @@ class _Model:
         return Price(HUGE, HUGE)
 
 
+HIDDEN = 0.1
+"""Of the ratio of all kernels: one with less takes its time beside others."""
 HUGE = 1 << 48
 """Cycles and femtojoules of a kernel that fits the machine in no tiling: beyond every budget."""
 
@@ -218,6 +220,10 @@ class Corrections:
     """What belongs to no kernel of the model."""
     ratios: dict[str, dict[str, Ratio]] = field(default_factory=dict[str, dict[str, Ratio]])
     last: dict[str, Ratio] = field(default_factory=dict[str, Ratio])
+    overall: Ratio = (1.0, 1.0)
+    """Of all kernels of the last graph together."""
+    totals: list[tuple[dict[str, str], Price]] = field(default_factory=list[tuple[dict[str, str], Price]])
+    """Widths of the graphs that were compiled, and what they took."""
 
     def learn(self, terms: Sequence[Term], widths: Mapping[str, str], profile: Mapping[str, Price]) -> None:
         """Take in the ``profile``, by kernel, of the graph whose layers have these ``widths``."""
@@ -226,25 +232,49 @@ class Corrections:
         for term in terms:
             own.setdefault(term.kernel, term.layer)
             estimates[term.kernel] = estimates.get(term.kernel, Price()) + term.at(widths)
+        real = sum((profile.get(kernel, Price()) for kernel in estimates), Price())
+        self.overall = _ratio(real, sum(estimates.values(), Price()))
         for kernel, estimate in estimates.items():
-            found = profile.get(kernel, Price())
-            pairs = ((found.cycles, estimate.cycles), (found.femtojoules, estimate.femtojoules))
-            cycles, femtojoules = (real / guess if guess > 0 else 0.0 for real, guess in pairs)
-            self.last[kernel] = cycles, femtojoules
+            self.last[kernel] = _ratio(profile.get(kernel, Price()), estimate)
             layer = own[kernel]
             width = FIXED if layer is None else widths[layer]
             self.ratios.setdefault(kernel, {})[width] = self.last[kernel]
         rest = (price for kernel, price in profile.items() if kernel not in estimates)
         self.overhead = sum(rest, Price())
+        self.totals.append((dict(widths), sum(profile.values(), Price())))
 
     def of(self, term: Term) -> Term:
-        """The term as the profiles let expect it: by the ratio at the same width, or else the last that was seen."""
+        """The term as the profiles let expect it: by the ratio at the same width, or else the last that was seen.
+
+        A kernel that hid behind others at one width need not hide at another: its ratio is then that of all kernels.
+        """
         seen, last = self.ratios.get(term.kernel, {}), self.last.get(term.kernel, (1.0, 1.0))
-        return Term(term.kernel, term.layer, {w: _scaled(p, seen.get(w, last)) for w, p in term.prices.items()})
+        other = self.overall if last[0] < HIDDEN * self.overall[0] else last
+        return Term(term.kernel, term.layer, {w: _scaled(p, seen.get(w, other)) for w, p in term.prices.items()})
 
     def apply(self, terms: Sequence[Term]) -> tuple[Term, ...]:
-        """All terms, and the overhead as one that no layer decides."""
-        return (*map(self.of, terms), Term("", None, {FIXED: self.overhead}))
+        """All terms, and the overhead as one that no layer decides; every graph that was compiled takes what it took.
+
+        What no layer decides hides behind slow layers and shows behind fast ones, and only the last graph's is known
+        here: the difference goes to the widths that no later graph had.
+        """
+        found = [*map(self.of, terms), Term("", None, {FIXED: self.overhead})]
+        later: set[tuple[str, str]] = set()
+        for widths, total in reversed(self.totals):
+            own = {i: t.layer for i, t in enumerate(found) if t.layer and (t.layer, widths[t.layer]) not in later}
+            missing = total - sum((term.at(widths) for term in found), Price())
+            known = sum((found[i].at(widths) for i in own), Price())
+            for i, layer in own.items():
+                price = found[i].at(widths)
+                more = _scaled(missing, _ratio(price, known))
+                found[i] = Term(found[i].kernel, layer, {**found[i].prices, widths[layer]: price + more})
+            later.update(widths.items())
+        return tuple(found)
+
+
+def _ratio(real: Price, guess: Price) -> Ratio:
+    cycles = real.cycles / guess.cycles if guess.cycles > 0 else 0.0
+    return cycles, real.femtojoules / guess.femtojoules if guess.femtojoules > 0 else 0.0
 
 
 def _scaled(price: Price, ratio: Ratio) -> Price:
