@@ -37,6 +37,8 @@ MATRIX = (qnn.Conv2dOp, qnn.LinearOp, qnn.MatmulOp)
 POOLS = (qnn.MaxPool2dOp, qnn.AvgPool2dOp, qnn.AdaptiveAvgPool2dOp, qnn.Resize2dOp)
 MOVES = (qnn.ReshapeOp, qnn.PermuteOp, qnn.SliceOp, qnn.ExpandOp)
 COPIES = (*MOVES, qnn.PadOp, qnn.ConcatOp)
+LONGEST_CHAIN = 64
+"""Operations that one kernel considers; far above what a program's slots hold."""
 CHAIN = (
     qnn.AddOp,
     qnn.SubOp,

@@ -22,7 +22,7 @@ from xdsl.dialects.builtin import (
     NoneAttr,
     StringAttr,
 )
-from xdsl.ir import Attribute, Operation
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from isa.errors import EncodingError, UnsupportedError
 
@@ -114,3 +114,11 @@ def copy_location(source: Operation, *targets: Operation) -> None:
     for target in targets:
         if target.location == UNKNOWN_LOC:
             target.location = source.location
+
+
+def insert_before(place: Operation, *new: Operation, source: Operation | None = None) -> SSAValue:
+    """Put ``new`` in front of ``place``, located at ``source`` (by default there); gives the last one's result."""
+    assert place.parent is not None
+    place.parent.insert_ops_before(new, place)
+    copy_location(place if source is None else source, *new)
+    return new[-1].results[0]

@@ -28,8 +28,6 @@ from isa.instructions import Mode
 
 RESHAPING = (*kern.POOLS, qnn.MatmulOp, qnn.ReduceOp)
 """What may stand inside a kernel and whose result has another shape."""
-LONGEST_CHAIN = 64
-"""Ops that one kernel considers; far above what a program's slots hold."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class _Planner:
         """The longest set of ops from ``root`` on that gives one value and fits one program."""
         members, best = [root], Group((root,), root.results[0])
         _check(best)
-        while len(members) < LONGEST_CHAIN and (following := self._next(root, members)) is not None:
+        while len(members) < kern.LONGEST_CHAIN and (following := self._next(root, members)) is not None:
             members = sorted([*members, following], key=self.order.__getitem__)
             live = _live_out(members)
             if len(live) != 1 or isinstance(live[0].owner, qnn.DequantizeOp):

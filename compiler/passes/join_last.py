@@ -14,7 +14,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
-from compiler.ir.location import copy_location
+from compiler.ir.location import insert_before
 
 Mover = qnn.ReshapeOp | qnn.PermuteOp | qnn.DequantizeOp
 CHANNELS = 1
@@ -32,7 +32,7 @@ def join_last(block: Block) -> None:
         join = movers[0].input.owner
         assert isinstance(join, qnn.ConcatOp)
         parts = [_moved(last, part, movers, axes) for part in join.inputs]
-        last.operands[i] = _insert(last, join, qnn.ConcatOp(parts, CHANNELS))
+        last.operands[i] = insert_before(last, qnn.ConcatOp(parts, CHANNELS), source=join)
         for op in (*reversed(movers), join):
             op.detach()
             op.erase()
@@ -79,12 +79,5 @@ def _moved(last: Operation, part: SSAValue, movers: Sequence[Mover], axes: Seque
             new = qnn.PermuteOp(part, op.order.data)
         else:
             new = qnn.DequantizeOp(part)
-        part = _insert(last, op, new)
+        part = insert_before(last, new, source=op)
     return part
-
-
-def _insert(last: Operation, old: Operation, new: Operation) -> SSAValue:
-    assert last.parent is not None
-    last.parent.insert_op_before(new, last)
-    copy_location(old, new)
-    return new.results[0]

@@ -17,7 +17,7 @@ from xdsl.passes import ModulePass
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import shape_of
 from compiler.ir.layout import channel_axis
-from compiler.ir.location import copy_location
+from compiler.ir.location import insert_before
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _legalize(op: Operation) -> None:
     flat = (prod(lead), rows[-1], shape[axis]) if lead else (prod(rows), shape[axis])
     inner = _reshaped(op, inner, flat)
     made = _again(op, inner)
-    _insert(op, made)
+    insert_before(op, made)
     result = shape_of(op.results[0])
     if isinstance(op, qnn.ReduceOp):
         back = _reshaped(op, made.results[0], result)
@@ -92,17 +92,11 @@ def _again(op: Operation, value: SSAValue) -> Operation:
             raise AssertionError(f"{op.name} is no row operation")
 
 
-def _insert(op: Operation, new: Operation) -> None:
-    assert op.parent is not None
-    op.parent.insert_op_before(new, op)
-    copy_location(op, new)
-
-
 def _permuted(op: Operation, value: SSAValue, order: list[int]) -> SSAValue:
     if order == sorted(order):
         return value
     permute = qnn.PermuteOp(value, order)
-    _insert(op, permute)
+    insert_before(op, permute)
     return permute.output
 
 
@@ -110,5 +104,5 @@ def _reshaped(op: Operation, value: SSAValue, shape: tuple[int, ...] | list[int]
     if shape_of(value) == tuple(shape):
         return value
     reshape = qnn.ReshapeOp(value, tuple(shape))
-    _insert(op, reshape)
+    insert_before(op, reshape)
     return reshape.output

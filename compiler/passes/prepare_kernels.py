@@ -13,7 +13,7 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
 from compiler.interpreter.qnn import evaluate
 from compiler.ir.layout import Walk
-from compiler.ir.location import copy_location
+from compiler.ir.location import insert_before
 from compiler.passes.collapse_broadcasts import UNDO_ROW_MAJOR, collapse_broadcasts
 from compiler.passes.hoist_broadcasts import hoist_broadcasts
 from compiler.passes.hoist_factors import hoist_factors
@@ -69,14 +69,8 @@ def _fork(op: Operation) -> None:
     moves = [user for user in users if isinstance(user, kern.MOVES)]
     for user in moves if len(moves) < len(users) else moves[1:]:
         clone = op.clone()
-        _insert(op, clone)
+        insert_before(op, clone)
         user.operands[0] = clone.results[0]
-
-
-def _insert(op: Operation, *new: Operation) -> None:
-    assert op.parent is not None
-    op.parent.insert_ops_before(new, op)
-    copy_location(op, *new)
 
 
 def _reshaped(op: Operation, value: SSAValue, shape: Sequence[int]) -> SSAValue:
@@ -88,7 +82,7 @@ def _moved(op: Operation, value: SSAValue, *moves: Callable[[SSAValue], Operatio
     """``value`` behind ``moves`` in front of ``op``: the codes move where it is dequantized, constants at once."""
     if isinstance(value.owner, qnn.DequantizeOp):
         again = qnn.DequantizeOp(_moved(op, value.owner.input, *moves))
-        _insert(op, again)
+        insert_before(op, again)
         return again.output
     for make in moves:
         new = make(value)
@@ -97,13 +91,13 @@ def _moved(op: Operation, value: SSAValue, *moves: Callable[[SSAValue], Operatio
             kind = int_type(new.results[0]) if is_int(new.results[0]) else None
             new.erase()
             new = qnn.ConstantOp(array, kind)
-        _insert(op, new)
+        insert_before(op, new)
         value = new.results[0]
     return value
 
 
 def _replace(op: Operation, new: Operation, shape: Sequence[int]) -> None:
-    _insert(op, new)
+    insert_before(op, new)
     op.results[0].replace_all_uses_with(_reshaped(op, new.results[0], shape))
     op.detach()
     op.erase()
@@ -156,7 +150,7 @@ def _turn(op: qnn.MatmulOp) -> None:
     if kern.read_alias([*members, turned]) is None:
         turned.erase()
         return
-    _insert(op, turned)
+    insert_before(op, turned)
     properties = dict(op.properties)
     if properties.pop("transpose_b", None) is None:
         properties["transpose_b"] = UnitAttr()
@@ -184,7 +178,7 @@ def _too_large(op: qnn.PadOp, fill_bytes: int | None) -> bool:
 def _join_strips(op: qnn.PadOp) -> None:
     """Strips of the number around a plain copy."""
     copy = qnn.PadOp(op.input, [0] * len(op.padding.data))
-    _insert(op, copy)
+    insert_before(op, copy)
     value = copy.output
     for axis, ends in enumerate(zip(op.padding.data[::2], op.padding.data[1::2], strict=True)):
         shape = shape_of(value)
@@ -192,7 +186,7 @@ def _join_strips(op: qnn.PadOp) -> None:
         low, high = ([qnn.ConstantOp(array)] if array.size else [] for array in arrays)
         if low or high:
             joined = qnn.ConcatOp([*(c.output for c in low), value, *(c.output for c in high)], axis)
-            _insert(op, *low, *high, joined)
+            insert_before(op, *low, *high, joined)
             value = joined.output
     op.output.replace_all_uses_with(value)
     op.detach()
@@ -214,7 +208,7 @@ def _collapse(op: Operation) -> Operation:
     new = collapse_broadcasts(op, lambda value, moves: _moved(op, value, *moves))
     if new is None:
         return op
-    _insert(op, new)
+    insert_before(op, new)
     result, shape = new.results[0], shape_of(op.results[0])
     if len(shape_of(result)) == len(UNDO_ROW_MAJOR):
         result = _moved(op, result, lambda value: qnn.PermuteOp(value, UNDO_ROW_MAJOR))

@@ -18,7 +18,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
 from compiler.ir.layout import Walk
-from compiler.ir.location import copy_location
+from compiler.ir.location import copy_location, insert_before
 
 Move = qnn.ReshapeOp | qnn.PermuteOp
 WHOLE_ROWS = ("qnn.softmax", "qnn.layer_norm", "qnn.rms_norm")
@@ -126,7 +126,7 @@ def _comes_last(value: SSAValue, other: SSAValue) -> bool:
 def _unwrapped(op: Operation, value: SSAValue, source: SSAValue) -> SSAValue:
     """What lies behind the moves of a value, dequantized again where the value was."""
     if isinstance(value.owner, qnn.DequantizeOp):
-        return _insert(op, qnn.DequantizeOp(source))
+        return insert_before(op, qnn.DequantizeOp(source))
     return source
 
 
@@ -190,12 +190,12 @@ def _back(value: SSAValue, moves: Sequence[Move]) -> list[Operation]:
 def _inverted(op: Operation, value: SSAValue, moves: Sequence[Move]) -> SSAValue:
     """A value moved back."""
     if isinstance(value.owner, qnn.DequantizeOp):
-        return _insert(op, qnn.DequantizeOp(_inverted(op, value.owner.input, moves)))
+        return insert_before(op, qnn.DequantizeOp(_inverted(op, value.owner.input, moves)))
     # Early, so that the value is there when a kernel that starts before ``op`` wants to swallow it.
     owner = value.owner
     place = owner if isinstance(owner, Operation) else None
     for move in _back(value, moves):
-        value = _insert(op, move) if place is None else _insert_after(place, move)
+        value = insert_before(op, move) if place is None else _insert_after(place, move)
         place = move if place is not None else None
     return value
 
@@ -215,7 +215,7 @@ def _unmoved(array: NDArray[Any], moves: Sequence[Move]) -> NDArray[Any] | None:
 
 
 def _constant(op: Operation, value: SSAValue, array: NDArray[Any]) -> SSAValue:
-    return _insert(op, qnn.ConstantOp(array, int_type(value) if is_int(value) else None))
+    return insert_before(op, qnn.ConstantOp(array, int_type(value) if is_int(value) else None))
 
 
 def _rebuild(op: Operation, operands: Sequence[Callable[[], SSAValue]], moves: Sequence[Move]) -> None:
@@ -230,7 +230,7 @@ def _rebuild(op: Operation, operands: Sequence[Callable[[], SSAValue]], moves: S
         properties=properties,
         attributes=dict(op.attributes),
     )
-    value = _insert(op, new)
+    value = insert_before(op, new)
     block = op.parent
     assert block is not None
     for move in moves:
@@ -245,14 +245,6 @@ def _rebuild(op: Operation, operands: Sequence[Callable[[], SSAValue]], moves: S
     op.results[0].replace_all_uses_with(value)
     op.detach()
     op.erase()
-
-
-def _insert(op: Operation, new: Operation) -> SSAValue:
-    block = op.parent
-    assert block is not None
-    block.insert_op_before(new, op)
-    copy_location(op, new)
-    return new.results[0]
 
 
 def _insert_after(op: Operation, new: Operation) -> SSAValue:

@@ -23,13 +23,11 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntsAttr, IntType
 from compiler.dialects.qnn_base import int_type, is_int, shape_of, tensor
 from compiler.ir.layout import Walk, nhwc, storage_order
-from compiler.ir.location import blamed, copy_location
+from compiler.ir.location import blamed, insert_before
 from compiler.ir.place import packed_strides
 from compiler.passes.hoist_factors import Order
 from isa.instructions import Mode
 
-LONGEST = 64
-"""Operations that are looked at behind a product; far above what a kernel's program holds."""
 CHANNELS, TO_ROWS = 1, (0, 2, 3, 1)
 
 
@@ -109,7 +107,7 @@ def _computed(value: SSAValue, order: Order) -> tuple[tuple[Operation, ...], SSA
     """What computes element by element on a value and constants, as far as it gives one value, and that value."""
     known, members, waiting = {value}, list[Operation](), _outside({value}, ())
     best: tuple[tuple[Operation, ...], SSAValue] = ((), value)
-    while waiting and len(members) < LONGEST:
+    while waiting and len(members) < kern.LONGEST_CHAIN:
         # A split on the way leaves operations that have no number, but none of them reads what is computed here.
         op = min(waiting, key=lambda user: order.get(user, -1))
         waiting.discard(op)
@@ -189,14 +187,15 @@ def _rebuild(split: Split) -> None:
     before, _, behind = split.joined
     parts = list[SSAValue]()
     for channels in split.channels:
-        rows = _insert(first, first, qnn.PermuteOp(_piece(split, channels), TO_ROWS))
-        parts.append(_insert(first, first, qnn.ReshapeOp(rows, (before, 1, behind))))
-    whole = _insert(first, split.moves[-1], qnn.ConcatOp(parts, 1))
+        rows = insert_before(first, qnn.PermuteOp(_piece(split, channels), TO_ROWS))
+        parts.append(insert_before(first, qnn.ReshapeOp(rows, (before, 1, behind))))
+    whole = insert_before(first, qnn.ConcatOp(parts, 1), source=split.moves[-1])
     shape = shape_of(split.result)
     order = storage_order(len(shape))
-    value = _insert(first, split.moves[-1], qnn.ReshapeOp(whole, [shape[axis] for axis in order]))
+    value = insert_before(first, qnn.ReshapeOp(whole, [shape[axis] for axis in order]), source=split.moves[-1])
     if order != tuple(range(len(order))):
-        value = _insert(first, split.moves[-1], qnn.PermuteOp(value, [order.index(axis) for axis in range(len(order))]))
+        back = qnn.PermuteOp(value, [order.index(axis) for axis in range(len(order))])
+        value = insert_before(first, back, source=split.moves[-1])
     split.result.replace_all_uses_with(value)
     for op in reversed((*split.members, *split.moves)):
         op.detach()
@@ -224,7 +223,7 @@ def _piece(split: Split, channels: NDArray[np.intp]) -> SSAValue:
             properties=properties,
             attributes=dict(op.attributes),
         )
-        values[op.results[0]] = _insert(first, op, clone)
+        values[op.results[0]] = insert_before(first, clone, source=op)
     return values[split.members[-1].results[0]]
 
 
@@ -235,12 +234,4 @@ def _some(first: Operation, value: SSAValue, axis: int, total: int, channels: ND
         return value
     array: NDArray[Any] = np.ascontiguousarray(qnn.constant_array(value.owner).take(channels, axis))
     codes = None if array.dtype == np.float32 else cast(IntType, tensor(value).element_type)
-    return _insert(first, value.owner, qnn.ConstantOp(array, codes))
-
-
-def _insert(before: Operation, source: Operation, new: Operation) -> SSAValue:
-    block = before.parent
-    assert block is not None
-    block.insert_op_before(new, before)
-    copy_location(source, new)
-    return new.results[0]
+    return insert_before(first, qnn.ConstantOp(array, codes), source=value.owner)

@@ -15,7 +15,7 @@ from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.ir.layout import channel_axis
-from compiler.ir.location import blamed, copy_location
+from compiler.ir.location import blamed, insert_before
 from isa.errors import UnsupportedError
 
 TEARS = (
@@ -76,7 +76,7 @@ def _encode_later(members: Sequence[Operation]) -> None:
     thresholds = encoders[0].thresholds
     assert thresholds is not None, "a codebook has thresholds"
     codes = qnn.QuantizeOp(moved, int_type(last.results[0]), None, [t.data for t in thresholds])
-    _insert(last, codes, last)
+    insert_before(last, codes)
     _replace(list(replaced), codes.output)
 
 
@@ -104,7 +104,7 @@ def _moved(
             properties=dict(op.properties),
             attributes=dict(op.attributes),
         )
-        _insert(before, clone, op)
+        insert_before(before, clone, source=op)
         values[op.results[0]] = clone.results[0]
     return values[members[-1].results[0]]
 
@@ -121,14 +121,7 @@ def _replace(members: Sequence[Operation], value: SSAValue) -> None:
 def _converted(before: Operation, value: SSAValue, kind: IntType) -> SSAValue:
     """The same values as codes of another width: exact, as both have one scale and zero point."""
     real = qnn.DequantizeOp(value)
-    _insert(before, real, before)
+    insert_before(before, real)
     codes = qnn.QuantizeOp(real.output, kind)
-    _insert(before, codes, before)
+    insert_before(before, codes)
     return codes.output
-
-
-def _insert(before: Operation, new: Operation, source: Operation) -> None:
-    block = before.parent
-    assert block is not None
-    block.insert_op_before(new, before)
-    copy_location(source, new)

@@ -13,6 +13,8 @@ from xdsl.ir import SSAValue
 from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import float_tensor, shape_of
+from compiler.interpreter.kern import run_kern
+from compiler.interpreter.qnn import run_qnn
 from compiler.ir.location import Origin
 
 RNG = np.random.default_rng(7)
@@ -40,6 +42,18 @@ def inputs(module: ModuleOp, scale: float = 1.0) -> list[np.ndarray]:
     """Random float inputs of ``@main``."""
     main = next(op for op in module.ops if isinstance(op, func.FuncOp))
     return [(RNG.normal(size=shape_of(a)) * scale).astype(np.float32) for a in main.body.block.args]
+
+
+def checked(module: ModuleOp, *passes: Callable[[ModuleOp], object]) -> ModuleOp:
+    """The module after ``passes`` to the kern level, which leave it whole and its bits as they are."""
+    arrays = inputs(module)
+    want = run_qnn(module, arrays)
+    for each in passes:
+        each(module)
+    module.verify()
+    for one, other in zip(want, run_kern(module, arrays), strict=True):
+        assert np.array_equal(one, other)
+    return module
 
 
 def bodies(module: ModuleOp) -> list[str]:

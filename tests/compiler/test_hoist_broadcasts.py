@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from compiler.dialects import qnn
-from compiler.interpreter.kern import run_kern
-from compiler.interpreter.qnn import run_qnn
 from compiler.passes.fuse_kernels import fuse_kernels
-from tests.compiler.kern_graphs import add, bodies, graph, inputs, linear, q, relu
+from tests.compiler.kern_graphs import add, bodies, checked, graph, linear, q, relu
 from tests.compiler.view_graphs import cut
 
 
 def fused(body: Callable, *shapes: tuple[int, ...]) -> list[str]:
     """The kernels of a graph, bits checked."""
-    module = graph(shapes, body)
-    arrays = inputs(module)
-    (want,) = run_qnn(module, arrays)
-    fuse_kernels(module)
-    module.verify()
-    (got,) = run_kern(module, arrays)
-    assert np.array_equal(want, got)
-    return bodies(module)
+    return bodies(checked(graph(shapes, body), fuse_kernels))
 
 
 def test_a_row_made_behind_the_product_is_made_in_front_of_it():

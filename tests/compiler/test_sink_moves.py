@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from compiler.interpreter.kern import run_kern
-from compiler.interpreter.qnn import run_qnn
 from compiler.passes.fuse_kernels import fuse_kernels
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.pipeline import Options, form_kernels
 from isa.machine import Machine
 from tests.compiler.alias_graphs import permute, reshape
-from tests.compiler.kern_graphs import add, bodies, conv, dq, graph, inputs, linear, q, relu
+from tests.compiler.kern_graphs import add, bodies, checked, conv, dq, graph, linear, q, relu
 from tests.e2e.support import assert_bits, quantized
 
 
 def settled(body: Callable, *shapes: tuple[int, ...]) -> list[str]:
     """The kernels of a graph, bits checked."""
-    module = graph(shapes, body)
-    arrays = inputs(module)
-    want = run_qnn(module, arrays)
-    fuse_kernels(module)
-    materialize_copies(module)
-    module.verify()
-    for one, other in zip(want, run_kern(module, arrays), strict=True):
-        assert np.array_equal(one, other)
-    return bodies(module)
+    return bodies(checked(graph(shapes, body), fuse_kernels, materialize_copies))
 
 
 class Readout(nn.Module):

@@ -11,14 +11,13 @@ from compiler.analysis.graph import build_graph
 from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
 from compiler.dialects.qnn_base import int_type, is_int
-from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.passes.fuse_kernels import fuse_kernels
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import UnsupportedError
 from tests.compiler.alias_graphs import concat, pad, permute, reshape
-from tests.compiler.kern_graphs import dq, graph, inputs, q
+from tests.compiler.kern_graphs import checked, dq, graph, inputs, q
 from tests.compiler.view_graphs import cut
 
 NARROW = IntType(4, 0.3, -1)
@@ -27,13 +26,7 @@ SHAPE = (1, 4, 3, 6)
 
 def moved(move) -> tuple[ModuleOp, int]:
     """The kern level of a move of 4-bit codes, bits checked, and the widest codes that moved."""
-    module = graph([SHAPE], lambda x: dq(move(q(x, NARROW))))
-    arrays = inputs(module)
-    (want,) = run_qnn(module, arrays)
-    fuse_kernels(module)
-    module.verify()
-    (got,) = run_kern(module, arrays)
-    assert np.array_equal(want, got)
+    module = checked(graph([SHAPE], lambda x: dq(move(q(x, NARROW)))), fuse_kernels)
     copies = (*kern.MOVES, qnn.PadOp)
     values = [op.results[0] for op in module.walk() if isinstance(op, (*copies, kern.ConcatOp))]
     return module, max(int_type(v).width.data for v in values if is_int(v))
