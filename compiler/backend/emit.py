@@ -14,6 +14,7 @@ from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.memory import MemoryPlan
 from compiler.analysis.stripes import on_matrix_unit
+from compiler.backend.dependences import dependences
 from compiler.backend.emit_kernel import KernelEmitter
 from compiler.backend.emitter import Emitter
 from compiler.backend.interleave import interleave
@@ -73,9 +74,10 @@ def emit(
         _stream_constants(step, kernel, pool)
     for loop, delays in _loops(kernels, plan):
         _emit_loop(loop, delays, machine, pool, emitter, locations)
-    order = interleave(emitter.instructions, machine)
-    synchronized = synchronize([emitter.instructions[i] for i in order], machine)
-    spans = _spans([emitter.locations[order[i]] for i in synchronized.origin])
+    waits = dependences(emitter.instructions)
+    order = interleave(emitter.instructions, waits, machine)
+    synchronized = synchronize(emitter.instructions, order, waits, machine)
+    spans = _spans([emitter.locations[i] for i in synchronized.origin])
     end = len(locations.rows)
     return Binary(
         machine=machine,

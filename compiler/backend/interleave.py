@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.backend.synchronize import NUMBER, dependences
+from compiler.backend.dependences import NUMBER, Dependences
 from isa.dram import Server
 from isa.encoding import Engine, Instruction
 from isa.machine import Machine
@@ -18,9 +18,9 @@ from isa.pricing import price
 from isa.state import SETTERS
 
 
-def interleave(instructions: Sequence[Instruction], machine: Machine) -> list[int]:
-    """Indices of ``instructions``, which must hold no semaphores, in program order."""
-    starts = start_cycles(instructions, machine)
+def interleave(instructions: Sequence[Instruction], waits: Dependences, machine: Machine) -> list[int]:
+    """Indices of ``instructions``, which wait for each other as ``waits`` says, in program order."""
+    starts = start_cycles(instructions, waits, machine)
     before: dict[Engine, int] = {}
     for index, instruction in enumerate(instructions):
         # The setup of a run stays together, as it is read: it takes a cycle a word.
@@ -31,9 +31,9 @@ def interleave(instructions: Sequence[Instruction], machine: Machine) -> list[in
     return sorted(range(len(instructions)), key=starts.__getitem__)
 
 
-def start_cycles(instructions: Sequence[Instruction], machine: Machine) -> list[int]:
+def start_cycles(instructions: Sequence[Instruction], waits: Dependences, machine: Machine) -> list[int]:
     """When each instruction starts where queues have room for all, and SRAM banks and dispatch take no time."""
-    waits, prices, server = dependences(instructions, machine), price(instructions, machine), Server()
+    prices, server = price(instructions, machine), Server()
     costs, latency = [(cost.cycles, cost.dram) for cost in prices.costs], machine.dram.latency_cycles
     free = [0] * len(NUMBER)
     starts: list[int] = []

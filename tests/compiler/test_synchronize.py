@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.backend.synchronize import SYNCS, Synchronized, _rows, semaphore, synchronize
+from compiler.backend.dependences import NUMBER, _rows, dependences
+from compiler.backend.synchronize import SYNCS, Synchronized, semaphore, synchronize
 from isa.access import Box, Memory, accesses
 from isa.encoding import Engine, Instruction
 from isa.errors import UnsupportedError
@@ -29,6 +30,7 @@ from isa.instructions import (
 )
 from isa.machine import Machine
 from isa.state import State
+from tests.synchronized import synchronized
 from tests.thinning import examples
 
 MACHINE = Machine.load("tiny")
@@ -127,14 +129,29 @@ ACTIONS = st.one_of(
 @settings(max_examples=examples(150))
 @given(st.lists(ACTIONS, max_size=40), st.sampled_from([1, 2, 3, 255]))
 def test_random_programs_are_ordered_within_the_semaphores_limit(program, limit):
-    found = synchronize(program, limited(limit)).instructions
+    found = synchronized(program, limited(limit)).instructions
     check_ordered(found)
     check_counts(found, limit)
 
 
+@settings(max_examples=examples(150))
+@given(st.lists(ACTIONS, max_size=40), st.sampled_from([1, 2, 3, 255]), st.data())
+def test_any_merge_of_the_queues_is_ordered_within_the_limit(program, limit, data):
+    waits = dependences(program)
+    queues = [[i for i, instruction in enumerate(program) if instruction.engine is engine] for engine in NUMBER]
+    order: list[int] = []
+    while any(queues):
+        ready = [queue for queue in queues if queue and set(waits.get(queue[0], ())) <= set(order)]
+        order.append(data.draw(st.sampled_from(ready)).pop(0))
+    found = synchronize(program, order, waits, limited(limit))
+    assert list(dict.fromkeys(found.origin)) == order
+    check_ordered(found.instructions)
+    check_counts(found.instructions, limit)
+
+
 @given(st.lists(ACTIONS, max_size=30))
 def test_instructions_stay_in_order_and_keep_their_origin(program):
-    found = synchronize(program, MACHINE)
+    found = synchronized(program, MACHINE)
     bare = [
         (i.with_sync(wait_a=0, wait_b=0, signal_a=0, signal_b=0), o)
         for i, o in zip(found.instructions, found.origin, strict=True)
@@ -145,7 +162,7 @@ def test_instructions_stay_in_order_and_keep_their_origin(program):
 
 
 def test_a_consumer_waits_for_its_producer():
-    found = synchronize([load(0, 16), vcu(0, 64), store(64, 1)], MACHINE).instructions
+    found = synchronized([load(0, 16), vcu(0, 64), store(64, 1)], MACHINE).instructions
     to_vcu, to_store = semaphore(Engine.LOAD, Engine.VCU), semaphore(Engine.VCU, Engine.STORE)
     assert [(waits(i), signals(i)) for i in found] == [
         ([], [to_vcu]),
@@ -155,19 +172,19 @@ def test_a_consumer_waits_for_its_producer():
 
 
 def test_reuse_of_a_buffer_waits_for_its_readers():
-    found = synchronize([load(0, 16), vcu(0, 64), load(0, 16)], MACHINE).instructions
+    found = synchronized([load(0, 16), vcu(0, 64), load(0, 16)], MACHINE).instructions
     assert waits(found[2]) == [semaphore(Engine.VCU, Engine.LOAD)]
 
 
 def test_a_wait_that_is_implied_is_left_out():
     # The store follows the vcu.run, which followed the load; it needs no wait of its own for the load.
-    found = synchronize([load(0, 16), vcu(0, 0), store(0, 16)], MACHINE).instructions
+    found = synchronized([load(0, 16), vcu(0, 0), store(0, 16)], MACHINE).instructions
     assert waits(found[2]) == [semaphore(Engine.VCU, Engine.STORE)]
 
 
 def test_independent_instructions_get_no_semaphores():
     program = [load(0, 16), store(16, 16), vcu(32, 48)]
-    assert synchronize(program, MACHINE) == Synchronized(program, [0, 1, 2])
+    assert synchronized(program, MACHINE) == Synchronized(program, [0, 1, 2])
 
 
 def test_interleaved_slices_do_not_wait_for_each_other():
@@ -175,11 +192,11 @@ def test_interleaved_slices_do_not_wait_for_each_other():
         return [LoadShape(n0=4, run=8), LoadStrides(sram0=32), LoadTile(sram=sram)]
 
     program = [*tile(0), VcuStream(id=0, stride0=32), vcu(9, 512)]
-    assert not waits(synchronize(program, MACHINE).instructions[-1])
+    assert not waits(synchronized(program, MACHINE).instructions[-1])
 
 
 def test_setup_instructions_do_not_wait():
-    found = synchronize([load(0, 16), MmuInput(), MmuRun(act=0, weight=64)], MACHINE).instructions
+    found = synchronized([load(0, 16), MmuInput(), MmuRun(act=0, weight=64)], MACHINE).instructions
     assert not waits(found[1])
     assert waits(found[2])
 
@@ -187,7 +204,7 @@ def test_setup_instructions_do_not_wait():
 def test_a_third_wait_goes_on_a_sync_instruction_before():
     program = [load(0, 1), store(64, 1), MmuRun(weight=128, act=132), VcuStream(id=0, space=Space.ACC)]
     program += [VcuStream(id=1), VcuRun(a=0, b=0, streams=2, dst=64)]
-    found = synchronize(program, MACHINE)
+    found = synchronized(program, MACHINE)
     assert isinstance(found.instructions[-2], VcuSync)
     assert len(waits(found.instructions[-2]) + waits(found.instructions[-1])) == 3
     assert found.origin[-2:] == [5, 5]
@@ -195,7 +212,7 @@ def test_a_third_wait_goes_on_a_sync_instruction_before():
 
 def test_unconsumed_signals_stay_below_the_limit_by_waiting_for_a_later_one():
     program = [*(load(4 * i, 4) for i in range(20)), *(vcu(4 * i, 200 + i) for i in range(20))]
-    found = synchronize(program, limited(4)).instructions
+    found = synchronized(program, limited(4)).instructions
     check_ordered(found)
     check_counts(found, 4)
     assert sum(len(signals(i)) for i in found) <= 4
@@ -204,7 +221,7 @@ def test_unconsumed_signals_stay_below_the_limit_by_waiting_for_a_later_one():
 def test_a_machine_with_too_few_semaphores_is_an_error():
     machine = replace(MACHINE, sync=replace(MACHINE.sync, semaphores=8))
     with pytest.raises(UnsupportedError, match=r"semaphores = 8: must be at least 12"):
-        synchronize([], machine)
+        synchronized([], machine)
 
 
 @pytest.mark.slow
@@ -218,7 +235,7 @@ def test_a_long_steady_program_needs_two_waits_a_step_at_most():
         ]
 
     program = [instruction for i in range(3000) for instruction in (*step(i), store(65536 + i % 5 * 64, 64, 64 * i))]
-    ordered = synchronize(program, MACHINE).instructions
+    ordered = synchronized(program, MACHINE).instructions
     assert sum((i.wait_a > 0) + (i.wait_b > 0) for i in ordered) <= 2 * len(program)
     bare = [i.with_sync(wait_a=0, wait_b=0, signal_a=0, signal_b=0) for i in ordered]
     assert [i for i in bare if not isinstance(i, tuple(SYNCS.values()))] == program

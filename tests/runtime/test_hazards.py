@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.backend.synchronize import synchronize
 from isa.access import Box, Memory
 from isa.encoding import Instruction
 from isa.errors import DeadlockError, RaceError, SemaphoreError, SimulationError
@@ -29,6 +28,7 @@ from isa.machine import Machine
 from runtime.checks import trace
 from runtime.functional import describe
 from runtime.hazards import check_hazards, common_bytes
+from tests.synchronized import synchronized
 from tests.thinning import examples
 
 TINY = Machine.load("tiny")
@@ -216,7 +216,7 @@ def without_wait(program: list[Instruction], index: int, name: str) -> list[Inst
 
 
 def test_every_wait_of_a_synchronized_program_is_needed_and_missed():
-    program = synchronize(PIPELINE, TINY).instructions
+    program = synchronized(PIPELINE, TINY).instructions
     check(program)
     waits = [(i, name) for i, inst in enumerate(program) for name in ("wait_a", "wait_b") if getattr(inst, name)]
     assert len(waits) > 8
@@ -226,7 +226,7 @@ def test_every_wait_of_a_synchronized_program_is_needed_and_missed():
 
 
 def test_a_wait_dropped_alone_shifts_later_waits_and_is_missed():
-    program = synchronize(PIPELINE, TINY).instructions
+    program = synchronized(PIPELINE, TINY).instructions
     first = next(i for i, inst in enumerate(program) if inst.wait_a)
     broken = [*program[:first], program[first].with_sync(wait_a=0), *program[first + 1 :]]
     with pytest.raises(SimulationError):
@@ -246,4 +246,4 @@ ACTIONS = st.one_of(
 @given(st.lists(ACTIONS, max_size=30), st.sampled_from([1, 3, 255]))
 def test_what_the_compiler_synchronizes_has_no_hazard(program, limit):
     machine = replace(TINY, sync=replace(TINY.sync, semaphore_max=limit))
-    check(synchronize(program, machine).instructions, machine)
+    check(synchronized(program, machine).instructions, machine)
