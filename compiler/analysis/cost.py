@@ -225,14 +225,27 @@ def _loads(tiling: Tiling, depends: str, chunks: int, slots: int) -> int:
     return sweep * prod(counts[d] for d in order[:depth])
 
 
-def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> KernelCost:
-    """Estimate a kernel: closed forms per tile, times tiles, overlapped."""
+@dataclass(frozen=True)
+class Work:
+    """Cycles of the engines that compute, of one full tile and of the whole kernel, and those that its tiles add."""
+
+    mmu_tile: int
+    vcu_tile: int
+    mmu: int
+    vcu: int
+    steps: int
+
+    @property
+    def least(self) -> int:
+        """No kernel of this work takes fewer cycles."""
+        return max(self.mmu, self.vcu) + self.steps
+
+
+def kernel_work(tiling: Tiling, machine: Machine) -> Work:
+    """What a kernel computes: closed forms per tile, times tiles. Where its operands lie does not matter."""
     spec, s = tiling.spec, tiling.schedule
     anchor = spec.anchor
-    rings = channels(tiling, residency, machine)
     h, w, c = anchor_sizes(tiling)
-    tiles = prod(tiling.counts[d] for d in "nhwc")
-    edge = edge_factor(tiling)
     mmu_tile = 0
     if isinstance(anchor, MatrixAnchor):
         if anchor.depthwise:
@@ -251,23 +264,33 @@ def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine) -> Kerne
     if spec.pool_program is not None:
         out = prod(tile_sizes(tiling))
         vcu_tile += vcu_cycles(out, program_slots(spec.pool_program, machine), taps_of(spec.pool), machine)
+    tiles = prod(tiling.counts[d] for d in "nhwc")
+    edge = edge_factor(tiling)
+    steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
+    return Work(mmu_tile, vcu_tile, ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge), steps)
+
+
+def kernel_cost(tiling: Tiling, residency: Residency, machine: Machine, work: Work | None = None) -> KernelCost:
+    """Estimate a kernel: its ``work`` (counted here if it is not given) and its traffic, overlapped."""
+    s = tiling.schedule
+    work = work or kernel_work(tiling, machine)
+    rings = channels(tiling, residency, machine)
     burst = machine.dram.burst_bytes
-    dram = sum(_traffic(tiling, r, residency, burst) for r in rings if r.role not in ON_CHIP_ROLES)
+    traffic = [(r.role, _traffic(tiling, r, residency, burst)) for r in rings if r.role not in ON_CHIP_ROLES]
+    dram = sum(size for _, size in traffic)
     dma = dma_cycles(1, dram, machine)
-    mmu, vcu = ceil(mmu_tile * tiles * edge), ceil(vcu_tile * tiles * edge)
     first = dma_cycles(1, sum(r.slot_bytes for r in rings if r.role in FIRST_ROLES), machine)
-    last = vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
+    last = work.vcu_tile + dma_cycles(1, sum(r.slot_bytes for r in rings if r.role == "output"), machine)
     # What the busiest engine cannot hide: filling the pipeline in front of it and draining it behind.
-    exposed = first + last if mmu >= max(vcu, dma) else first + mmu_tile + last
-    parallel = max(mmu, vcu, dma) if s.output_slots > 1 else mmu + vcu + dma
-    if s.output_slots > 1 and s.weight_slots == 1:
+    exposed = first + last if work.mmu >= max(work.vcu, dma) else first + work.mmu_tile + last
+    overlap = s.output_slots > 1
+    parallel = max(work.mmu, work.vcu, dma) if overlap else work.mmu + work.vcu + dma
+    if overlap and s.weight_slots == 1:
         # Nothing runs while the only slot is filled again.
-        factors = (r for r in rings if r.role in FACTOR_ROLES)
-        exposed += dma_cycles(1, sum(_traffic(tiling, r, residency, burst) for r in factors), machine)
+        exposed += dma_cycles(1, sum(size for role, size in traffic if role in FACTOR_ROLES), machine)
     sram = sum(r.bytes for r in rings if r.role not in ACC_ROLES)
     acc = sum(r.bytes for r in rings if r.role in ACC_ROLES)
-    steps = TILE_OVERHEAD_CYCLES * tiles * tiling.counts["k"]
-    return KernelCost(parallel + exposed + steps, mmu, vcu, dma, dram, sram, acc)
+    return KernelCost(parallel + exposed + work.steps, work.mmu, work.vcu, dma, dram, sram, acc)
 
 
 def program_slots(program: VectorProgram, machine: Machine) -> int:

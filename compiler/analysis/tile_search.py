@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
 
-from compiler.analysis.cost import KernelCost, Residency, acc_pixel_bytes, kernel_cost, params_bytes, row_bytes
+from compiler.analysis.cost import (
+    KernelCost,
+    Residency,
+    acc_pixel_bytes,
+    kernel_cost,
+    kernel_work,
+    params_bytes,
+    row_bytes,
+)
 from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, Shape4
 from compiler.ir.place import MAX_COUNT
 from compiler.ir.schedule import KernelSchedule
@@ -66,7 +74,11 @@ def _cheapest(
     for schedule in candidates:
         if _pixel_bytes(spec, schedule, residency) > MAX_PIXEL_BYTES:
             continue
-        cost = kernel_cost(Tiling(spec, schedule), residency, machine)
+        tiling = Tiling(spec, schedule)
+        work = kernel_work(tiling, machine)
+        if work.least >= score:
+            continue
+        cost = kernel_cost(tiling, residency, machine, work)
         if cost.sram_bytes > budget or cost.acc_bytes > machine.acc.bytes:
             continue
         # Space has a price: what a kernel leaves free, its neighbours use to stay on chip or to load early.
