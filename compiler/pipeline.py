@@ -20,8 +20,8 @@ from compiler.ir.signature import input_names, main_function, output_names
 from compiler.passes.canonicalize_qnn import CanonicalizeQnnPass
 from compiler.passes.delay_kernels import delay_kernels
 from compiler.passes.fold_constants import FoldConstantsPass
-from compiler.passes.fuse_kernels import Options as FuseOptions
 from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options as FuseOptions
 from compiler.passes.legalize_linear import LegalizeLinearPass
 from compiler.passes.legalize_rows import LegalizeRowsPass
 from compiler.passes.materialize_copies import materialize_copies
@@ -132,7 +132,8 @@ def form_kernels(module: ModuleOp, machine: Machine, options: Options, watch: St
     groups = options.schedule.groups() if options.schedule else ()
     with watch.step("fuse", "fuse-kernels"):
         lanes = {mode: machine.mmu.shape(mode).n for mode in machine.mmu.modes}
-        limits = (_pool_taps(machine), _row_elements(machine), machine.sram.bytes // 2, lanes)
+        sram = machine.sram.bytes
+        limits = (_pool_taps(machine), _row_elements(machine), sram * 3 // 4, sram // 2, lanes)
         fuse_kernels(module, FuseOptions(options.fuse, options.fuse, groups, *limits))
     watch.passed("fuse-kernels", module)
     with watch.step("fuse", "materialize-copies"):

@@ -285,12 +285,36 @@ def _pixel_tiles(
     shape: Shape4 | None = None,
 ) -> Iterator[KernelSchedule]:
     n, h, w, c = shape or spec.output
+    whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
+    for tile_h, tile_w in _pixel_sizes(spec, machine, slots, tile_c, h, w):
+        base = KernelSchedule(
+            spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots, whole
+        )
+        yield base
+        blocks = -(-c // tile_c)
+        if blocks > 1 or n > 1:
+            yield replace(base, order="nhwc")
+            yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
+        if n > 1 and blocks == 1 and _one_factor_per_image(spec, tile_k):
+            yield replace(base, order="nhwc", weight_slots=1)
+        if n > 1 and any(shape[0] == 1 for shape in spec.operands):
+            yield replace(base, order="chwn")  # what all images share is read once
+    if spec.product is None or slots == 1:
+        return
+    # Rows of scores may be so long that those of one tile fill the accumulators: better many in turn than few at once.
+    for tile_h, tile_w in _pixel_sizes(spec, machine, 1, tile_c, h, w):
+        yield KernelSchedule(spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "nhwc", slots, 1, slots, 1, whole)
+
+
+def _pixel_sizes(
+    spec: KernelSpec, machine: Machine, slots: int, tile_c: int, h: int, w: int
+) -> Iterator[tuple[int, int]]:
+    """Rows and columns of the tiles to try, largest first; ``slots`` of them fit the accumulators."""
     acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
     mode = spec.anchor.mode if isinstance(spec.anchor, MatrixAnchor) else None
     pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine, mode)
     if spec.product is not None and spec.inner is not None:
         pixel = acc_pixel_bytes(tile_c, machine, spec.product.mode) + acc_pixel_bytes(spec.inner[3], machine, mode)
-    whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
     tried: set[tuple[int, int]] = set()
     for tile_w in _halvings(w):
         for tile_h in _halvings(h):
@@ -298,18 +322,7 @@ def _pixel_tiles(
             if rows * columns * pixel > acc or (tile_h, tile_w) in tried:
                 continue
             tried.add((tile_h, tile_w))
-            base = KernelSchedule(
-                spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots, whole
-            )
-            yield base
-            blocks = -(-c // tile_c)
-            if blocks > 1 or n > 1:
-                yield replace(base, order="nhwc")
-                yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
-            if n > 1 and blocks == 1 and _one_factor_per_image(spec, tile_k):
-                yield replace(base, order="nhwc", weight_slots=1)
-            if n > 1 and any(shape[0] == 1 for shape in spec.operands):
-                yield replace(base, order="chwn")  # what all images share is read once
+            yield tile_h, tile_w
             if len(tried) >= 6:
                 return
         if tried and tile_w == w:
@@ -317,14 +330,9 @@ def _pixel_tiles(
 
 
 def _one_factor_per_image(spec: KernelSpec, tile_k: int) -> bool:
-    """Whether a product reads an activation as its weight, all of it at once: two of them may be more than the SRAM.
-
-    A kernel of two products is a software pipeline, which needs two slots.
-    """
+    """Whether a product reads an activation as its weight, all of it at once: two of them may be more than the SRAM."""
     anchor = spec.anchor
-    if not isinstance(anchor, MatrixAnchor) or spec.product is not None:
-        return False
-    return anchor.dynamic_weight and _chunks(spec, tile_k) == 1
+    return isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight and _chunks(spec, tile_k) == 1
 
 
 def _chunks(spec: KernelSpec, tile_k: int) -> int:

@@ -38,6 +38,11 @@ def stored_bytes(value: SSAValue) -> int:
     return prod(shape) * element
 
 
+def image_bytes(factor: SSAValue) -> int:
+    """Bytes of one image's matrix of a batched factor [..., K, N]."""
+    return stored_bytes(factor) // prod(shape_of(factor)[:-2])
+
+
 def is_codes(dtype: DType) -> bool:
     """Whether a stream of this type passes a conversion with zero point and scale."""
     return dtype in (DType.I4, DType.I8, DType.I16)

@@ -45,8 +45,11 @@ class KernelSchedule:
 
     @property
     def pipelined(self) -> bool:
-        """Whether every ring of a kernel with two products has the slots that a software pipeline needs."""
-        return min(self.weight_slots, self.stream_slots, self.output_slots) > 1
+        """Whether every ring of a kernel with two products has the slots that a software pipeline needs.
+
+        One product alone reads a factor, so one slot of it is enough; programs of two tiles read parameters.
+        """
+        return min(self.stream_slots, self.output_slots) > 1 and (self.whole_params or self.weight_slots > 1)
 
     def said(self) -> Iterator[tuple[str, object]]:
         """Names and values of the fields, without those of a shared loop where there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -18,33 +18,17 @@ from compiler.backend.kernel_spec import stream_shape
 from compiler.backend.registers import ProgramError
 from compiler.backend.rows import cut_at_rows, row_input, row_length, row_programs
 from compiler.backend.vectorize import SLOTS, Leaves, Seed, vectorize
+from compiler.backend.widths import image_bytes
 from compiler.dialects import kern, qnn
 from compiler.dialects.qnn_base import int_type, shape_of
 from compiler.ir import location
 from compiler.ir.kernel import VectorProgram
+from compiler.passes.fuse_options import Options
 from compiler.passes.prepare_kernels import prepare
 from isa.errors import ScheduleError
-from isa.instructions import Mode
 
 RESHAPING = (*kern.POOLS, qnn.MatmulOp, qnn.ReduceOp)
 """What may stand inside a kernel and whose result has another shape."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may be fused: nothing, chains, trailing pools; ``groups`` fixes kernels by the FX nodes of their ops."""
-
-    fuse: bool = True
-    pool: bool = False
-    groups: tuple[tuple[str, ...], ...] = ()
-    pool_taps: int | None = None
-    """The largest window that a trailing pool may have: accumulators must hold all that one of its outputs reads."""
-    row_elements: int | None = None
-    """The longest row of a product that a softmax may follow: accumulators must hold whole rows."""
-    fill_bytes: int | None = None
-    """The most that a tensor of binary32 may take beside what it pads: a fill needs both whole in SRAM."""
-    lanes: Mapping[Mode, int] | None = None
-    """Channels that the matrix unit makes at once, by mode: products are split only into pieces that fill it."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +176,7 @@ class _Planner:
             return False
         if isinstance(root, kern.ANCHORS):
             short = self.options.row_elements is None or row_length(op) <= self.options.row_elements
-            return isinstance(root, qnn.MatmulOp) and isinstance(op, qnn.SoftmaxOp) and short
+            return isinstance(root, qnn.MatmulOp) and isinstance(op, qnn.SoftmaxOp) and short and self._holds(root.b)
         return shape_of(row_input(op)) == shape_of(root.results[0])
 
     def _product_joins(self, root: Operation, members: Sequence[Operation], op: qnn.MatmulOp) -> bool:
@@ -204,7 +188,13 @@ class _Planner:
             and op.a.owner in members
             and op.a.uses.get_length() == 1
             and self._is_ready(op.b, set(members))
+            and self._holds(root.b, op.b)
         )
+
+    def _holds(self, *factors: SSAValue) -> bool:
+        """Whether the SRAM holds these factors of one image side by side."""
+        most = self.options.factor_bytes
+        return most is None or sum(map(image_bytes, factors)) <= most
 
     def _pool_joins(self, root: Operation, op: Operation) -> bool:
         value = op.operands[0]

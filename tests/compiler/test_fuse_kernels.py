@@ -12,7 +12,8 @@ from compiler.dialects.attrs import IntType
 from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.ir.location import origins
-from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options
 from isa.errors import ScheduleError, UnsupportedError
 from tests.compiler.kern_graphs import CODES, GRAPHS, add, const, conv, dq, graph, inputs, linear, q, relu, residual
 from tests.compiler.view_graphs import VIEWS

@@ -16,7 +16,8 @@ from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import evaluate, run_qnn
 from compiler.interpreter.spec import run_spec
 from compiler.ir.layout import nhwc, storage_order
-from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options
 from compiler.passes.legalize_rows import LegalizeRowsPass
 from isa.errors import InputError
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs

@@ -7,7 +7,8 @@ from xdsl.dialects.builtin import ModuleOp
 from compiler.backend.kernel_spec import Lowered, lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, PoolAnchor, Window
-from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Operand, Reduce
 from tests.compiler.kern_graphs import CODES, POSITIVE, add, const, conv, dq, graph, linear, q, relu

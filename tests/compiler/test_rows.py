@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from xdsl.dialects.builtin import ModuleOp
 
 from compiler.analysis.graph import build_graph
@@ -11,10 +14,14 @@ from compiler.dialects import kern
 from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.interpreter.tile import run_tile
-from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.passes.tile_kernels import tile_kernels
+from compiler.pipeline import Options as PipelineOptions
+from compiler.pipeline import compile_module
 from isa.machine import Machine
+from runtime.session import run
 from tests.compiler.kern_graphs import graph, inputs
 from tests.compiler.row_graphs import EXTREMES, GRAPHS
 
@@ -68,6 +75,38 @@ def test_scores_that_the_accumulators_cannot_hold_are_stored():
     module = graph(*GRAPHS["attention"])
     fuse_kernels(module, Options(row_elements=20))
     assert sum(any(m.name == "qnn.matmul" for m in k.members) for k in kernels(module)) == 2
+
+
+def test_factors_that_the_sram_cannot_hold_are_read_by_kernels_of_their_own():
+    """Keys and values of a head take 21 x 16 bytes each; a softmax needs all keys at once."""
+    names: dict[int, list[list[str]]] = {}
+    for limit in (672, 671, 335):
+        module = graph(*GRAPHS["attention"])
+        fuse_kernels(module, Options(factor_bytes=limit))
+        names[limit] = [[m.name.removeprefix("qnn.") for m in k.members] for k in kernels(module)][3:]
+    scores, rows, product = ["matmul", "mul"], ["softmax", "quantize"], ["matmul", "quantize"]
+    assert names == {672: [scores + rows + product], 671: [scores + rows, product], 335: [scores, rows, product]}
+
+
+@pytest.mark.parametrize(("sram", "acc", "slots"), [
+    (65536, 16384, (2, 2)), (12288, 16384, (1, 2)), (12288, 2048, (1, 1)),
+])  # fmt: skip
+def test_attention_over_long_rows_takes_fewer_slots(sram: int, acc: int, slots: tuple[int, int]):
+    """Keys and values of a head take 4 KiB each, a row of scores 1 KiB of the accumulators."""
+    module = graph([(2, 256, 16)] * 3, GRAPHS["attention"][1])
+    values = inputs(module)
+    (expected,) = run_qnn(module, values)
+    machine = replace(TINY, sram=replace(TINY.sram, bytes=sram), acc=replace(TINY.acc, bytes=acc))
+    tiled = module.clone()
+    fuse_kernels(tiled)
+    materialize_copies(tiled)
+    row = next(row for row in tile_kernels(tiled, machine).kernels if len(row.nodes) > 1)
+    assert (row.weight_slots, row.output_slots) == slots
+    (found,) = run_tile(tiled, values)
+    assert np.array_equal(found, expected)
+    binary = compile_module(module, machine, PipelineOptions()).binary
+    outputs = run(binary, [torch.from_numpy(v) for v in values]).outputs
+    assert np.array_equal(outputs[0].numpy(), expected)
 
 
 def test_a_tile_holds_whole_rows():

@@ -15,7 +15,8 @@ from compiler.dialects.qnn_base import shape_of
 from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.ir.signature import main_function
-from compiler.passes.fuse_kernels import Options, fuse_kernels
+from compiler.passes.fuse_kernels import fuse_kernels
+from compiler.passes.fuse_options import Options
 from compiler.passes.materialize_copies import materialize_copies
 from compiler.passes.split_products import split_products
 from isa.instructions import Mode
