@@ -134,26 +134,6 @@ def acc_pixel_bytes(channels: int, machine: Machine, mode: Mode | None = None) -
     return aligned(channels, machine.mmu.shape(mode).n) * ELEMENT_BYTES[mode.accumulator]
 
 
-def reads(spec: KernelSpec) -> tuple[tuple[str, int], ...]:
-    """(role, operand) of everything that is read as boxes: not constant weights or parameters."""
-    anchor = spec.anchor
-    found: list[tuple[str, int]] = [] if anchor is None else [("act", anchor.act)]
-    if isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight:
-        found.append(("rhs", anchor.weight))
-    if spec.product is not None:
-        found.append(("second", spec.product.weight))
-    for role, program in program_roles(spec):
-        found += [(role, s.operand) for s in program.streams if s.operand is not None]
-    return tuple(dict.fromkeys(found))
-
-
-def program_roles(spec: KernelSpec) -> tuple[tuple[str, VectorProgram], ...]:
-    """Every vector program with the role in which it reads operands."""
-    swept = "row" if spec.row_channels else "stream"
-    last = () if spec.pool_program is None else (("pooled", spec.pool_program),)
-    return (*((swept, stage.program) for stage in spec.stages), ("stream", spec.program), *last)
-
-
 def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[ChannelSize, ...]:
     """The rings of a kernel, accumulators included (role "acc"); operands that lie in SRAM need none."""
     spec, s = tiling.spec, tiling.schedule
@@ -162,7 +142,7 @@ def channels(tiling: Tiling, residency: Residency, machine: Machine) -> tuple[Ch
     inner = anchor_sizes(tiling)
     sizes: list[ChannelSize] = []
     slots = {"act": s.input_slots, "rhs": s.weight_slots, "second": s.weight_slots}
-    for role, operand in reads(spec):
+    for role, operand in spec.reads:
         if residency.operands[operand]:
             continue
         bytes_ = box_bytes([r.size for r in tiling.max_box(role, operand)], spec.dtypes[operand])

@@ -15,7 +15,6 @@ from xdsl.dialects.builtin import IntegerType, ModuleOp
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from compiler.analysis.cost import reads
 from compiler.backend.kernel_spec import lower_kernel
 from compiler.dialects import kern, qnn
 from compiler.dialects.attrs import IntType
@@ -25,6 +24,7 @@ from compiler.ir.layout import Alias, Factor, Walk, nhwc
 from compiler.ir.location import blamed, origins
 from compiler.ir.place import ELEMENT_BYTES, packed_strides, planar_strides, stored
 from compiler.ir.signature import main_function
+from compiler.ir.tiling import Range
 from isa.errors import UnsupportedError
 from isa.instructions import DType, Region
 
@@ -123,6 +123,10 @@ class KernelGraph:
     placed: dict[SSAValue, Placed] = field(default_factory=dict[SSAValue, Placed])
     outputs: tuple[SSAValue, ...] = ()
     inputs: tuple[SSAValue, ...] = ()
+    rows_needed: dict[tuple[int, int, tuple[int, ...]], tuple[Range | None, ...]] = field(
+        default_factory=dict[tuple[int, int, tuple[int, ...]], tuple[Range | None, ...]]
+    )
+    """What ``compiler.analysis.stripes`` found: the rows of an operand that stripes of a kernel read, by their ends."""
 
     def read(self, step: Step, operand: int) -> Placed:
         """Where the boxes lie that ``step`` reads of an operand, which must be a value, in the shape of the spec."""
@@ -142,12 +146,23 @@ class KernelGraph:
         return placed.seen_as(stored(spec.output, dtype)[0])
 
     @cached_property
+    def sources(self) -> tuple[dict[int, int], ...]:
+        """Of each kernel: the storage of every operand that it reads as boxes and that is no constant of it."""
+        return tuple(dict(self._sources(step)) for step in self.steps)
+
+    def _sources(self, step: Step) -> Iterator[tuple[int, int]]:
+        for _, operand in step.spec.reads:
+            value = step.values[operand]
+            if value is not None and operand not in step.spec.constants:
+                yield operand, self.placed[value].storage.index
+
+    @cached_property
     def gaps(self) -> tuple[tuple[Shape4 | None, ...], ...]:
         """Of each kernel: byte strides of what it reads, and last of what it writes; None where that is packed."""
         return tuple((*self._gaps(step), self.written(step).gaps) for step in self.steps)
 
     def _gaps(self, step: Step) -> Iterator[Shape4 | None]:
-        boxes = {operand for _, operand in reads(step.spec)}.difference(step.spec.constants)
+        boxes = {operand for _, operand in step.spec.reads}.difference(step.spec.constants)
         for i in range(len(step.values)):
             yield self.read(step, i).gaps if i in boxes else None
 

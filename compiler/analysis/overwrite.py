@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.stripes import Group
 from compiler.ir.kernel import CopyAnchor
@@ -45,7 +44,7 @@ def _dying(graph: KernelGraph, step: Step) -> int | None:
     if spec.movement is not None or spec.pool is not None or isinstance(spec.anchor, CopyAnchor):
         return None
     roles: dict[int, set[str]] = {}
-    for role, operand in reads(spec):
+    for role, operand in spec.reads:
         roles.setdefault(operand, set()).add(role)
     places = [None if value is None else graph.placed[value] for value in step.values]
     out = graph.placed[step.op.output]

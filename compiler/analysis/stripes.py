@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
-from compiler.analysis.cost import aligned, reads
+from compiler.analysis.cost import aligned
 from compiler.analysis.graph import KernelGraph, Placed, Step, Storage
 from compiler.ir.kernel import CopyAnchor, MatrixAnchor, Shape4
 from compiler.ir.place import Stripes
@@ -97,17 +97,17 @@ def share(graph: KernelGraph, group: Group, ends: Sequence[int]) -> Shared | Non
         if step.index != group.last:
             rows = step.spec.output[_axis(step.spec.output)]
             found[step.index] = _ends(needs[index], rows, len(ends)) if index in needs else _in_step(ends, rows)
-        for operand, storage in _read(graph, step):
+        for operand, storage in graph.sources[step.index].items():
             if storage in uses:
                 seen = _rows_of(graph.read(step, operand))
                 if seen is None:  # of what another kernel has written before the loop
                     return None
-                need = _needs(step, operand, found[step.index])
+                need = _needs(graph, step, operand, found[step.index])
                 needs.setdefault(storage, []).append(tuple(seen.within(rows, uses[storage]) for rows in need))
     delays = _delays(graph, steps)
     held: dict[int, Stripes] = {}
     for index in sorted(s for s in uses if _inside(graph.storages[s], group)):
-        readers = [delays[step.index] for step in steps if index in dict(_read(graph, step)).values()]
+        readers = [delays[step.index] for step in steps if index in graph.sources[step.index].values()]
         writers = [step for step in steps if _storage(graph, step).index == index]
         slots = max(readers) - min(delays[step.index] for step in writers) + 1
         held[index] = _ring(graph, writers[0], slots, needs[index], [found[step.index] for step in writers])
@@ -125,7 +125,7 @@ def _delays(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, int]:
     for step in steps:
         behind = [
             delays[other.index] + (bool(other.spec.stages) or on_matrix_unit(other) != on_matrix_unit(step))
-            for _, storage in _read(graph, step)
+            for storage in graph.sources[step.index].values()
             for other in made.get(storage, ())
         ]
         delays[step.index] = max(behind, default=0)
@@ -140,7 +140,7 @@ def on_matrix_unit(step: Step) -> bool:
 
 def _takes_part(graph: KernelGraph, step: Step, uses: Mapping[int, _Rows]) -> bool:
     """Whether a kernel makes or reads what lies between kernels of the loop."""
-    return _storage(graph, step).index in uses or any(storage in uses for _, storage in _read(graph, step))
+    return _storage(graph, step).index in uses or any(storage in uses for storage in graph.sources[step.index].values())
 
 
 def _storage(graph: KernelGraph, step: Step) -> Storage:
@@ -158,14 +158,6 @@ def _axis(shape: Shape4) -> int:
 
 def _inside(storage: Storage, group: Group) -> bool:
     return storage.region is None and group.first <= storage.first and storage.last <= group.last
-
-
-def _read(graph: KernelGraph, step: Step) -> Iterator[tuple[int, int]]:
-    """(operand, storage) of everything that a kernel reads and that is no constant of it."""
-    for operand in dict.fromkeys(operand for _, operand in reads(step.spec)):
-        value = step.values[operand]
-        if value is not None and operand not in step.spec.constants:
-            yield operand, graph.placed[value].storage.index
 
 
 class _Rows(NamedTuple):
@@ -192,11 +184,11 @@ def _uses(graph: KernelGraph, steps: Sequence[Step]) -> dict[int, _Rows] | None:
     rows: dict[int, _Rows | None] = {}
     used: dict[int, _Rows] = {}
     for step in steps:
-        for operand, index in _read(graph, step):
+        for operand, index in graph.sources[step.index].items():
             if index not in rows:
                 continue
             made, seen = rows[index], _rows_of(graph.read(step, operand))
-            roles = {role for role, other in reads(step.spec) if other == operand}
+            roles = {role for role, other in step.spec.reads if other == operand}
             if not roles <= ELEMENT_ROLES or made is None or seen is None or not made.fits(seen):
                 return None
             if seen.axis != _axis(step.spec.output):
@@ -224,12 +216,19 @@ def _rows_of(placed: Placed) -> _Rows | None:
     return _Rows(axis, shape[axis], stride) if whole and within else None
 
 
-def _needs(step: Step, operand: int, ends: tuple[int, ...]) -> Iterator[Range | None]:
+def _needs(graph: KernelGraph, step: Step, operand: int, ends: tuple[int, ...]) -> tuple[Range | None, ...]:
     """The rows of an operand that each stripe of a kernel reads; None for a stripe without rows."""
+    key = step.index, operand, ends
+    if key not in graph.rows_needed:  # groups with the same last kernels ask for the same
+        graph.rows_needed[key] = tuple(_rows_needed(step, operand, ends))
+    return graph.rows_needed[key]
+
+
+def _rows_needed(step: Step, operand: int, ends: tuple[int, ...]) -> Iterator[Range | None]:
     spec = step.spec
     axis = _axis(spec.output)
     tiling = Tiling(spec, KernelSchedule(spec.name, (), *spec.output[1:], 1))
-    roles = [role for role, other in reads(spec) if other == operand]
+    roles = [role for role, other in spec.reads if other == operand]
     whole = Box(Range(0, 1), *(Range(0, size) for size in spec.output[1:]))
     for start, stop in zip((0, *ends), ends, strict=False):
         if start == stop:

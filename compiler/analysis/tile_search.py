@@ -7,7 +7,6 @@ input in place; rings get one slot, two, or as many as make a whole operand stay
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import inf
 
 from compiler.analysis.cost import (
@@ -19,7 +18,7 @@ from compiler.analysis.cost import (
     params_bytes,
     row_bytes,
 )
-from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor, Shape4
+from compiler.ir.kernel import CopyAnchor, KernelSpec, MatrixAnchor
 from compiler.ir.place import MAX_COUNT
 from compiler.ir.schedule import KernelSchedule
 from compiler.ir.tiling import Tiling
@@ -189,15 +188,41 @@ def _candidates(
 ) -> Iterator[KernelSchedule]:
     """Schedules to try; in a shared loop, tiles are no larger than stripes and go from row to row first."""
     widest = max((b - a for a, b in zip((0, *stripes), stripes, strict=False)), default=0)
+    n, h, w, c = spec.output
+    if stripes:
+        h, w = (widest, w) if h > 1 else (h, widest)
+    whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
     for tile_c in dict.fromkeys(_channel_tiles(spec, machine)):
-        if not stripes:
-            yield from _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k)
+        loops = list(_loops(spec, slots, tile_c, tile_k))
+        if stripes:
+            loops = [("nhwc", factors) for order, factors in loops if order == "nhwc" or (n == 1 and tile_c >= c)]
+        for tile_h, tile_w in _pixel_sizes(spec, machine, slots, tile_c, h, w):
+            sizes = tile_h, tile_w, tile_c, tile_k
+            for order, factors in loops:
+                yield KernelSchedule(
+                    spec.name, nodes, *sizes, order, slots, factors, slots, slots, whole, stripes=stripes
+                )
+        if spec.product is None or slots == 1:
             continue
-        n, h, w, c = spec.output
-        shape = (n, widest, w, c) if h > 1 else (n, h, widest, c)
-        for schedule in _pixel_tiles(spec, nodes, machine, slots, tile_c, tile_k, shape):
-            if schedule.order == "nhwc" or (n == 1 and tile_c >= c):
-                yield replace(schedule, order="nhwc", stripes=stripes)
+        # Rows of scores may be so long that those of one tile fill the accumulators: better many in turn than few at
+        # once.
+        for tile_h, tile_w in _pixel_sizes(spec, machine, 1, tile_c, h, w):
+            sizes = tile_h, tile_w, tile_c, tile_k
+            yield KernelSchedule(spec.name, nodes, *sizes, "nhwc", slots, 1, slots, 1, whole, stripes=stripes)
+
+
+def _loops(spec: KernelSpec, slots: int, tile_c: int, tile_k: int) -> Iterator[tuple[str, int]]:
+    """Loop orders to try, each with the slots of the rings of factors."""
+    n, _, _, c = spec.output
+    blocks = -(-c // tile_c)
+    yield "cnhw", slots
+    if blocks > 1 or n > 1:
+        yield "nhwc", slots
+        yield "nhwc", max(slots, blocks * _chunks(spec, tile_k))
+    if n > 1 and blocks == 1 and _one_factor_per_image(spec, tile_k):
+        yield "nhwc", 1
+    if n > 1 and any(shape[0] == 1 for shape in spec.operands):
+        yield "chwn", slots  # what all images share is read once
 
 
 def _paired_channels(spec: KernelSpec) -> bool:
@@ -273,37 +298,6 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
     step = lanes + lanes % 2 if _paired_reduction(spec) else lanes
     sizes = [s if s == per_group else -(-s // step) * step for s in _halvings(per_group)]
     yield from dict.fromkeys(size for size in sizes if size <= MAX_COUNT)
-
-
-def _pixel_tiles(
-    spec: KernelSpec,
-    nodes: tuple[str, ...],
-    machine: Machine,
-    slots: int,
-    tile_c: int,
-    tile_k: int,
-    shape: Shape4 | None = None,
-) -> Iterator[KernelSchedule]:
-    n, h, w, c = shape or spec.output
-    whole = params_bytes(spec, (spec.inner or spec.output)[3]) <= machine.sram.bytes // 32
-    for tile_h, tile_w in _pixel_sizes(spec, machine, slots, tile_c, h, w):
-        base = KernelSchedule(
-            spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "cnhw", slots, slots, slots, slots, whole
-        )
-        yield base
-        blocks = -(-c // tile_c)
-        if blocks > 1 or n > 1:
-            yield replace(base, order="nhwc")
-            yield replace(base, order="nhwc", weight_slots=max(slots, blocks * _chunks(spec, tile_k)))
-        if n > 1 and blocks == 1 and _one_factor_per_image(spec, tile_k):
-            yield replace(base, order="nhwc", weight_slots=1)
-        if n > 1 and any(shape[0] == 1 for shape in spec.operands):
-            yield replace(base, order="chwn")  # what all images share is read once
-    if spec.product is None or slots == 1:
-        return
-    # Rows of scores may be so long that those of one tile fill the accumulators: better many in turn than few at once.
-    for tile_h, tile_w in _pixel_sizes(spec, machine, 1, tile_c, h, w):
-        yield KernelSchedule(spec.name, nodes, tile_h, tile_w, tile_c, tile_k, "nhwc", slots, 1, slots, 1, whole)
 
 
 def _pixel_sizes(

@@ -10,7 +10,6 @@ from itertools import chain
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation, SSAValue
 
-from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.memory import MemoryPlan
 from compiler.analysis.stripes import on_matrix_unit
@@ -97,7 +96,7 @@ def emit(
 def _stream_constants(step: Step, kernel: KernelOp, pool: ConstantPool) -> None:
     """Constants that ``plan-memory`` gave an offset come first, in the same order."""
     assert kernel.places is not None
-    for i in sorted({operand for _, operand in reads(step.spec)}):
+    for i in sorted({operand for _, operand in step.spec.reads}):
         if i in step.spec.constants:
             offset = pool.add(packed(step.spec.constants[i], step.spec.dtypes[i]))
             assert offset == kernel.places.data[i].data.offset

@@ -8,6 +8,7 @@ it, with other streams and per-channel parameters, into what is stored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,6 +229,23 @@ class KernelSpec:
     def product(self) -> MatrixAnchor | None:
         """The trailing matrix product, if there is one."""
         return self.pool if isinstance(self.pool, MatrixAnchor) else None
+
+    @cached_property
+    def reads(self) -> tuple[tuple[str, int], ...]:
+        """(role of ``compiler.ir.tiling.READS``, operand) of all that is read as boxes: not weights or parameters."""
+        anchor = self.anchor
+        found: list[tuple[str, int]] = [] if anchor is None else [("act", anchor.act)]
+        if isinstance(anchor, MatrixAnchor) and anchor.dynamic_weight:
+            found.append(("rhs", anchor.weight))
+        if self.product is not None:
+            found.append(("second", self.product.weight))
+        swept = "row" if self.row_channels else "stream"
+        roles = [*((swept, stage.program) for stage in self.stages), ("stream", self.program)]
+        if self.pool_program is not None:
+            roles.append(("pooled", self.pool_program))
+        for role, program in roles:
+            found += [(role, s.operand) for s in program.streams if s.operand is not None]
+        return tuple(dict.fromkeys(found))
 
     @property
     def row_results(self) -> int:

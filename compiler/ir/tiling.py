@@ -134,7 +134,8 @@ class Tiling:
         found = {"n": n // self.images, "h": -(-h // s.tile_h), "w": -(-w // s.tile_w), "c": -(-c // s.tile_c), "k": k}
         if s.stripes:
             step = s.tile_h if self.stripe_dim == "h" else s.tile_w
-            found[self.stripe_dim] = sum(-(-rows.size // step) for rows in self.stripes)
+            sizes = (stop - start for start, stop in zip((0, *s.stripes), s.stripes, strict=False))
+            found[self.stripe_dim] = sum(-(-size // step) for size in sizes)
         return found
 
     @cached_property

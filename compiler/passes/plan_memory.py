@@ -8,7 +8,6 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ArrayAttr, IntegerAttr, ModuleOp, i64
 from xdsl.passes import ModulePass
 
-from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step, build_graph
 from compiler.analysis.memory import MemoryPlan, plan_memory
 from compiler.backend.pack import ConstantPool, packed
@@ -59,7 +58,7 @@ def computed_plan(module: ModuleOp, machine: Machine) -> tuple[KernelGraph, list
 def _places(graph: KernelGraph, step: Step, plan: MemoryPlan, pool: ConstantPool) -> list[Place]:
     """Places of the spec's operands, then of the result. Operands that no box is read of need no real one."""
     spec = step.spec
-    boxes = {operand for _, operand in reads(spec)}
+    boxes = {operand for _, operand in spec.reads}
     places: list[Place] = []
     for i, dtype in enumerate(spec.dtypes):
         lies, element = stored(spec.operands[i], dtype)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.analysis.cost import Residency, burst_bytes, channels, kernel_cost, reads
+from compiler.analysis.cost import Residency, burst_bytes, channels, kernel_cost
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, Stream, VectorProgram, Window
 from compiler.ir.place import ELEMENT_BYTES
@@ -141,7 +141,7 @@ def test_pools_read_their_taps():
     anchor = PoolAnchor(0, Window((3, 3), (2, 2), pad=(1, 1)), Reduce.MAX, 0, 0.0)
     program = VectorProgram((Stream(None, DType.I8),), (), DType.I8)
     spec = KernelSpec("k", ((1, 8, 8, 32),), (DType.I8,), (1, 4, 4, 32), anchor, program)
-    assert reads(spec) == (("act", 0),)
+    assert spec.reads == (("act", 0),)
     tiling = Tiling(spec, KernelSchedule("k", (), 2, 4, 32, 1))
     (act, out) = channels(tiling, Residency((False,), False), TINY)
     assert (act.slot_bytes, out.slot_bytes) == (5 * 8 * 32, 2 * 4 * 32)

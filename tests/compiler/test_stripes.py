@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from xdsl.ir import SSAValue
 
-from compiler.analysis.cost import reads
 from compiler.analysis.graph import KernelGraph, Step
 from compiler.analysis.stripes import (
     Group,
@@ -123,7 +122,7 @@ def operand_rows(step: Step, row: int) -> Iterator[tuple[int, range]]:
     tiling = Tiling(spec, KernelSchedule(spec.name, (), *spec.output[1:], 1))
     box = Box(Range(0, 1), *(Range(0, size) for size in spec.output[1:]))
     box = box._replace(h=Range(row, row + 1)) if axis == 1 else box._replace(w=Range(row, row + 1))
-    for role, operand in reads(spec):
+    for role, operand in spec.reads:
         if operand not in spec.constants:
             yield operand, range(*tiling.box(role, operand, Tile(box, Range(0, 0), True, True))[axis])
 
