@@ -7,7 +7,7 @@ input in place; rings get one slot, two, or as many as make a whole operand stay
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from math import inf, prod
 
 from compiler.analysis.cost import (
     KernelCost,
@@ -319,8 +319,18 @@ def _pixel_sizes(
             yield tile_h, tile_w
             if len(tried) >= 6:
                 return
-        if tried and tile_w == w:
+        if tried and tile_w == w and _leaves_half(spec, machine, slots, min(map(prod, tried)), tile_c):
             return
+
+
+def _leaves_half(spec: KernelSpec, machine: Machine, slots: int, pixels: int, tile_c: int) -> bool:
+    """Whether rings of a kernel without an anchor, in tiles of so many ``pixels``, take no more than half the SRAM."""
+    if spec.anchor is not None:
+        return True
+    whole = prod(spec.output[1:3])
+    rings = [spec.dtypes[i] for _, i in spec.reads if prod(spec.operands[i][1:3]) == whole]
+    pixel = sum(row_bytes(spec.row_channels or tile_c, dtype) for dtype in (*rings, spec.stored.output))
+    return 2 * slots * pixels * pixel <= machine.sram.bytes
 
 
 def _one_factor_per_image(spec: KernelSpec, tile_k: int) -> bool:

@@ -117,6 +117,15 @@ def test_a_tile_holds_whole_rows():
     assert [k.tile_c for k in schedule.kernels] == [640]
 
 
+def test_rows_whose_rings_fill_the_sram_are_cut():
+    """All 183 pixels are less than a quarter of the SRAM, but two slots of both rings are more than is free."""
+    module = graph([(1, 183, 2048)], GRAPHS["layer_norm_float"][1])
+    fuse_kernels(module)
+    materialize_copies(module)
+    schedule = tile_kernels(module, Machine.load("quartdepth28-f32"))
+    assert all(k.tile_w < 183 for k in schedule.kernels)
+
+
 def test_scores_and_probabilities_have_no_storage():
     module = graph(*GRAPHS["attention"])
     fuse_kernels(module)
