@@ -204,8 +204,7 @@ def _candidates(
                 )
         if spec.product is None or slots == 1:
             continue
-        # Rows of scores may be so long that those of one tile fill the accumulators: better many in turn than few at
-        # once.
+        # Rows of scores may be so long that a tile of few fills the accumulators: many in turn may be better.
         for tile_h, tile_w in _pixel_sizes(spec, machine, 1, tile_c, h, w):
             sizes = tile_h, tile_w, tile_c, tile_k
             yield KernelSchedule(spec.name, nodes, *sizes, "nhwc", slots, 1, slots, 1, whole, stripes=stripes)
