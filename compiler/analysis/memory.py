@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from compiler.analysis.cost import ACC_ROLES, ChannelSize, Residency, aligned, channels, kernel_cost
+from compiler.analysis.cost import ACC_ROLES, ChannelSize, Residency, aligned, channels
 from compiler.analysis.graph import KernelGraph, Step, Storage
 from compiler.analysis.overwrite import overwrites
 from compiler.analysis.stripes import Group, Shared, kept_by, shared_loops, widened
@@ -252,13 +252,14 @@ def check(graph: KernelGraph, schedule: Schedule, machine: Machine) -> None:
     on_chip = resident.union(*(loop.held for loop in loops))
     used = resident_bytes(graph, resident, [loop.group for loop in loops])
     for loop in loops:
-        beside = loop.ring_bytes
+        own: dict[int, int] = {}
         for step in (graph.steps[i] for i in loop.group.steps):
-            stays = residency(graph, step, on_chip)
-            beside += kernel_cost(Tiling(step.spec, rows[step.spec.name]), stays, machine).sram_bytes
-        for step in (graph.steps[i] for i in loop.group.steps):
-            stays = residency(graph, step, on_chip)
-            used[step.index] += beside - kernel_cost(Tiling(step.spec, rows[step.spec.name]), stays, machine).sram_bytes
+            tiling = Tiling(step.spec, rows[step.spec.name])
+            rings = channels(tiling, residency(graph, step, on_chip), machine)
+            own[step.index] = sum(ring.bytes for ring in rings if ring.role not in ACC_ROLES)
+        beside = loop.ring_bytes + sum(own.values())
+        for index, taken in own.items():
+            used[index] += beside - taken
     for step in graph.steps:
         budget = machine.sram.bytes - used[step.index]
         check_schedule(step.spec, rows[step.spec.name], residency(graph, step, on_chip), machine, budget)
