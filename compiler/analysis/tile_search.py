@@ -7,7 +7,7 @@ input in place; rings get one slot, two, or as many as make a whole operand stay
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf, prod
+from math import inf
 
 from compiler.analysis.cost import (
     KernelCost,
@@ -302,34 +302,37 @@ def _reduction_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
 def _pixel_sizes(
     spec: KernelSpec, machine: Machine, slots: int, tile_c: int, h: int, w: int
 ) -> Iterator[tuple[int, int]]:
-    """Rows and columns of the tiles to try, largest first; ``slots`` of them fit the accumulators."""
-    acc = machine.acc.bytes // slots if isinstance(spec.anchor, MatrixAnchor) else machine.sram.bytes // 4
-    mode = spec.anchor.mode if isinstance(spec.anchor, MatrixAnchor) else None
-    pixel = acc_pixel_bytes(spec.row_channels or tile_c, machine, mode)
-    if spec.product is not None and spec.inner is not None:
-        pixel = acc_pixel_bytes(tile_c, machine, spec.product.mode) + acc_pixel_bytes(spec.inner[3], machine, mode)
+    """Rows and columns of the tiles to try, largest first; ``slots`` of them fit their room, or the least is tried."""
+    room, pixel = _pixel_room(spec, machine, slots, tile_c)
     tried: set[tuple[int, int]] = set()
     for tile_w in _halvings(w):
         for tile_h in _halvings(h):
             rows, columns = _produced(spec, tile_h, tile_w)
-            if rows * columns * pixel > acc or (tile_h, tile_w) in tried:
+            if rows * columns * pixel > room or (tile_h, tile_w) in tried:
                 continue
             tried.add((tile_h, tile_w))
             yield tile_h, tile_w
             if len(tried) >= 6:
                 return
-        if tried and tile_w == w and _leaves_half(spec, machine, slots, min(map(prod, tried)), tile_c):
+        if tried and tile_w == w:
             return
+    if not tried:
+        yield 1, 1
 
 
-def _leaves_half(spec: KernelSpec, machine: Machine, slots: int, pixels: int, tile_c: int) -> bool:
-    """Whether rings of a kernel without an anchor, in tiles of so many ``pixels``, take no more than half the SRAM."""
-    if spec.anchor is not None:
-        return True
-    whole = prod(spec.output[1:3])
-    rings = [spec.dtypes[i] for _, i in spec.reads if prod(spec.operands[i][1:3]) == whole]
-    pixel = sum(row_bytes(spec.row_channels or tile_c, dtype) for dtype in (*rings, spec.stored.output))
-    return 2 * slots * pixels * pixel <= machine.sram.bytes
+def _pixel_room(spec: KernelSpec, machine: Machine, slots: int, tile_c: int) -> tuple[int, int]:
+    """Bytes for a tile's pixels, and bytes of one: of accumulators, or of rings in half of the SRAM."""
+    anchor, channels = spec.anchor, spec.row_channels or tile_c
+    if not isinstance(anchor, MatrixAnchor):
+        shape = spec.inner or spec.output
+        read = [spec.dtypes[i] for _, i in spec.reads if spec.operands[i][1:3] == shape[1:3]]
+        kept = [spec.stored.output] if spec.inner is None else [spec.program.output, spec.stored.output]
+        return machine.sram.bytes // (2 * slots), sum(row_bytes(channels, dtype) for dtype in (*read, *kept))
+    pixel = acc_pixel_bytes(channels, machine, anchor.mode)
+    if spec.product is not None and spec.inner is not None:
+        scores = acc_pixel_bytes(spec.inner[3], machine, anchor.mode)
+        pixel = acc_pixel_bytes(tile_c, machine, spec.product.mode) + scores
+    return machine.acc.bytes // slots, pixel
 
 
 def _one_factor_per_image(spec: KernelSpec, tile_k: int) -> bool:
@@ -354,5 +357,3 @@ def _produced(spec: KernelSpec, tile_h: int, tile_w: int) -> tuple[int, int]:
         return tile_h, tile_w
     rows = min((tile_h - 1) * window.stride[0] + window.extent(0), inner[1])
     return rows, min((tile_w - 1) * window.stride[1] + window.extent(1), inner[2])
-
-
