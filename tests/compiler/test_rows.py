@@ -126,6 +126,17 @@ def test_rows_whose_rings_fill_the_sram_are_cut():
     assert all(k.tile_w < 183 for k in schedule.kernels)
 
 
+def test_rows_that_fit_only_once_have_rings_of_one_slot():
+    """Two slots of the rings of 2048 channels are 64 bytes more than the SRAM."""
+    module = graph([(1, 3, 2048)], GRAPHS["layer_norm_float"][1])
+    values = inputs(module)
+    (expected,) = run_qnn(module, values)
+    compiled = compile_module(module, TINY, PipelineOptions())
+    assert [(k.stream_slots, k.output_slots) for k in compiled.schedule.kernels] == [(1, 1)]
+    outputs = run(compiled.binary, [torch.from_numpy(v) for v in values]).outputs
+    assert np.array_equal(outputs[0].numpy(), expected)
+
+
 def test_scores_and_probabilities_have_no_storage():
     module = graph(*GRAPHS["attention"])
     fuse_kernels(module)
