@@ -13,11 +13,15 @@ from xdsl.parser import Parser
 
 from compiler.analysis.assignment import Budget, Price
 from compiler.analysis.graph import build_graph
-from compiler.analysis.width_cost import Corrections
+from compiler.analysis.width_cost import HUGE, Corrections
+from compiler.passes.fuse_kernels import fuse_kernels
 from compiler.passes.kern_assign_precision import assign_precision, layers_of, model_terms
+from compiler.passes.materialize_copies import materialize_copies
 from compiler.universe import UNIVERSE
 from isa.errors import AssignmentError
 from isa.machine import Machine
+from tests.compiler.kern_graphs import graph
+from tests.compiler.row_graphs import GRAPHS
 
 PASSES = Path(__file__).parents[1] / "filecheck/passes"
 EDGE = Machine.load("edge28")
@@ -54,6 +58,14 @@ def test_terms_at_the_widths_of_the_graph_are_the_price_of_the_graph_as_it_is() 
     assert (stored["w8a8"].cycles, stored["w8a8"].femtojoules) == (0, 0)
     assert stored["w4a4"].femtojoules < 0
     assert layers_of(graph) == {"one": "a", "two": "b", "three": "c"}
+
+
+def test_a_kernel_that_fits_only_in_one_slot_has_a_price() -> None:
+    rows = graph([(1, 3, 2048)], GRAPHS["layer_norm_float"][1])
+    fuse_kernels(rows)
+    materialize_copies(rows)
+    (term,) = model_terms(build_graph(rows), Machine.load("tiny"))
+    assert all(0 < price.cycles < HUGE for price in term.prices.values())
 
 
 @pytest.mark.slow
