@@ -6,6 +6,10 @@ have defined results: a row with one gives NaN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from math import prod
+
 import numpy as np
 
 from isa.numerics.functions import EXPONENT_BIAS, LOG2_E, ONE, ZERO, exp2, extent, reciprocal, rsqrt, split
@@ -18,6 +22,8 @@ SUM_LIMIT, MOMENT_LIMIT = 2.0**46, 2.0**18
 WIDEST_MOMENTS = 8192
 ALIGN_HIGHEST = 60
 FLOAT64_EXACT = 2.0**53
+ROWS_BLOCK = 1 << 20
+"""Elements of rows that are computed at a time."""
 
 
 def align(a: Array, bits: int) -> Array:
@@ -118,6 +124,23 @@ def _binary32(x: Array) -> Array:
     return cast(x, "float32")
 
 
+def _by_blocks(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function of rows, some of them at a time on the CPU: all scores of an encoder are gigabytes between steps."""
+
+    @wraps(function)
+    def wrapper(x: Array) -> Array:
+        if prod(x.shape) <= ROWS_BLOCK or (is_torch(x) and x.device.type != "cpu"):
+            return function(x)
+        xp, rows, step = namespace(x), x.reshape(-1, x.shape[-1]), max(1, ROWS_BLOCK // x.shape[-1])
+        out = xp.empty(rows.shape, dtype=xp.float32)
+        for start in range(0, len(rows), step):
+            out[start : start + step] = function(rows[start : start + step])
+        return out.reshape(x.shape)
+
+    return wrapper
+
+
+@_by_blocks
 def softmax(x: Array) -> Array:
     """Softmax of every row: exp2((x - max) * log2 e) over its sum; a row with NaN or +inf, or of -inf alone, is NaN."""
     with np.errstate(all="ignore"):

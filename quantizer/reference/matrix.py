@@ -226,8 +226,13 @@ def _by_matrix(
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows = a.expand(*batch, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
     columns = b.transpose(-1, -2).expand(*batch, b.shape[-1], b.shape[-2]).reshape(-1, b.shape[-1], b.shape[-2])
-    parts = [product(m.contiguous(), n.contiguous()) for m, n in zip(rows, columns, strict=True)]
-    return torch.stack(parts).view(*batch, a.shape[-2], b.shape[-1])
+    found: torch.Tensor | None = None
+    for i, (m, n) in enumerate(zip(rows, columns, strict=True)):
+        part = product(m.contiguous(), n.contiguous())
+        found = part.new_empty(len(rows), *part.shape) if found is None else found
+        found[i] = part
+    assert found is not None, "torch.export refuses empty batches"
+    return found.view(*batch, a.shape[-2], b.shape[-1])
 
 
 def _paddings(

@@ -211,6 +211,18 @@ def test_softmax_of_masked_and_infinite_rows():
     assert found[3].tolist() == [0.5, 0, 0, 0.5]
 
 
+@pytest.mark.parametrize("block", [1, 7, 8, 100])
+def test_softmax_of_some_rows_at_a_time_is_that_of_all(block, monkeypatch):
+    """One row of 7 at a time where a block is shorter, and rows that are no numbers beside others."""
+    x = np.random.default_rng(0).normal(0, 9, (3, 5, 7)).astype(np.float32)
+    x[0, 1], x[1, 2, 3], x[2, 4] = -INF, NAN, 5
+    want = numerics.softmax(x)
+    monkeypatch.setattr("isa.numerics.rows.ROWS_BLOCK", block)
+    assert same(both(numerics.softmax, x), want)
+    assert same(numerics.softmax(x[:, :, 1:6]), numerics.softmax(x[:, :, 1:6].copy()))
+    assert numerics.softmax(x[:0]).shape == (0, 5, 7)
+
+
 def affine(y, gamma, beta):
     y = y if gamma is None else y * gamma
     return y if beta is None else y + beta
