@@ -207,31 +207,31 @@ def linear(x: object, weight: object, bias: object = None) -> torch.Tensor:
 def matmul(a: object, b: object) -> torch.Tensor:
     """a codes [..., M, K], b codes [..., K, N] -> binary32 [..., M, N]; of binary32 tensors sequential sums."""
     if is_float(a) and is_float(b):
-        return _by_matrix(as_float(a), as_float(b), numerics.matmul_f32)
+        return _by_matrix(as_float(a), as_float(b), torch.float32, numerics.matmul_f32)
     if isinstance(b, Weight):
         raise UnsupportedError("matmul with a weight that has a scale per channel: use linear")
     a, b = as_lazy(a, "matmul"), as_lazy(b, "matmul")
     if a.codes.dtype is b.codes.dtype is torch.int8:
         left, right = a.zero, b.zero
-        acc = _by_matrix(a.codes, b.codes, lambda m, n: numerics.matmul_zero(m, left, n, right))
+        acc = _by_matrix(a.codes, b.codes, torch.int32, lambda m, n: numerics.matmul_zero(m, left, n, right))
     else:
         acc = torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero)
     return numerics.accumulate_to_float(acc, numerics.product_scale(a.scale, b.scale))
 
 
 def _by_matrix(
-    a: torch.Tensor, b: torch.Tensor, product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    a: torch.Tensor,
+    b: torch.Tensor,
+    dtype: torch.dtype,
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """``product(a [M, K], b^T [N, K])`` for every matrix of a batch."""
+    """``product(a [M, K], b^T [N, K])``, of ``dtype``, for every matrix of a batch."""
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     rows = a.expand(*batch, *a.shape[-2:]).reshape(-1, *a.shape[-2:])
     columns = b.transpose(-1, -2).expand(*batch, b.shape[-1], b.shape[-2]).reshape(-1, b.shape[-1], b.shape[-2])
-    found: torch.Tensor | None = None
-    for i, (m, n) in enumerate(zip(rows, columns, strict=True)):
-        part = product(m.contiguous(), n.contiguous())
-        found = part.new_empty(len(rows), *part.shape) if found is None else found
-        found[i] = part
-    assert found is not None, "torch.export refuses empty batches"
+    found = torch.empty((len(rows), a.shape[-2], b.shape[-1]), dtype=dtype, device=rows.device)
+    for matrix, m, n in zip(found, rows, columns, strict=True):
+        matrix.copy_(product(m.contiguous(), n.contiguous()))
     return found.view(*batch, a.shape[-2], b.shape[-1])
 
 
