@@ -33,6 +33,10 @@ MODELS = (
     ("metric3d_l", 256), ("metric3d_s", 1024), ("depth_anything_v2_l", 518), ("metric3d_l", 512), ("metric3d_l", 1024),
 )  # fmt: skip
 """(network, side of its image), of fewer multiply-accumulates first."""
+PROBES = (
+    "random", "uniform", "saturated high", "saturated low", "zeros", "ties", "no numbers", "denormals", "one spike",
+)  # fmt: skip
+"""Names of ``benchmarks.probes``, which takes seconds to import."""
 CALIBRATION = 2
 
 
@@ -57,8 +61,8 @@ class Case:
         return cls(network, int(side), recipe, machine)
 
 
-def verify(case: Case, limit: int | None = None) -> Row:
-    """Quantize, compile, and compare the simulator with the reference on the first ``limit`` probes, bit by bit."""
+def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
+    """Quantize, compile, and compare the simulator with the reference on the probes of these names, bit by bit."""
     import torch
 
     import quartic
@@ -77,7 +81,8 @@ def verify(case: Case, limit: int | None = None) -> Row:
     compiled = time.perf_counter()
     reference, run = quartic.reference(q), None
     different: list[str] = []
-    inputs = dict(list(probes((1, *shape)).items())[:limit])
+    known = probes((1, *shape))
+    inputs = {name: known[name] for name in names}
     spread = 0.0
     for name, x in inputs.items():
         with torch.no_grad():
@@ -87,7 +92,7 @@ def verify(case: Case, limit: int | None = None) -> Row:
             different.append(name)
         if name == "random":
             spread = float(expected[0].double().std())
-    assert run is not None, "at least one probe"
+    assert run is not None, "at least one probe is asked for"
     found = summary(run.profile)
     return {
         "inputs": list(inputs),
@@ -115,9 +120,9 @@ def _same(one: Any, other: Any) -> bool:
     return torch.equal(one, other)
 
 
-def measured(case: Case, limit: int | None, seconds: float | None) -> Row:
+def measured(case: Case, names: Sequence[str], seconds: float | None) -> Row:
     """``verify`` in a process of its own; what it says last where it fails or takes more than ``seconds``."""
-    command = [sys.executable, "-m", "benchmarks.networks", "--one", json.dumps([*vars(case).values(), limit])]
+    command = [sys.executable, "-m", "benchmarks.networks", "--one", json.dumps([*vars(case).values(), [*names]])]
     # Two threads that wait for each other on a busy machine are tens of times slower than one.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     try:
@@ -168,7 +173,7 @@ def table(rows: Mapping[str, Row]) -> str:
                 f"{row['joules'] * 1e3:.3f}",
                 f"{row['utilization']:.1%}",
                 f"{row['compile seconds']:.1f}",
-                len(row["inputs"]),
+                "all" if set(PROBES) <= set(row["inputs"]) else ", ".join(row["inputs"]),
                 f"{row['peak bytes'] / 2**30:.1f}",
             )
             for case, row in lines
@@ -178,8 +183,8 @@ def table(rows: Mapping[str, Row]) -> str:
 
 INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit of every output of the simulated binary
 is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
-among zeros (`benchmarks/probes.py`); weights are random. Compile seconds are wall time, while the machine does other
-work."""
+among zeros (`benchmarks/probes.py`): all of them, or those that are named. Weights are random. Compile seconds are
+wall time, while the machine does other work."""
 
 
 def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
@@ -202,15 +207,20 @@ def write(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
-def fill(path: Path, wanted: Sequence[Case], again: bool, limit: int | None, seconds: float | None) -> dict[str, Row]:
-    """Measure the rows that ``path`` lacks (all of them ``again``), each written as soon as it is there."""
+def fill(
+    path: Path, wanted: Sequence[Case], again: bool, names: Sequence[str], seconds: float | None
+) -> dict[str, Row]:
+    """Measure the rows that ``path`` lacks, or has of other inputs than ``names``; all of them ``again``.
+
+    Each is written as soon as it is there.
+    """
     rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
     for case in wanted:
-        if not again and "different" in rows.get(case.key, {}):
+        if not again and set(names) <= set(rows.get(case.key, {}).get("inputs", ())):
             continue
         source = sources(PACKAGES)
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
-        rows[case.key] = row = {**measured(case, limit, seconds), "sources": source}
+        rows[case.key] = row = {**measured(case, names, seconds), "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)
         write(path, json.dumps(rows, indent=1) + "\n")
         write(path.with_suffix(".md"), report(rows, list(cases()), source))
@@ -224,7 +234,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--machine", default="edge28")
     parser.add_argument("--again", action="store_true", help="also the rows that are there")
-    parser.add_argument("--inputs", type=int, help="only the first of the probes")
+    parser.add_argument("--inputs", nargs="+", default=PROBES, choices=PROBES, metavar="NAME", help=", ".join(PROBES))
     parser.add_argument("--seconds", type=float, help="the longest that one row may take")
     parser.add_argument("--output", type=Path, default=RESULTS / "networks.json")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
@@ -232,8 +242,8 @@ def main() -> None:
     for noisy in ("torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if options.one:
-        *case, limit = options.one
-        print(json.dumps(verify(Case(*case), limit)))
+        *case, names = options.one
+        print(json.dumps(verify(Case(*case), names)))
         return
     wanted = list(cases(options.networks, options.recipes, options.machine))
     options.output.parent.mkdir(exist_ok=True)

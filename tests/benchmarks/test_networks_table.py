@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import networks
-from benchmarks.networks import Case, cases, fill, measured, report, table, verify
+from benchmarks.networks import PROBES, Case, cases, fill, measured, report, table, verify
 from benchmarks.probes import PLANTS, plant, probes
 from benchmarks.zoo import NETWORKS
 
@@ -32,7 +33,7 @@ def test_every_network_of_the_issue_has_its_rows() -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, asked = tmp_path / "networks.json", []
 
-    def measure(case: Case, limit: int | None, seconds: float | None) -> dict[str, object]:
+    def measure(case: Case, names: Sequence[str], seconds: float | None) -> dict[str, object]:
         asked.append(case.recipe)
         if len(asked) == 2:
             raise KeyboardInterrupt
@@ -40,14 +41,29 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(networks, "measured", measure)
     with pytest.raises(KeyboardInterrupt):
-        fill(path, WANTED, False, None, None)
+        fill(path, WANTED, False, ["random"], None)
     assert list(json.loads(path.read_text())) == [WANTED[0].key]
-    fill(path, WANTED, False, None, None)  # the second row fails
+    fill(path, WANTED, False, ["random"], None)  # the second row fails
     assert "MemoryError" in path.with_suffix(".md").read_text()
-    rows = fill(path, WANTED, False, None, None)
+    rows = fill(path, WANTED, False, ["random"], None)
     assert asked == ["w8a8", "w4a8", "w4a8", "w4a4", "w4a8"]
     assert [row["different"] for row in rows.values()] == [[]] * 3
     assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_row_of_fewer_inputs_than_are_asked_for_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "networks.json", []
+
+    def measure(case: Case, names: Sequence[str], seconds: float | None) -> dict[str, object]:
+        asked.append(names)
+        return {**ROW, "inputs": names}
+
+    monkeypatch.setattr(networks, "measured", measure)
+    for names in (["random", "zeros"], ["zeros"], ["random", "ties"], ["ties"]):
+        fill(path, WANTED[:1], False, names, None)
+    assert asked == [["random", "zeros"], ["random", "ties"]]
 
 
 def test_the_report_names_what_differs_fails_and_is_missing() -> None:
@@ -58,6 +74,8 @@ def test_the_report_names_what_differs_fails_and_is_missing() -> None:
     assert f"* {keys[1]}: took more than 5 s" in text
     assert f"## Not run\n\n* {keys[2]}\n" in text
     assert table({keys[0]: ROW}).splitlines()[2].startswith("| vit_s | 224 | w8a8 | edge28 | yes | 1,234 | 5,678 |")
+    assert "| random, zeros |" in table({keys[0]: ROW})
+    assert "| all |" in table({keys[0]: {**ROW, "inputs": [*PROBES]}})
 
 
 @pytest.mark.slow
@@ -73,17 +91,18 @@ def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.Monkey
         return len(compared) != 2
 
     monkeypatch.setattr(networks, "_same", flip)
-    assert verify(case, 3)["different"] == ["uniform"]
+    assert verify(case, PROBES[:3])["different"] == ["uniform"]
     assert compared == [True] * 3
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_says_why() -> None:
-    assert "nothing like this" in measured(Case("nothing like this", 8, "w8a8", "tiny"), None, 60)["error"]
+    assert "nothing like this" in measured(Case("nothing like this", 8, "w8a8", "tiny"), PROBES, 60)["error"]
 
 
 def test_probes_are_what_they_say() -> None:
     found = probes((2, 3, 4, 5))
+    assert tuple(found) == PROBES
     assert all(x.shape == (2, 3, 4, 5) for x in found.values())
     assert found["no numbers"].isnan().any()
     assert 0 < found["denormals"].abs().max() < torch.finfo(torch.float32).tiny
