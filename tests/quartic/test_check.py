@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save_program(quartic.quantize(model, X, [X], recipe), X, path / f"{name}-{recipe}.pt2")
     np.save(path / "x.npy", np.random.default_rng(0).standard_normal((2, 3, 6, 6)).astype(np.float32))
     np.save(path / "none.npy", np.zeros((0, 3, 6, 6), np.float32))
-    torch.export.save(torch.export.export(Wide().eval(), (torch.zeros(1, 2, 6000),)), path / "wide.pt2")
+    torch.export.save(torch.export.export(Wide().eval(), (torch.zeros(1, 2, 20000),)), path / "wide.pt2")
     (path / "noise.pt2").write_bytes(bytes(range(256)) * 8)
     (path / "cut.pt2").write_bytes((path / "small.pt2").read_bytes()[:-500])
     return path
