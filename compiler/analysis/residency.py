@@ -30,7 +30,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self._schedules = ScheduleCache(self.machine, self.slots)
-        self._one_slot = ScheduleCache(self.machine, 1)
+        self._one_slot = self._schedules if self.slots == 1 else ScheduleCache(self.machine, 1)
         self._old = overwrites(self.graph)
         self._new = {old: new for new, old in self._old.items()}
 
