@@ -30,7 +30,6 @@ class _Search:
 
     def __post_init__(self) -> None:
         self._schedules = ScheduleCache(self.machine, self.slots)
-        self._one_slot = self._schedules if self.slots == 1 else ScheduleCache(self.machine, 1)
         self._old = overwrites(self.graph)
         self._new = {old: new for new, old in self._old.items()}
 
@@ -42,9 +41,9 @@ class _Search:
         return 0 if shared else aligned(storage.bytes)
 
     def choose(self, step: Step, resident: frozenset[int], used: int) -> tuple[KernelSchedule, KernelCost] | None:
-        """The best schedule of a kernel beside ``used`` bytes of resident storages; of one slot if none else fits."""
-        asked = step.spec, step.nodes, residency(self.graph, step, resident), self.capacity - used
-        return self._schedules.choose(*asked) or self._one_slot.choose(*asked)
+        """The best schedule of a kernel beside ``used`` bytes of resident storages."""
+        stays = residency(self.graph, step, resident)
+        return self._schedules.choose(step.spec, step.nodes, stays, self.capacity - used)
 
     def run(self) -> Schedule:
         """The schedule of the whole graph; raises ScheduleError when a kernel does not fit by itself."""
@@ -108,5 +107,3 @@ def choose(graph: KernelGraph, machine: Machine, slots: int = 2, share_loops: bo
             continue
         return schedule
     raise ScheduleError(f"no packing of the SRAM of {machine.name} was found: use a larger machine")
-
-

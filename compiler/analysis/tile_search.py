@@ -7,7 +7,8 @@ input in place; rings get one slot, two, or as many as make a whole operand stay
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from itertools import product
+from math import inf, prod
 
 from compiler.analysis.cost import (
     KernelCost,
@@ -45,15 +46,17 @@ def choose_schedule(
 ) -> Choice | None:
     """The cheapest schedule whose rings fit ``budget`` bytes of SRAM, or None when not even the smallest does.
 
-    ``stripes`` are where those of a kernel in a shared loop end.
+    Rings of ``slots`` that fit in no tiling get one slot. ``stripes`` are where those of a kernel in a shared loop
+    end: there, shorter stripes are the way to need less.
     """
     if isinstance(spec.anchor, CopyAnchor):
         _, h, w, c = spec.output
         whole = KernelSchedule(spec.name, nodes, h, w, c, 1, "cnhw", 1, 1, 1, 1)
         return _cheapest(iter([whole]), spec, residency, machine, budget)
-    for tile_k in _reduction_tiles(spec, machine):
-        # Cutting the reduction never helps by itself, so smaller chunks are tried only when larger do not fit.
-        tried = _candidates(spec, nodes, machine, slots, tile_k, stripes)
+    # Cutting the reduction never helps by itself, so smaller chunks are tried only when larger do not fit.
+    counts = (slots,) if stripes or slots == 1 else (slots, 1)
+    for count, tile_k in product(counts, _reduction_tiles(spec, machine)):
+        tried = _candidates(spec, nodes, machine, count, tile_k, stripes)
         found = _cheapest(tried, spec, residency, machine, budget)
         if found is not None:
             return found
@@ -324,10 +327,13 @@ def _pixel_room(spec: KernelSpec, machine: Machine, slots: int, tile_c: int) -> 
     """Bytes for a tile's pixels, and bytes of one: of accumulators, or of rings in half of the SRAM."""
     anchor, channels = spec.anchor, spec.row_channels or tile_c
     if not isinstance(anchor, MatrixAnchor):
-        shape = spec.inner or spec.output
-        read = [spec.dtypes[i] for _, i in spec.reads if spec.operands[i][1:3] == shape[1:3]]
-        kept = [spec.stored.output] if spec.inner is None else [spec.program.output, spec.stored.output]
-        return machine.sram.bytes // (2 * slots), sum(row_bytes(channels, dtype) for dtype in (*read, *kept))
+        made = spec.inner or spec.output
+        tensors = [(spec.operands[i], spec.dtypes[i]) for _, i in spec.reads]
+        tensors.append((spec.output, spec.stored.output))
+        if spec.inner is not None:
+            tensors.append((spec.inner, spec.program.output))
+        held = sum(prod(shape[1:3]) * row_bytes(min(channels, shape[3]), dtype) for shape, dtype in tensors)
+        return machine.sram.bytes // (2 * slots), -(-held // prod(made[1:3]))
     pixel = acc_pixel_bytes(channels, machine, anchor.mode)
     if spec.product is not None and spec.inner is not None:
         scores = acc_pixel_bytes(spec.inner[3], machine, anchor.mode)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 from xdsl.ir import SSAValue
 
@@ -140,8 +139,8 @@ class _Model:
         nowhere = Residency((False,) * len(spec.operands), False)
         if (spec.dtypes, spec.stored.output) != (step.spec.dtypes, step.spec.stored.output):
             stays = replace(stays, gaps=())  # they are bytes of the types that the graph has
-        for slots, kept in product((2, 1), (stays, nowhere)):
-            found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes, slots)
+        for kept in (stays, nowhere):
+            found = choose_schedule(spec, step.nodes, kept, self.machine, self.machine.sram.bytes)
             if found is not None:
                 schedule, cost = found
                 energy = kernel_femtojoules(Tiling(spec, schedule), cost, self.machine, self.energy)

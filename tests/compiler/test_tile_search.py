@@ -62,6 +62,28 @@ def test_nothing_fits_into_nothing():
     assert choose_schedule(convolution(8, 8, 8, 3), ("n",), NOWHERE, TINY, 0) is None
 
 
+def test_what_fits_only_once_gets_rings_of_one_slot():
+    spec = convolution(8, 8, 8, 3)
+    once = choose_schedule(spec, ("n",), NOWHERE, TINY, TINY.sram.bytes, 1)
+    assert once is not None
+    needed = once[1].sram_bytes
+    while (less := choose_schedule(spec, ("n",), NOWHERE, TINY, needed - 1, 1)) is not None:
+        once, needed = less, less[1].sram_bytes
+    assert choose_schedule(spec, ("n",), NOWHERE, TINY, needed) == once
+    assert choose_schedule(spec, ("n",), NOWHERE, TINY, needed, stripes=(8,)) is None
+
+
+def test_a_pool_that_reads_much_more_than_it_gives_is_cut():
+    """A row of 32 outputs fits many times, the 16 rows of 512 pixels that it reads do not fit once."""
+    pool = PoolAnchor(0, Window((16, 16), (16, 16)), Reduce.MAX, 0, 0.0)
+    program = VectorProgram((Stream(None, DType.I8),), (), DType.I8)
+    spec = KernelSpec("k", ((1, 512, 512, 16),), (DType.I8,), (1, 32, 32, 16), pool, program)
+    choice = choose_schedule(spec, ("n",), Residency((False,), False), TINY, TINY.sram.bytes)
+    assert choice is not None
+    assert choice[0].tile_w < 32
+    assert choice[0].stream_slots == 2
+
+
 def test_more_room_is_never_worse():
     spec = convolution(64, 64, 28, 3)
     costs = [choose_schedule(spec, ("n",), NOWHERE, TINY, TINY.sram.bytes // d) for d in (1, 2, 4)]
