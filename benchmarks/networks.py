@@ -157,7 +157,7 @@ def table(rows: Mapping[str, Row]) -> str:
     )  # fmt: skip
     order = {case.key: i for i, case in enumerate(cases())}
     found = sorted(rows, key=lambda key: (order.get(key, len(order)), key))
-    lines = [(Case.named(key), rows[key]) for key in found if "error" not in rows[key]]
+    lines = [(Case.named(key), rows[key]) for key in found if "cycles" in rows[key]]
     return markdown(
         head,
         (
@@ -191,7 +191,7 @@ def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
     """The results as Markdown, with what failed and what did not run."""
     failed = [f"* {key}: {row['error']}" for key, row in rows.items() if "error" in row]
     missing = [f"* {case.key}" for case in wanted if case.key not in rows]
-    older = sum(row.get("sources") != source for row in rows.values())
+    older = sum(row["sources"] != source for row in rows.values() if "sources" in row)
     parts = ["# Every network at every width", INTRODUCTION, table(rows)]
     if older:
         parts.append(f"{older} of these rows were measured with other sources than those of the last row.")
@@ -212,15 +212,19 @@ def fill(
 ) -> dict[str, Row]:
     """Measure the rows that ``path`` lacks, or has of other inputs than ``names``; all of them ``again``.
 
+    A row is tried on what it was tried on before, too. One that fails now keeps what was measured, beside the error.
     Each is written as soon as it is there.
     """
     rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
     for case in wanted:
-        if not again and set(names) <= set(rows.get(case.key, {}).get("inputs", ())):
+        before = rows.get(case.key, {})
+        tried = before.get("inputs", ())
+        if not again and "error" not in before and set(names) <= set(tried):
             continue
         source = sources(PACKAGES)
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
-        rows[case.key] = row = {**measured(case, names, seconds), "sources": source}
+        row = measured(case, [name for name in PROBES if name in names or name in tried], seconds)
+        rows[case.key] = row = {**before, **row} if "error" in row else {**row, "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)
         write(path, json.dumps(rows, indent=1) + "\n")
         write(path.with_suffix(".md"), report(rows, list(cases()), source))
@@ -249,7 +253,7 @@ def main() -> None:
     options.output.parent.mkdir(exist_ok=True)
     rows = fill(options.output, wanted, options.again, options.inputs, options.seconds)
     print(options.output.with_suffix(".md").read_text())
-    sys.exit(any(rows[case.key].get("different", True) for case in wanted))
+    sys.exit(any("error" in rows[case.key] or rows[case.key]["different"] for case in wanted))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,22 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_a_row_that_fails_when_it_is_measured_again_keeps_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, found = tmp_path / "networks.json", [ROW, {"error": "took more than 5 s"}, {**ROW, "cycles": 9}]
+    monkeypatch.setattr(networks, "measured", lambda *_: found.pop(0))
+    first = fill(path, WANTED[:1], False, ["random"], None)[WANTED[0].key]
+    failed = fill(path, WANTED[:1], False, ["ties"], None)[WANTED[0].key]
+    assert failed == {**first, "error": "took more than 5 s"}
+    text = path.with_suffix(".md").read_text()
+    assert "| 5,678 |" in text
+    assert f"* {WANTED[0].key}: took more than 5 s" in text
+    (row,) = fill(path, WANTED[:1], False, ["random"], None).values()
+    assert row["cycles"] == 9
+    assert "error" not in row
+
+
 def test_a_row_of_fewer_inputs_than_are_asked_for_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +79,7 @@ def test_a_row_of_fewer_inputs_than_are_asked_for_is_measured_again(
     monkeypatch.setattr(networks, "measured", measure)
     for names in (["random", "zeros"], ["zeros"], ["random", "ties"], ["ties"]):
         fill(path, WANTED[:1], False, names, None)
-    assert asked == [["random", "zeros"], ["random", "ties"]]
+    assert asked == [["random", "zeros"], ["random", "zeros", "ties"]]
 
 
 def test_the_report_names_what_differs_fails_and_is_missing() -> None:
