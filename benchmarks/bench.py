@@ -8,14 +8,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("digits", "mobilenet_v1", "mobilenet_v2", "resnet18", "resnet50", "inception_v3")
+DEPTH = ("depth_anything_v2_s", "quartdepth28-w4a8", "w4a8")
 Row = dict[str, Any]
+Key = tuple[str, str, str]
+"""Network, machine, recipe."""
+Target = tuple[str, Callable[[Row], float], float]
 PACKED = """Packed parameters are the weights' codes and, per output channel, its binary32 scale and bias.
 
 """
@@ -155,28 +159,68 @@ def wall_table(rows: Sequence[Row]) -> str:
     return markdown(head, map(cells, rows))
 
 
+def _compile_seconds(row: Row) -> float:
+    return row["compile seconds"]
+
+
+def _over_bound(row: Row) -> float:
+    return row["seconds"] / row["bound seconds"]
+
+
+def _code_share(row: Row) -> float:
+    return row["code bytes"] / row["binary bytes"]
+
+
+def _packing(row: Row) -> float:
+    return row["constant bytes"] / row["packed bytes"]
+
+
+def _peak_gib(row: Row) -> float:
+    return row["peak bytes"] / 2**30
+
+
+def _dram_over_least(row: Row) -> float:
+    return (row["DRAM read bytes"] + row["DRAM write bytes"]) / row["least DRAM bytes"]
+
+
+def _walls(work: str, reference: str) -> Callable[[Row], float]:
+    return lambda row: row["walls"][work] / row["walls"][reference]
+
+
+def _convolutional(compile_seconds: float, over_bound: float) -> tuple[Target, ...]:
+    return (
+        ("compile seconds", _compile_seconds, compile_seconds),
+        ("latency / bound", _over_bound, over_bound),
+        ("code share of the binary", _code_share, 0.05),
+        ("constants / packed parameters", _packing, 1.02),
+        ("peak GiB of compile and run", _peak_gib, 2.0),
+    )
+
+
+TARGETS: dict[Key, tuple[Target, ...]] = {
+    ("mobilenet_v2", "edge28", "w8a8"): _convolutional(2.0, 3.0),
+    ("resnet50", "edge28", "w8a8"): (
+        *_convolutional(5.0, 1.5),
+        ("simulation / eager Q/DQ graph", _walls("simulate", "qdq"), 1.0),
+        ("timing only / eager Q/DQ graph", _walls("timing only", "qdq"), 0.1),
+    ),
+    DEPTH: (
+        ("compile seconds", _compile_seconds, 60.0),
+        ("simulation / float32", _walls("simulate", "float"), 2.0),
+        ("peak GiB of compile and run", _peak_gib, 6.0),
+        ("DRAM bytes / (weights, image, result)", _dram_over_least, 1.3),
+    ),
+}
+"""(what, its value in a row, at most) by network, machine and recipe."""
+
+
 def targets(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     """(what, measured, at most) of every target that the measured networks have."""
-    found: list[tuple[str, float, float]] = []
-    for row in rows:
-        name = row["network"]
-        if (row["machine"], row["recipe"]) != ("edge28", "w8a8") or name not in ("resnet50", "mobilenet_v2"):
-            continue
-        deep = name == "resnet50"
-        wall = row["walls"]
-        found += [
-            (f"{name}: compile seconds", row["compile seconds"], 5.0 if deep else 2.0),
-            (f"{name}: latency / bound", row["seconds"] / row["bound seconds"], 1.5 if deep else 3.0),
-            (f"{name}: code share of the binary", row["code bytes"] / row["binary bytes"], 0.05),
-            (f"{name}: constants / packed parameters", row["constant bytes"] / row["packed bytes"], 1.02),
-            (f"{name}: peak GiB of compile and run", row["peak bytes"] / 2**30, 2.0),
-        ]
-        if deep:
-            found += [
-                ("resnet50: simulation / eager Q/DQ graph", wall["simulate"] / wall["qdq"], 1.0),
-                ("resnet50: timing only / eager Q/DQ graph", wall["timing only"] / wall["qdq"], 0.1),
-            ]
-    return found
+    return [
+        (f"{_name(row)}: {what}", value(row), most)
+        for row in rows
+        for what, value, most in TARGETS.get((row["network"], row["machine"], row["recipe"]), ())
+    ]
 
 
 def report(rows: Sequence[Row], source: Row) -> str:
@@ -201,18 +245,18 @@ def report(rows: Sequence[Row], source: Row) -> str:
 def main() -> None:
     """Measure, write both files, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", default=QUICK, help="names in benchmarks.zoo")
+    parser.add_argument("networks", nargs="*", help=f"names in benchmarks.zoo; {', '.join(QUICK)}, and {DEPTH[0]}")
     parser.add_argument("--full", action="store_true", help="more repetitions, and machine tiny too")
     parser.add_argument("--recipes", nargs="+", default=("w8a8",), help="widths, as w4a4 or f32")
     parser.add_argument("--repeat", type=int)
     options = parser.parse_args()
     repeat = options.repeat or (9 if options.full else 3)
+    machines = ("edge28", "tiny") if options.full else ("edge28",)
+    cases = [(n, m, r) for m in machines for n in options.networks or QUICK for r in options.recipes]
     rows: list[Row] = []
-    for machine in ("edge28", "tiny") if options.full else ("edge28",):
-        for network in options.networks:
-            for recipe in options.recipes:
-                print(f"measuring {network} at {recipe} on {machine}", file=sys.stderr)
-                rows.append(measured(network, machine, repeat, recipe))
+    for network, machine, recipe in cases if options.networks else [*cases, DEPTH]:
+        print(f"measuring {network} at {recipe} on {machine}", file=sys.stderr)
+        rows.append(measured(network, machine, repeat, recipe))
     source = provenance(rows)
     text = report(rows, source)
     RESULTS.mkdir(exist_ok=True)

@@ -105,6 +105,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
         save_program(q, (x,), program)
         memory = peak_memory(program, machine, tuple(x.shape))
     counted = work(model, tuple(x.shape))
+    packed = counted.packed(STORED_BITS[Mode[recipe.upper()].weight])
     binary = exe.binary
     found = network_bounds(model, x, binary.machine, Mode[recipe.upper()])
     clock = binary.machine.clock_hz
@@ -114,7 +115,8 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
         "recipe": recipe,
         "params": counted.params,
         "macs": counted.macs,
-        "packed bytes": counted.packed(STORED_BITS[Mode[recipe.upper()].weight]),
+        "packed bytes": packed,
+        "least DRAM bytes": packed + 4 * sum(each.numel() for each in (x, *run.outputs)),
         "exact": exact,
         "quantize seconds": quantized,
         "compile seconds": sum(stages.values()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.bench import chip_table, report, targets
+from benchmarks.bench import DEPTH, chip_table, report, targets
 from benchmarks.bounds import layers, network_bounds
 from benchmarks.measure import measure
 from benchmarks.zoo import NETWORKS
@@ -31,6 +31,20 @@ def test_packed_bytes_are_codes_scales_and_biases() -> None:
     assert (counted.packed(8), counted.packed(4)) == (30 + 40, 15 + 40)
 
 
+def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
+    row = {
+        "network": DEPTH[0], "machine": DEPTH[1], "recipe": DEPTH[2], "compile seconds": 30.0, "peak bytes": 2**30,
+        "walls": {"simulate": 3.0, "float": 2.0}, "DRAM read bytes": 20, "DRAM write bytes": 6, "least DRAM bytes": 20,
+    }  # fmt: skip
+    name = "depth_anything_v2_s w4a8"
+    assert targets([row, {**row, "machine": "edge28"}]) == [
+        (f"{name}: compile seconds", 30.0, 60.0),
+        (f"{name}: simulation / float32", 1.5, 2.0),
+        (f"{name}: peak GiB of compile and run", 1.0, 6.0),
+        (f"{name}: DRAM bytes / (weights, image, result)", 1.3, 1.3),
+    ]
+
+
 @pytest.mark.slow
 def test_a_network_is_measured_at_any_width() -> None:
     row = measure("products", "edge28", 1, "w4a4")
@@ -40,4 +54,5 @@ def test_a_network_is_measured_at_any_width() -> None:
     line = chip_table([row]).splitlines()[-1]
     assert line.startswith("| products w4a4 | edge28 | 0.0 | yes |")
     assert not targets([row])
+    assert row["least DRAM bytes"] > row["packed bytes"] > 0
     assert "| products w4a4 |" in report([row], {})
