@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.bench import RESULTS, Row, markdown
 from benchmarks.measure import ROOT, sources
@@ -66,7 +65,7 @@ def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
     import torch
 
     import quartic
-    from benchmarks.probes import probes
+    from benchmarks.probes import probes, same_bits
     from benchmarks.zoo import NETWORKS
     from quartic.results import summary
 
@@ -88,7 +87,7 @@ def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
         with torch.no_grad():
             expected = reference(x)
         run = quartic.simulate(exe, x)
-        if not all(map(_same, expected, run.outputs)) or len(expected) != len(run.outputs):
+        if not same_bits(expected, run.outputs):
             different.append(name)
         if name == "random":
             spread = float(expected[0].double().std())
@@ -107,17 +106,6 @@ def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
         "verify seconds": time.perf_counter() - compiled,
         "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal bits: of binary32, also those of NaN and of zeros."""
-    import torch
-
-    if one.dtype != other.dtype:
-        return False
-    if one.dtype == torch.float32:
-        one, other = one.contiguous().view(torch.int32), other.contiguous().view(torch.int32)
-    return torch.equal(one, other)
 
 
 def measured(case: Case, names: Sequence[str], seconds: float | None) -> Row:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -29,6 +31,18 @@ def probes(shape: tuple[int, ...], seed: int = 11) -> dict[str, torch.Tensor]:
         "denormals": normal * 1e-40,
         "one spike": spike.reshape(shape),
     }
+
+
+def same_bits(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    """Whether as many tensors have the same types, shapes and bits; NaN has neither sign nor payload on the chip."""
+    return len(some) == len(others) and all(
+        one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _bits(x: torch.Tensor) -> torch.Tensor:
+    return x.masked_fill(x.isnan(), torch.nan).view(torch.int32) if x.dtype == torch.float32 else x
 
 
 def _layers(factors: Factors, *names: str) -> dict[str, Factors]:

@@ -50,6 +50,7 @@ WITHOUT_BUILDER = {
 }
 """Rule and advice for operators that only the quantizer can bring into a form that compiles."""
 LEFT = "quantize the operand: the quantizer left it in float"
+RESULTS_ALONE = "return the indices from the model: nothing on the chip computes with them"
 WEIGHTS_ALONE = (
     "weights alone are quantized, which is for evaluation in PyTorch: no machine multiplies codes by binary32; "
     "quantize activations too"
@@ -116,7 +117,8 @@ class Graph:
                 return self.constant(np.asarray(value, np.float32))
             case _:
                 pass
-        raise Refusal(f"needs a float32 operand, got {describe(value)}", "keep this operator in float32")
+        advice = RESULTS_ALONE if isinstance(value, Indices) else "keep this operator in float32"
+        raise Refusal(f"needs a float32 operand, got {describe(value)}", advice)
 
     def ints(self, value: Any) -> SSAValue:
         """The codes behind ``value``; Refusal unless it is the dequantization of some."""

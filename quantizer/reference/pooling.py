@@ -141,8 +141,8 @@ def _extreme(
 
 
 def argmax(x: object, dim: int | None = None, keepdim: bool = False) -> torch.Tensor:
-    """Index of the first maximum, int64."""
-    return (x.codes if isinstance(x, Lazy) else x).argmax(dim, keepdim)  # type: ignore[union-attr]
+    """Index of the first maximum, int32 as the chip stores it (PyTorch: int64)."""
+    return (x.codes if isinstance(x, Lazy) else x).argmax(dim, keepdim).to(torch.int32)  # type: ignore[union-attr]
 
 
 def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import networks
 from benchmarks.networks import PROBES, Case, cases, fill, measured, report, table, verify
-from benchmarks.probes import PLANTS, plant, probes
+from benchmarks.probes import PLANTS, plant, probes, same_bits
 from benchmarks.zoo import NETWORKS
 
 WANTED = [Case("vit_s", 224, recipe, "edge28") for recipe in ("w8a8", "w4a8", "w4a4")]
@@ -102,11 +102,11 @@ def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.Monkey
     assert row["output std"] > 0
     compared = []
 
-    def flip(one: torch.Tensor, other: torch.Tensor) -> bool:
-        compared.append(torch.equal(one, other))
+    def flip(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+        compared.append(same_bits(some, others))
         return len(compared) != 2
 
-    monkeypatch.setattr(networks, "_same", flip)
+    monkeypatch.setattr("benchmarks.probes.same_bits", flip)
     assert verify(case, PROBES[:3])["different"] == ["uniform"]
     assert compared == [True] * 3
 
@@ -123,6 +123,15 @@ def test_probes_are_what_they_say() -> None:
     assert found["no numbers"].isnan().any()
     assert 0 < found["denormals"].abs().max() < torch.finfo(torch.float32).tiny
     assert found["one spike"].count_nonzero() == 1
+
+
+def test_bits_differ_where_values_are_equal() -> None:
+    one = torch.tensor([0.0, float("nan"), torch.inf])
+    assert same_bits([one], [one.clone()])
+    assert same_bits([one], [torch.tensor([0.0, -float("nan"), torch.inf])])
+    others = (-0.0, torch.nan, torch.inf), (0.0, 0.0, torch.inf), (0.0, torch.nan, torch.finfo(torch.float32).max)
+    assert not any(same_bits([one], [torch.tensor(other)]) for other in others)
+    assert not any(same_bits([one], other) for other in ([one.double()], [one[None]], [one, one]))
 
 
 @pytest.mark.thin(1)

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 import quartic
 from benchmarks.probes import probes as named_probes
+from benchmarks.probes import same_bits
 from benchmarks.zoo import NETWORKS
 from quantizer import capture
 from quartic import Executable
@@ -49,7 +50,7 @@ def probes(shape: tuple[int, ...], extreme: bool = True) -> list[torch.Tensor]:
 
 
 def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge28", **options: Any) -> Executable:
-    """The simulator's outputs are the reference's on all of ``inputs``, NaN where that has NaN; what ran there."""
+    """The simulator's outputs are the reference's bits on all of ``inputs``; gives what ran there."""
     exe = quartic.compile(q, machine, **options)
     reference = quartic.reference(q)
     for index, x in enumerate(inputs):
@@ -61,4 +62,5 @@ def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge
             assert one.shape == other.shape
             different = ((one != other) & ~(one.isnan() & other.isnan())).sum().item()
             assert different == 0, f"probe {index} on {machine} {options}: {different} of {one.numel()} differ"
+        assert same_bits(actual, expected), f"probe {index} on {machine} {options}: zeros have other signs"
     return exe

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import quartic
+from benchmarks.probes import same_bits
 from tests.e2e.operators import IMAGES, ROWS, captured
-from tests.e2e.support import probes
+from tests.e2e.support import assert_bits, probes, quantized
 
 RECIPES = ("w8a8", "w4a8", "w4a4", "w8a16", "w16a16", "f32")
 MACHINES = ("edge28", "tiny")
@@ -32,7 +34,30 @@ def test_an_operator(name: str, recipe: str) -> None:
         with torch.no_grad():
             torch.testing.assert_close(reference(batches[0])[0], model(batches[0]), rtol=1e-3, atol=1e-3)
     for x in probes(batches[0].shape):
-        (expected,), (found,) = reference(x), quartic.simulate(exe, x).outputs
-        assert found.shape == expected.shape
-        assert torch.equal(found.isnan(), expected.isnan())
-        assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+        assert same_bits(quartic.simulate(exe, x).outputs, reference(x))
+
+
+class _Indices(nn.Module):
+    """Where the maxima are of what a layer gives."""
+
+    def __init__(self, dim: int | None) -> None:
+        super().__init__()
+        self.layer, self.dim = nn.Conv2d(4, 7, 1), dim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Indices along ``dim``, or into all of it."""
+        return self.layer(x).argmax(self.dim)
+
+
+@pytest.mark.thin(2)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("dim", [1, 3, None])
+def test_indices_of_maxima(dim: int | None, recipe: str) -> None:
+    """The first of equal ones, NaN above all; int32, as the chip stores them."""
+    torch.manual_seed(0)
+    model = _Indices(dim).eval()
+    q = quantized(model, (1, 4, 6, 5), recipe=recipe)
+    assert_bits(q, probes((1, 4, 6, 5)), "tiny")
+    if recipe == "f32":
+        x = torch.randn(1, 4, 6, 5)
+        assert torch.equal(quartic.reference(q)(x)[0].long(), model(x))
