@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.zoo import NETWORKS
+from benchmarks.zoo.depth_anything import depth_anything
 from benchmarks.zoo.inception import InceptionV3
 from benchmarks.zoo.layers import work
 from benchmarks.zoo.metric3d import Metric3D, metric3d_small
@@ -17,7 +19,7 @@ from benchmarks.zoo.nasnet import NASNetMobile
 from benchmarks.zoo.raft_dpt import DECODERS
 from benchmarks.zoo.resnet import resnet18, resnet50, resnet152
 from benchmarks.zoo.resnet_v2 import ResNetV2, resnet50_v2, resnet152_v2
-from benchmarks.zoo.vit import WIDTHS
+from benchmarks.zoo.vit import WIDTHS, deit_t, vit_s
 
 PUBLISHED = {
     "resnet18": (resnet18, 11.690, 1814),
@@ -43,12 +45,37 @@ def test_parameters_and_macs_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("build", "side", "million_params", "giga_macs"),
+    [
+        (vit_s, 224, 22.051, 4.599),
+        (deit_t, 224, 5.717, 1.254),
+        (partial(depth_anything, "s", 2), 252, 24.785, 10.53),
+        (partial(depth_anything, "s", 2), 518, 24.785, 57.63),
+        (partial(depth_anything, "s", 1), 518, 24.785, 57.63),
+        (partial(depth_anything, "l", 2), 518, 335.3, 652.1),
+    ],
+)
+def test_transformers_have_the_published_parameters_and_macs(
+    build: Callable[[], torch.nn.Module], side: int, million_params: float, giga_macs: float
+) -> None:
+    with torch.device("meta"):
+        counted = work(build().eval(), (1, 3, side, side))
+    assert counted.params / 1e6 == pytest.approx(million_params, rel=2e-4)
+    assert counted.macs / 1e9 == pytest.approx(giga_macs, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("name", "side", "million_params", "giga_macs"),
     [
         ("s", (252, 252), 37.495, 21.9),
+        ("s", (256, 256), 37.495, 24.4),
         ("s", (512, 512), 37.495, 105),
+        ("s", (1024, 1024), 37.495, 629),
         ("s", (616, 1064), 37.495, 318.2),
         ("l", (616, 1064), 411.9, 2886),
+        ("l", (256, 256), 411.9, 259),
+        ("l", (512, 512), 411.9, 1048),
         ("l", (1024, 1024), 411.9, 5299),
     ],
 )
