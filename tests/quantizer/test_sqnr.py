@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.zoo import NETWORKS
 from quantizer.flow import quantize
 from quantizer.fold import Fold
 from quantizer.recipe import Recipe
@@ -44,6 +45,17 @@ def test_every_layer_is_above_its_width(recipe: str, least: float) -> None:
     rows = sqnr(model, quantize(model, (x,), [x], recipe), (x,))
     assert {row.module for row in rows} >= {"norm", "qkv", "proj"}
     assert min(row.sqnr_db for row in rows) >= least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_nano", "depth_anything_v2_nano", "metric3d_nano"])
+def test_every_layer_at_16_bits_is_above_60_decibels(name: str) -> None:
+    """Of two images, the first of which is the measure: nothing that calibration saw is left outside."""
+    network = NETWORKS[name]
+    model, batches = network.model(), [network.images(1, seed) for seed in (1, 2)]
+    rows = sqnr(model, quantize(model, (batches[0],), batches, "w16a16"), (batches[0],))
+    assert len(rows) > 40
+    assert min(row.sqnr_db for row in rows) >= 60
 
 
 @pytest.mark.slow
