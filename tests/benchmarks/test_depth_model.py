@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import demo
 from benchmarks.bench import RESULTS
-from benchmarks.depth.evaluate import compiled, float_depth, held_out
+from benchmarks.depth.evaluate import float_depth, held_out
 from benchmarks.depth.metrics import Metrics
 from benchmarks.depth.model import CHECKPOINT, trained
+from benchmarks.depth.picture import coloured
 
 
 def stated() -> dict:
@@ -37,13 +41,19 @@ def test_float_accuracy_is_the_stated_one() -> None:
 
 
 @pytest.mark.slow
-def test_the_chip_computes_the_bits_of_the_reference() -> None:
-    """As the table's; other recipes are in the guide, which runs as a test, and in ``make depth``."""
-    import quartic
-
-    q, exe = compiled(trained(), "w4a8", "edge28")
-    images, _ = held_out(2)
-    for image in images.split(1):
-        run = quartic.simulate(exe, image)
-        assert torch.equal(run.outputs[0], quartic.reference(q)(image)[0])
-        assert run.outputs[0].unique().numel() > 100
+def test_the_demo_shows_a_depth_map_of_the_chip_with_its_time_and_energy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At one recipe; all are in ``make depth``, some in the guide, which runs as a test."""
+    picture, depths = tmp_path / "new/demo.png", []
+    monkeypatch.setattr("sys.argv", ["demo", "--recipe", "w4a8", "--picture", str(picture)])
+    monkeypatch.setattr("benchmarks.depth.picture.coloured", lambda x, *ends: depths.append(x) or coloured(x, *ends))
+    demo.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"bits equal +yes", printed)
+    assert re.search(r"latency +0\.\d+ ms \([\d,]+ cycles\)", printed)
+    assert re.search(r"energy +0\.\d+ mJ", printed)
+    truth, floats, simulated = (torch.from_numpy(depth) for depth in depths)
+    assert simulated.unique().numel() > 100
+    assert 0 < (simulated - floats).abs().mean() < (simulated - truth).abs().mean()
+    assert picture.read_bytes().startswith(b"\x89PNG")
