@@ -198,7 +198,7 @@ def write(path: Path, text: str) -> None:
 def fill(
     path: Path, wanted: Sequence[Case], again: bool, names: Sequence[str], seconds: float | None
 ) -> dict[str, Row]:
-    """Measure the rows that ``path`` lacks, or has of other inputs than ``names``; all of them ``again``.
+    """Measure the rows that ``path`` lacks, or has of fewer inputs than ``names``; ``again`` those of other sources.
 
     A row is tried on what it was tried on before, too. One that fails now keeps what was measured, beside the error.
     Each is written as soon as it is there.
@@ -207,9 +207,10 @@ def fill(
     for case in wanted:
         before = rows.get(case.key, {})
         tried = before.get("inputs", ())
-        if not again and "error" not in before and set(names) <= set(tried):
-            continue
         source = sources(PACKAGES)
+        current = not again or before.get("sources") == source
+        if current and "error" not in before and set(names) <= set(tried):
+            continue
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
         row = measured(case, [name for name in PROBES if name in names or name in tried], seconds)
         rows[case.key] = row = {**before, **row} if "error" in row else {**row, "sources": source}
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help="names in benchmarks.zoo, also as vit_s@224; all by default")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--machine", default="edge28")
-    parser.add_argument("--again", action="store_true", help="also the rows that are there")
+    parser.add_argument("--again", action="store_true", help="also rows that other sources gave")
     parser.add_argument("--inputs", nargs="+", default=PROBES, choices=PROBES, metavar="NAME", help=", ".join(PROBES))
     parser.add_argument("--seconds", type=float, help="the longest that one row may take")
     parser.add_argument("--output", type=Path, default=RESULTS / "networks.json")

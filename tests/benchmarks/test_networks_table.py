@@ -82,6 +82,23 @@ def test_a_row_of_fewer_inputs_than_are_asked_for_is_measured_again(
     assert asked == [["random", "zeros"], ["random", "zeros", "ties"]]
 
 
+def test_rows_of_other_sources_are_measured_again_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, source, asked = tmp_path / "networks.json", ["old"], list[str]()
+
+    def measure(case: Case, names: Sequence[str], seconds: float | None) -> dict[str, object]:
+        asked.append(source[0])
+        return ROW
+
+    monkeypatch.setattr(networks, "measured", measure)
+    monkeypatch.setattr(networks, "sources", lambda packages: source[0])
+    fill(path, WANTED[:1], False, ["random"], None)
+    source[0] = "new"
+    for again in (False, True, True):
+        (row,) = fill(path, WANTED[:1], again, ["random"], None).values()
+    assert asked == ["old", "new"]
+    assert row["sources"] == "new"
+
+
 def test_the_report_names_what_differs_fails_and_is_missing() -> None:
     keys = [case.key for case in WANTED]
     rows = {keys[0]: {**ROW, "different": ["zeros"]}, keys[1]: {"error": "took more than 5 s"}}
