@@ -35,7 +35,14 @@ MODELS = (
 PROBES = (
     "random", "uniform", "saturated high", "saturated low", "zeros", "ties", "no numbers", "denormals", "one spike",
 )  # fmt: skip
-"""Names of ``benchmarks.probes``, which takes seconds to import."""
+PLANTED = (("deit_t", 224), ("depth_anything_v2_s", 252))
+"""Those that are also verified with weights which drive softmax, layer norm and GELU into their corners."""
+PLANTS = (
+    "equal scores", "peaked scores", "huge variance", "tiny variance", "vanishing variance", "no variance",
+    "saturated GELU",
+)  # fmt: skip
+"""Names of ``benchmarks.probes``, which takes seconds to import, as those of ``PROBES``."""
+RANDOM = "random"
 CALIBRATION = 2
 
 
@@ -47,17 +54,19 @@ class Case:
     side: int
     recipe: str
     machine: str
+    weights: str = RANDOM
 
     @property
     def key(self) -> str:
         """Its name in the file of results."""
-        return f"{self.network} {self.side} {self.recipe} {self.machine}"
+        name = f"{self.network} {self.side} {self.recipe} {self.machine}"
+        return name if self.weights == RANDOM else f"{name} {self.weights}"
 
     @classmethod
     def named(cls, key: str) -> Case:
         """The row with this key."""
-        network, side, recipe, machine = key.split()
-        return cls(network, int(side), recipe, machine)
+        network, side, recipe, machine, *weights = key.split(maxsplit=4)
+        return cls(network, int(side), recipe, machine, *weights)
 
 
 def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
@@ -65,13 +74,15 @@ def verify(case: Case, names: Sequence[str] = PROBES) -> Row:
     import torch
 
     import quartic
-    from benchmarks.probes import probes, same_bits
+    from benchmarks.probes import plant, probes, same_bits
     from benchmarks.zoo import NETWORKS
     from quartic.results import summary
 
     network = NETWORKS[case.network]
     shape = (network.shape[0], case.side, case.side)
     model = network.model(0, shape)
+    if case.weights != RANDOM:
+        model = plant(model, case.weights)
     start = time.perf_counter()
     batches = [(network.images(1, seed, shape),) for seed in range(1, CALIBRATION + 1)]
     q = quartic.quantize(model, batches[0], batches, recipe=case.recipe)
@@ -124,23 +135,25 @@ def measured(case: Case, names: Sequence[str], seconds: float | None) -> Row:
 
 
 def cases(names: Sequence[str] = (), recipes: Sequence[str] = RECIPES, machine: str = "edge28") -> Iterator[Case]:
-    """All rows, smallest network first; ``names`` are of networks, or of one at one side as ``vit_s@224``.
+    """All rows, smallest network first, planted weights last.
 
+    ``names`` are of networks, or of one at one side as ``vit_s@224``; planted rows are those of ``vit_s@planted``.
     Raises ValueError for a name that is none of them.
     """
-    known = {name for network, side in MODELS for name in (network, f"{network}@{side}")}
+    rows = [(network, side, RANDOM, {network, f"{network}@{side}"}) for network, side in MODELS]
+    rows += [(network, side, weights, {f"{network}@planted"}) for network, side in PLANTED for weights in PLANTS]
+    known = set[str]().union(*(named for *_, named in rows))
     if unknown := set(names) - known:
         raise ValueError(f"{', '.join(sorted(unknown))}: the networks are {', '.join(sorted(known))}")
-    for network, side in MODELS:
-        if not names or network in names or f"{network}@{side}" in names:
-            for recipe in recipes:
-                yield Case(network, side, recipe, machine)
+    for network, side, weights, named in rows:
+        if not names or named & set(names):
+            yield from (Case(network, side, recipe, machine, weights) for recipe in recipes)
 
 
 def table(rows: Mapping[str, Row]) -> str:
     """The rows that there are; ``exact`` counts the inputs on which every bit was the same."""
     head = (
-        "model", "side", "recipe", "machine", "exact", "instructions", "cycles", "ms", "mJ", "utilization",
+        "model", "side", "recipe", "machine", "weights", "exact", "instructions", "cycles", "ms", "mJ", "utilization",
         "compile s", "inputs tried", "GiB",
     )  # fmt: skip
     order = {case.key: i for i, case in enumerate(cases())}
@@ -154,6 +167,7 @@ def table(rows: Mapping[str, Row]) -> str:
                 case.side,
                 case.recipe,
                 case.machine,
+                case.weights,
                 f"**no**: {', '.join(row['different'])}" if row["different"] else "yes",
                 f"{row['instructions']:,}",
                 f"{row['cycles']:,}",
@@ -171,8 +185,9 @@ def table(rows: Mapping[str, Row]) -> str:
 
 INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit of every output of the simulated binary
 is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
-among zeros (`benchmarks/probes.py`): all of them, or those that are named. Weights are random. Compile seconds are
-wall time, while the machine does other work."""
+among zeros (`benchmarks/probes.py`): all of them, or those that are named. Weights are random, and in the last rows
+scaled so that softmax reads equal or far apart scores, layer norms huge, tiny or no variance, GELU huge numbers.
+Compile seconds are wall time, while the machine does other work."""
 
 
 def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:

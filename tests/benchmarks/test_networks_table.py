@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import networks
-from benchmarks.networks import PROBES, Case, cases, fill, measured, report, table, verify
+from benchmarks.networks import PROBES, RANDOM, Case, cases, fill, measured, report, table, verify
 from benchmarks.probes import PLANTS, plant, probes, same_bits
 from benchmarks.zoo import NETWORKS
 
@@ -23,9 +23,12 @@ ROW = {
 
 def test_every_network_of_the_issue_has_its_rows() -> None:
     rows = list(cases())
-    assert len(rows) == 3 * 22
+    assert len(rows) == 3 * (22 + 2 * len(PLANTS))
+    assert [Case.named(case.key) for case in rows] == rows
     assert {case.network for case in rows} <= set(NETWORKS)
     assert [case.recipe for case in cases(["vit_s@224"])] == ["w8a8", "w4a8", "w4a4"]
+    assert {case.weights for case in cases(["deit_t"])} == {"random"}
+    assert [case.weights for case in cases(["deit_t@planted"], ["w4a8"])] == list(PLANTS)
     with pytest.raises(ValueError, match="vit_x: the networks are"):
         list(cases(["vit_x"]))
 
@@ -106,7 +109,8 @@ def test_the_report_names_what_differs_fails_and_is_missing() -> None:
     assert "**no**: zeros" in text
     assert f"* {keys[1]}: took more than 5 s" in text
     assert f"## Not run\n\n* {keys[2]}\n" in text
-    assert table({keys[0]: ROW}).splitlines()[2].startswith("| vit_s | 224 | w8a8 | edge28 | yes | 1,234 | 5,678 |")
+    line = table({keys[0]: ROW}).splitlines()[2]
+    assert line.startswith("| vit_s | 224 | w8a8 | edge28 | random | yes | 1,234 | 5,678 |")
     assert "| random, zeros |" in table({keys[0]: ROW})
     assert "| all |" in table({keys[0]: {**ROW, "inputs": [*PROBES]}})
 
@@ -129,13 +133,23 @@ def test_a_row_counts_the_inputs_whose_bits_are_equal(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+def test_a_row_of_planted_weights_is_measured_with_them() -> None:
+    wanted = [Case("vit_nano", 48, "w4a8", "tiny", weights) for weights in (RANDOM, "no variance")]
+    plain, planted = (verify(case, ["random"]) for case in wanted)
+    assert plain["different"] == planted["different"] == []
+    assert plain["output std"] != planted["output std"]
+    with pytest.raises(KeyError, match="has no parameter"):
+        verify(Case("pools", 14, "w4a8", "tiny", "no variance"))
+
+
+@pytest.mark.slow
 def test_a_process_that_fails_says_why() -> None:
     assert "nothing like this" in measured(Case("nothing like this", 8, "w8a8", "tiny"), PROBES, 60)["error"]
 
 
 def test_probes_are_what_they_say() -> None:
     found = probes((2, 3, 4, 5))
-    assert tuple(found) == PROBES
+    assert (tuple(found), tuple(PLANTS)) == (PROBES, networks.PLANTS)
     assert all(x.shape == (2, 3, 4, 5) for x in found.values())
     assert found["no numbers"].isnan().any()
     assert 0 < found["denormals"].abs().max() < torch.finfo(torch.float32).tiny
