@@ -169,7 +169,11 @@ def write(found: dict[str, Row]) -> str:
     """Both files, each whole or not at all; gives the Markdown."""
     rows = [found[name] for name in PUBLISHED if name in found]
     source = provenance(rows)
+    today = source["machines"]
+    older = [row["row"] for row in rows if row["provenance"]["machine_sha256"] != today[row["machine"]]]
     text = "# QuartDepth's Table 3\n\n" + NOTES + markdown(HEAD, map(cells, rows)) + "\n\n"
+    if older:
+        text += f"Measured on an earlier description of their machine: {', '.join(older)}.\n\n"
     text += "## Provenance\n\n```json\n" + json.dumps(source, indent=2) + "\n```\n"
     RESULTS.mkdir(exist_ok=True)
     for path, content in (

@@ -53,6 +53,7 @@ def test_results_are_written_whole_and_read_again(tmp_path: Path, monkeypatch: p
         "joules": {"total": 0.1},
         "cpu seconds": {"quantize": 1.0, "compile": 2.0, "timing": 0.5},
         "peak bytes": 2**30,
+        "provenance": {"machine_sha256": Machine.load("quartdepth28-w4a4").digest},
     }
     text = table3.write({"s256-w4a4": row})
     line = next(line for line in text.splitlines() if line.startswith("| ViT-S 256 W4A4"))
@@ -61,3 +62,13 @@ def test_results_are_written_whole_and_read_again(tmp_path: Path, monkeypatch: p
     assert table3.known(tmp_path / "table3.json") == {"s256-w4a4": row}
     assert json.loads((tmp_path / "table3.json").read_text())["provenance"]["seed"] == table3.SEED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table3.json", "table3.md"]
+
+
+def test_rows_of_an_earlier_machine_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = table3.known(table3.RESULTS / "table3.json")
+    monkeypatch.setattr(table3, "RESULTS", tmp_path)
+    row = found["s256-w4a4"]
+    older = {**row, "row": "s512-w4a4", "provenance": {**row["provenance"], "machine_sha256": "0"}}
+    text = table3.write({"s256-w4a4": row, "s512-w4a4": older})
+    assert "Measured on an earlier description of their machine: s512-w4a4.\n" in text
+    assert "earlier description" not in table3.write({"s256-w4a4": row})
