@@ -67,6 +67,10 @@ def _name(row: Row) -> str:
     return row["network"] if row["recipe"] == "w8a8" else f"{row['network']} {row['recipe']}"
 
 
+def _key(row: Row) -> Key:
+    return row["network"], row["machine"], row["recipe"]
+
+
 def chip_table(rows: Sequence[Row]) -> str:
     """What the simulated machine does, against the bounds."""
     head = ("network", "machine", "MMAC", "bits equal", "cycles", "ms", "utilization", "bound ms", "ratio", "mJ")
@@ -214,12 +218,31 @@ TARGETS: dict[Key, tuple[Target, ...]] = {
 """(what, its value in a row, at most) by network, machine and recipe."""
 
 
+def parts_table(row: Row) -> str:
+    """Where a network's cycles, energy and traffic went, module by module."""
+    head = ("module", "MMAC", "cycles", "%", "uJ", "DRAM KiB")
+    return markdown(
+        head,
+        (
+            (
+                part["name"],
+                f"{part['macs'] / 1e6:,.1f}",
+                f"{part['cycles']:,}",
+                f"{part['cycles'] / row['cycles']:.1%}",
+                f"{part['femtojoules'] / 1e9:,.1f}",
+                f"{part['dram_bytes'] / 1024:,.0f}",
+            )
+            for part in row["parts"]
+        ),
+    )
+
+
 def targets(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
     """(what, measured, at most) of every target that the measured networks have."""
     return [
         (f"{_name(row)}: {what}", value(row), most)
         for row in rows
-        for what, value, most in TARGETS.get((row["network"], row["machine"], row["recipe"]), ())
+        for what, value, most in TARGETS.get(_key(row), ())
     ]
 
 
@@ -234,6 +257,7 @@ def report(rows: Sequence[Row], source: Row) -> str:
         ("## Simulated machine", chip_table(rows)),
         ("## Energy, mJ", energy_table(rows)),
         ("## Bounds", bounds_table(rows)),
+        *((f"## {_name(row)} by module", parts_table(row)) for row in rows if _key(row) == DEPTH),
         ("## Compiler", PACKED + compile_table(rows)),
         ("## Simulator against PyTorch", WALLS + wall_table(rows)),
         ("## Targets", checks),

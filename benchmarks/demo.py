@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,39 +86,12 @@ def _print_figures(exe: Executable, profile: Profile, equal: bool, errors: list[
     )
 
 
-@dataclass
-class _Part:
-    """Sums over the modules under one name."""
-
-    cycles: int = 0
-    femtojoules: int = 0
-    macs: int = 0
-
-    def add(self, cycles: int, femtojoules: int, macs: int) -> None:
-        self.cycles += cycles
-        self.femtojoules += femtojoules
-        self.macs += macs
-
-
 def _print_modules(profile: Profile) -> None:
     """Where the frame's cycles and energy went, by the first three names of the module's path."""
-    from runtime.profile import OVERHEAD, format_table
+    from benchmarks.parts import HEAD, parts
+    from runtime.profile import format_table
 
-    parts: dict[str, _Part] = {}
-    for row in profile.rows("module"):
-        name = "overheads" if row.name.startswith(OVERHEAD) else ".".join(row.name.split(".")[:3])
-        parts.setdefault(name, _Part()).add(row.cycles, sum(row.energy_fj.values()), row.macs)
-    overheads = parts.pop("overheads", _Part())
-    ranked = sorted(parts.items(), key=lambda item: -item[1].cycles)
-    rest = _Part()
-    for _, part in ranked[PARTS:]:
-        rest.add(part.cycles, part.femtojoules, part.macs)
-    rows = [*ranked[:PARTS], (f"({len(ranked) - PARTS} more)", rest), ("leakage and other overheads", overheads)]
-    lines = [
-        (name, f"{p.macs / 1e6:.2f}", f"{p.cycles:,}", f"{p.cycles / profile.cycles:.1%}", f"{p.femtojoules / 1e9:.2f}")
-        for name, p in rows
-    ]
-    print("\n" + format_table(("where it went", "MMAC", "cycles", "", "uJ"), lines))
+    print("\n" + format_table(HEAD, [part.cells(profile.cycles) for part in parts(profile, 3, PARTS)]))
 
 
 def _show(parts: list[Picture]) -> None:

@@ -17,10 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 SEED = 0
+PARTS = 20
+"""Modules that a row lists."""
 ROOT = Path(__file__).parent.parent
 
 
@@ -71,6 +74,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
 
     import quartic
     from benchmarks.bounds import network_bounds
+    from benchmarks.parts import parts
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
     from isa.container import Binary
@@ -136,6 +140,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
             "layer by layer": found.layerwise_cycles / clock,
         },
         "bound joules": found.energy_fj * 1e-15,
+        "parts": [asdict(part) for part in parts(run.profile, 3, PARTS)],
         **summary(run.profile),
     }
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.bench import DEPTH, chip_table, report, targets
+import quartic
+from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets
 from benchmarks.bounds import layers, network_bounds
 from benchmarks.measure import measure
+from benchmarks.parts import parts
 from benchmarks.zoo import NETWORKS
 from benchmarks.zoo.layers import work
 from isa.instructions import Mode
@@ -45,6 +47,16 @@ def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
     ]
 
 
+def test_parts_are_the_longest_the_others_and_overheads() -> None:
+    q = quartic.quantize(NETWORKS["pools"].model(), (x := NETWORKS["pools"].images(),), [(x,)])
+    profile = quartic.timing(quartic.compile(q, "tiny")).profile
+    everything, few = parts(profile, 3, 99), parts(profile, 3, 2)
+    assert [part.name for part in few[:2]] == [part.name for part in everything[:2]]
+    assert few[2].name == f"({len(everything) - 3} more)"
+    assert [sum(part.cycles for part in found) for found in (few, everything)] == [profile.cycles] * 2
+    assert everything[0].cycles > everything[1].cycles > 0
+
+
 @pytest.mark.slow
 def test_a_network_is_measured_at_any_width() -> None:
     row = measure("products", "edge28", 1, "w4a4")
@@ -56,3 +68,8 @@ def test_a_network_is_measured_at_any_width() -> None:
     assert not targets([row])
     assert row["least DRAM bytes"] > row["packed bytes"] > 0
     assert "| products w4a4 |" in report([row], {})
+    assert sum(part["cycles"] for part in row["parts"]) == row["cycles"]
+    assert sum(part["femtojoules"] for part in row["parts"]) * 1e-15 == pytest.approx(row["joules"]["total"])
+    moved = row["DRAM read bytes"] + row["DRAM write bytes"]
+    assert sum(part["dram_bytes"] for part in row["parts"]) == moved
+    assert parts_table(row).splitlines()[-1].startswith("| leakage and other overheads | 0.0 |")
