@@ -29,6 +29,8 @@ SHAPE = (1, 3, 32, 32)
         ("vit_nano", "w4a4", "tiny", ALONE),
         ("vit_nano", "w4a4", "quartdepth28-w4a4", {}),
         ("vit_nano", "f32", "quartdepth28-f32", {}),
+        ("deit_t", "w4a4", "quartdepth28-w4a4", {}),
+        ("vit_s", "w4a8", "edge28", {}),
         ("depth_anything_v2_nano", "w4a8", "tiny", ALONE),
         ("depth_anything_v2_nano", "w4a8", "quartdepth28-w4a8", {}),
         ("resnet_v2_nano", "w8a8", "edge28", {}),

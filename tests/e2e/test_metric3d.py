@@ -1,4 +1,4 @@
-"""Metric3D v2 with narrow layers: registers, recurrent units and convex upsampling, bit for bit on three machines."""
+"""Metric3D v2 with narrow layers: registers, recurrent units and convex upsampling, bit for bit on four machines."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def captured() -> GraphModule:
         ("w8a8", "edge28"),
         ("w4a8", "quartdepth28-w4a8"),
         ("w4a4", "tiny"),
+        ("f32", "quartdepth28-f32"),
     ],
 )
 def test_metric3d(recipe: str, machine: str) -> None:
