@@ -77,6 +77,15 @@ def test_refused_operators_name_module_line_rule_and_advice():
     assert refused.advice == "quantize the operand: the quantizer left it in float"
 
 
+def test_indices_are_results_alone():
+    found = calls(
+        ("i", "aten.argmax.default", (Ref("q"), 1), (1, 6, 6)), ("m", "aten.mul.Tensor", (Ref("i"), 2.0), (1, 6, 6))
+    )
+    (refused,) = found.refused
+    assert refused.rule == "needs a float32 operand, got indices [1, 6, 6]"
+    assert refused.advice == "return the indices from the model: nothing on the chip computes with them"
+
+
 def test_the_check_goes_on_behind_a_refused_operator():
     found = calls(
         ("f", "aten.fft.default", (Ref("q"),), (1, 2, 6, 6)),
