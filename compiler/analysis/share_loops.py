@@ -18,6 +18,7 @@ from compiler.analysis.overwrite import overwrites, read_beside
 from compiler.analysis.schedule_cache import ScheduleCache
 from compiler.analysis.stripes import Group, Shared, share, stripe_rows, with_stripes
 from compiler.analysis.tile_search import TRAFFIC_PRICE, Choice, price
+from compiler.ir.schedule import KernelSchedule
 from isa.machine import Machine
 
 LEAST_BUDGET = 1 << 12
@@ -233,10 +234,16 @@ class LoopSearch:
         return taken
 
     def _options(self, unit: Group) -> Iterator[Group]:
-        """A loop, and if it has no room larger ones in which more of what lies in SRAM beside it would be stripes."""
+        """A loop; if it has no room, or none for double-buffering, larger ones in which more would be stripes."""
         yield unit
-        if self._best(unit) is None:
+        found = self._best(unit)
+        if found is None or (found.shared is None and self._serial(found.choices[0][0])):
             yield from self._wider(unit)
+
+    def _serial(self, schedule: KernelSchedule) -> bool:
+        """Whether rings have one slot each where more are asked for."""
+        slots = schedule.input_slots, schedule.weight_slots, schedule.stream_slots, schedule.output_slots
+        return max(slots) < self.schedules.slots
 
     def _wider(self, group: Group) -> list[Group]:
         """Larger groups, short ones first, in which some tensor that goes in or out of this one lies within."""

@@ -16,6 +16,7 @@ from compiler.analysis import share_loops
 from compiler.analysis.graph import KernelGraph, build_graph
 from compiler.analysis.memory import check, in_sram
 from compiler.analysis.residency import choose
+from compiler.analysis.schedule_cache import ScheduleCache
 from compiler.analysis.share_loops import LoopSearch
 from compiler.analysis.stripes import Group, groups_of, share, shared_loops, stripe_rows
 from compiler.dialects import qnn
@@ -209,3 +210,20 @@ def test_below_the_least_idle_time_tensors_that_fit_stay_whole(monkeypatch: pyte
     assert groups_of(choose(found, TINY).kernels) == (Group(0, 1),)
     monkeypatch.setattr(share_loops, "LEAST_IDLE", 1.0)
     assert groups_of(choose(found, TINY).kernels) == ()
+
+
+def test_larger_loops_are_tried_where_a_kernel_has_no_room_for_double_buffering():
+    found = kernel_graph(graph([(1, 12, 12, 16)], chain))
+    cache = ScheduleCache(TINY, 2)
+    tried: dict[tuple[int, ...], int] = {}
+    for capacity in range(TINY.sram.bytes // 8, 256, -64):
+        search = LoopSearch(found, TINY, cache, capacity, frozenset(), [])
+        best = search._best(Group(1, 1))
+        if best is None:
+            break
+        schedule = best.choices[0][0]
+        slots = schedule.input_slots, schedule.weight_slots, schedule.stream_slots, schedule.output_slots
+        tried[slots] = len(list(search._options(Group(1, 1))))
+    assert tried.pop((1, 1, 1, 1)) > 1
+    assert tried
+    assert set(tried.values()) == {1}
