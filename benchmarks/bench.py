@@ -63,8 +63,9 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _name(row: Row) -> str:
-    """The network, and the recipe where it is not the usual one."""
-    return row["network"] if row["recipe"] == "w8a8" else f"{row['network']} {row['recipe']}"
+    """The network, and recipe and machine where they are not the usual ones."""
+    others = [row[key] for key, usual in (("recipe", "w8a8"), ("machine", "edge28")) if row[key] != usual]
+    return " ".join([row["network"], *others])
 
 
 def _key(row: Row) -> Key:
@@ -220,21 +221,9 @@ TARGETS: dict[Key, tuple[Target, ...]] = {
 
 def parts_table(row: Row) -> str:
     """Where a network's cycles, energy and traffic went, module by module."""
-    head = ("module", "MMAC", "cycles", "%", "uJ", "DRAM KiB")
-    return markdown(
-        head,
-        (
-            (
-                part["name"],
-                f"{part['macs'] / 1e6:,.1f}",
-                f"{part['cycles']:,}",
-                f"{part['cycles'] / row['cycles']:.1%}",
-                f"{part['femtojoules'] / 1e9:,.1f}",
-                f"{part['dram_bytes'] / 1024:,.0f}",
-            )
-            for part in row["parts"]
-        ),
-    )
+    from benchmarks.parts import HEAD, Part
+
+    return markdown(HEAD, (Part(**part).cells(row["cycles"]) for part in row["parts"]))
 
 
 def targets(rows: Sequence[Row]) -> list[tuple[str, float, float]]:
@@ -269,16 +258,20 @@ def report(rows: Sequence[Row], source: Row) -> str:
 def main() -> None:
     """Measure, write both files, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", help=f"names in benchmarks.zoo; {', '.join(QUICK)}, and {DEPTH[0]}")
+    usual = f"{', '.join(QUICK)}, and {' '.join(DEPTH)}"
+    parser.add_argument("networks", nargs="*", help=f"names in benchmarks.zoo; by default {usual}")
     parser.add_argument("--full", action="store_true", help="more repetitions, and machine tiny too")
-    parser.add_argument("--recipes", nargs="+", default=("w8a8",), help="widths, as w4a4 or f32")
+    parser.add_argument("--recipes", nargs="+", help="widths, as w4a4 or f32; w8a8 by default")
     parser.add_argument("--repeat", type=int)
     options = parser.parse_args()
     repeat = options.repeat or (9 if options.full else 3)
     machines = ("edge28", "tiny") if options.full else ("edge28",)
-    cases = [(n, m, r) for m in machines for n in options.networks or QUICK for r in options.recipes]
+    recipes = options.recipes or ("w8a8",)
+    cases = [(n, m, r) for m in machines for n in options.networks or QUICK for r in recipes]
+    if not options.networks and not options.recipes:
+        cases.append(DEPTH)
     rows: list[Row] = []
-    for network, machine, recipe in cases if options.networks else [*cases, DEPTH]:
+    for network, machine, recipe in cases:
         print(f"measuring {network} at {recipe} on {machine}", file=sys.stderr)
         rows.append(measured(network, machine, repeat, recipe))
     source = provenance(rows)

@@ -75,6 +75,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
     import quartic
     from benchmarks.bounds import network_bounds
     from benchmarks.parts import parts
+    from benchmarks.probes import same_bits
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
     from isa.container import Binary
@@ -93,7 +94,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
     run = quartic.simulate(exe, x)
     reference = quartic.reference(q)
     with torch.no_grad():
-        exact = all(map(torch.equal, reference(x), run.outputs))
+        exact = same_bits(reference(x), run.outputs)
         data = exe.binary.to_bytes()
         works = {
             "float": lambda: model(x),

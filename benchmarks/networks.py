@@ -137,7 +137,7 @@ def measured(case: Case, names: Sequence[str], seconds: float | None) -> Row:
 def cases(names: Sequence[str] = (), recipes: Sequence[str] = RECIPES, machine: str = "edge28") -> Iterator[Case]:
     """All rows, smallest network first, planted weights last.
 
-    ``names`` are of networks, or of one at one side as ``vit_s@224``; planted rows are those of ``vit_s@planted``.
+    ``names`` are of networks, or of one at one side as ``vit_s@224``; planted rows are those of ``deit_t@planted``.
     Raises ValueError for a name that is none of them.
     """
     rows = [(network, side, RANDOM, {network, f"{network}@{side}"}) for network, side in MODELS]
@@ -238,7 +238,7 @@ def fill(
 def main() -> None:
     """Fill the table; exits with 1 where a bit differs or a row fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", help="names in benchmarks.zoo, also as vit_s@224; all by default")
+    parser.add_argument("networks", nargs="*", help="as vit_s, vit_s@224 or deit_t@planted; all by default")
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--machine", default="edge28")
     parser.add_argument("--again", action="store_true", help="also rows that other sources gave")

@@ -1,4 +1,4 @@
-"""Where the cycles and the energy of a run went, module by module."""
+"""Where the cycles, the energy and the traffic of a run went, module by module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runtime.profile import OVERHEAD, Profile, Row
 
-HEAD = ("where it went", "MMAC", "cycles", "", "uJ")
+HEAD = ("where it went", "MMAC", "cycles", "%", "uJ", "DRAM KiB")
 OVERHEADS = "leakage and other overheads"
 
 
@@ -33,8 +33,14 @@ class Part:
 
     def cells(self, cycles: int) -> tuple[str, ...]:
         """A line of a table under ``HEAD``, of a run of so many cycles."""
-        share = f"{self.cycles / cycles:.1%}"
-        return self.name, f"{self.macs / 1e6:,.2f}", f"{self.cycles:,}", share, f"{self.femtojoules / 1e9:,.2f}"
+        return (
+            self.name,
+            f"{self.macs / 1e6:,.2f}",
+            f"{self.cycles:,}",
+            f"{self.cycles / cycles:.1%}",
+            f"{self.femtojoules / 1e9:,.2f}",
+            f"{self.dram_bytes / 1024:,.0f}",
+        )
 
 
 def parts(profile: Profile, depth: int, most: int) -> list[Part]:

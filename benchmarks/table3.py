@@ -170,7 +170,7 @@ def write(found: dict[str, Row]) -> str:
     rows = [found[name] for name in PUBLISHED if name in found]
     source = provenance(rows)
     today = source["machines"]
-    older = [row["row"] for row in rows if row["provenance"]["machine_sha256"] != today[row["machine"]]]
+    older = [cells(row)[0] for row in rows if row["provenance"]["machine_sha256"] != today[row["machine"]]]
     text = "# QuartDepth's Table 3\n\n" + NOTES + markdown(HEAD, map(cells, rows)) + "\n\n"
     if older:
         text += f"Measured on an earlier description of their machine: {', '.join(older)}.\n\n"

@@ -38,7 +38,7 @@ def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
         "network": DEPTH[0], "machine": DEPTH[1], "recipe": DEPTH[2], "compile seconds": 30.0, "peak bytes": 2**30,
         "walls": {"simulate": 3.0, "float": 2.0}, "DRAM read bytes": 20, "DRAM write bytes": 6, "least DRAM bytes": 20,
     }  # fmt: skip
-    name = "depth_anything_v2_s w4a8"
+    name = "depth_anything_v2_s w4a8 quartdepth28-w4a8"
     assert targets([row, {**row, "machine": "edge28"}]) == [
         (f"{name}: compile seconds", 30.0, 60.0),
         (f"{name}: simulation / float32", 1.5, 2.0),
@@ -72,4 +72,4 @@ def test_a_network_is_measured_at_any_width() -> None:
     assert sum(part["femtojoules"] for part in row["parts"]) * 1e-15 == pytest.approx(row["joules"]["total"])
     moved = row["DRAM read bytes"] + row["DRAM write bytes"]
     assert sum(part["dram_bytes"] for part in row["parts"]) == moved
-    assert parts_table(row).splitlines()[-1].startswith("| leakage and other overheads | 0.0 |")
+    assert parts_table(row).splitlines()[-1].startswith("| leakage and other overheads | 0.00 |")

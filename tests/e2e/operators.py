@@ -237,16 +237,28 @@ IMAGES: dict[str, Callable[[], Body]] = {
 }
 
 
-class Between(nn.Module):
+class Behind(nn.Module):
+    """A body behind a layer, so that it reads codes."""
+
+    def __init__(self, first: nn.Module, body: Body) -> None:
+        super().__init__()
+        self.first, self.body = first, body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The body's result."""
+        return self.body(self.first(x))
+
+
+class Between(Behind):
     """A body between two layers, so that there are codes around it."""
 
     def __init__(self, first: nn.Module, body: Body, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.body, self.second = first, body, second
+        super().__init__(first, body)
+        self.second = second
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """What the second layer makes of the body's result."""
-        return self.second(self.body(self.first(x)))
+        return self.second(super().forward(x))
 
 
 @lru_cache(maxsize=2)

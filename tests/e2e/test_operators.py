@@ -8,7 +8,7 @@ from torch import nn
 
 import quartic
 from benchmarks.probes import same_bits
-from tests.e2e.operators import IMAGES, ROWS, captured
+from tests.e2e.operators import IMAGES, ROWS, Behind, Body, captured
 from tests.e2e.support import assert_bits, probes, quantized
 
 RECIPES = ("w8a8", "w4a8", "w4a4", "w8a16", "w16a16", "f32")
@@ -37,27 +37,25 @@ def test_an_operator(name: str, recipe: str) -> None:
         assert same_bits(quartic.simulate(exe, x).outputs, reference(x))
 
 
-class _Indices(nn.Module):
-    """Where the maxima are of what a layer gives."""
-
-    def __init__(self, dim: int | None) -> None:
-        super().__init__()
-        self.layer, self.dim = nn.Conv2d(4, 7, 1), dim
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Indices along ``dim``, or into all of it."""
-        return self.layer(x).argmax(self.dim)
+INDICES: dict[str, Body] = {
+    "argmax of channels": lambda x: x.argmax(1),
+    "argmax of rows": lambda x: x.argmax(3, keepdim=True),
+    "argmax of all": lambda x: x.argmax(),
+    "argmin": lambda x: x.argmin(1),
+    "max": lambda x: x.max(2)[1],
+    "min": lambda x: x.min(2)[1],
+}
 
 
-@pytest.mark.thin(2)
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("dim", [1, 3, None])
-def test_indices_of_maxima(dim: int | None, recipe: str) -> None:
+@pytest.mark.thin(1)
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_of_extrema(name: str) -> None:
     """The first of equal ones, NaN above all; int32, as the chip stores them."""
     torch.manual_seed(0)
-    model = _Indices(dim).eval()
+    recipe = RECIPES[list(INDICES).index(name)]
+    model = Behind(nn.Conv2d(4, 7, 1), INDICES[name]).eval()
     q = quantized(model, (1, 4, 6, 5), recipe=recipe)
     assert_bits(q, probes((1, 4, 6, 5)), "tiny")
-    if recipe == "f32":
-        x = torch.randn(1, 4, 6, 5)
-        assert torch.equal(quartic.reference(q)(x)[0].long(), model(x))
+    floats = quantized(model, (1, 4, 6, 5), recipe="f32")
+    x = torch.randn(1, 4, 6, 5)
+    assert torch.equal(quartic.reference(floats)(x)[0], model(x).int())
