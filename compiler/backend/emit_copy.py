@@ -83,16 +83,17 @@ class CopyEmitter:
             return
         box = Box(Range(turn.image, turn.image + 1), *(Range(0, size) for size in spec.output[1:]))
         box = self.memory.made(box._replace(h=rows) if held.axis == 1 else box._replace(w=rows))
-        source = ring.at(turn._replace(stripe=turn.stripe - 1))
-        target, dtype = self.memory.places[-1], DType.I8 if spec.stored.output is DType.I4 else spec.stored.output
+        dtype = DType.I8 if spec.stored.output is DType.I4 else spec.stored.output
+        places = ring.at(turn._replace(stripe=turn.stripe - 1)), self.memory.places[-1]
+        source, target = (View(place.address(box), place.strides) for place in places)
         self.vector.window(None, box, Tile(box, Range(0, 0), True, True))
         self.out.setup(VcuReduce, RowReduce.NONE, 0, 0, 0)
-        self.vector.set_stream(0, dtype, source.strides, 0, 0.0)
+        self.vector.set_stream(0, dtype, source.steps(box), 0, 0.0)
         self.out.setup(VcuShape, box.h.size, box.w.size, box.c.size)
-        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *target.strides[1:], 0)
+        self.out.setup(VcuStream, STREAM_OUTPUT, dtype, Space.SRAM, *target.steps(box)[1:], 0)
         if is_codes(dtype):
             self.out.setup(VcuConvert, STREAM_OUTPUT, 0, 1.0)
-        self.out.run(VcuRun(streams=1, a=source.address(box), dst=target.address(box)))
+        self.out.run(VcuRun(streams=1, a=source.address, dst=target.address))
 
 
 def _offsets(loops: list[tuple[int, int, int]]) -> list[tuple[int, int]]:

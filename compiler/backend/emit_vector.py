@@ -108,12 +108,12 @@ class VectorEmitter:
             return view.address
         if stream.operand is None:
             assert isinstance(anchor, PoolAnchor | ResizeAnchor)
-            _, view = self.memory.view("act", anchor.act, tile)
-            self.set_stream(index, self.tiling.spec.dtypes[anchor.act], view.strides, anchor.zero, anchor.scale)
+            source, view = self.memory.view("act", anchor.act, tile)
+            self.set_stream(index, self.tiling.spec.dtypes[anchor.act], view.steps(source), anchor.zero, anchor.scale)
             return view.address
         shape = self.tiling.spec.operands[stream.operand]
         operand_box, view = self.memory.view(role, stream.operand, tile)
-        strides = tuple(0 if size == 1 else s for size, s in zip(shape, view.strides, strict=True))
+        strides = tuple(0 if size == 1 else s for size, s in zip(shape, view.steps(operand_box), strict=True))
         if shape[3] == 1 and self.tiling.conv_shape[3] == 1 and box.c.size == 1:  # a pass over rows has all of them
             strides = (*strides[:3], ELEMENT_BYTES[stream.dtype])
         assert operand_box.elements
@@ -171,9 +171,8 @@ class VectorEmitter:
             first_byte = 4 * (first_param * held.size + box.c.start - held.start)
             emit.setup(VcuParams, address + first_byte, 4 * held.size)
         emit.setup(VcuShape, box.h.size, box.w.size, box.c.size)
-        row = out.strides[1] if box.h.size > 1 else 0  # the distance of one row to none may exceed the field
-        strides, encode = (row, *out.strides[2:]), int(bool(program.thresholds))
-        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *strides, encode)
+        encode = int(bool(program.thresholds))
+        emit.setup(VcuStream, STREAM_OUTPUT, program.output, space, *out.steps(box)[1:], encode)
         for index, threshold in enumerate(program.thresholds):
             emit.setup(VcuThreshold, index, threshold)
         if is_codes(program.output):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from compiler.ir.channel import Ring
 from compiler.ir.kernel import Shape4
+from compiler.ir.tiling import Box
 
 
 class View(NamedTuple):
@@ -14,6 +15,12 @@ class View(NamedTuple):
 
     address: int
     strides: Shape4
+
+    def steps(self, box: Box) -> Shape4:
+        """Strides for what steps through a box of it; between rows 0 where it has one: how far no other is may be
+        more than an instruction can say."""
+        n, h, w, c = self.strides
+        return n, h if box.h.size > 1 else 0, w, c
 
 
 @dataclass

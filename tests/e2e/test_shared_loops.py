@@ -112,6 +112,27 @@ def test_scores_may_take_more_than_a_distance_between_rows_can_say() -> None:
     assert groups_of(exe.schedule.kernels)
 
 
+class Pixels(nn.Module):
+    """Wide features of the pixels of an image, which a 3x3 convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(4, 1024), nn.Conv2d(1024, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.wide(x).permute(0, 3, 1, 2)
+        return self.head(torch.relu(y)) + y[:, :4]
+
+
+@pytest.mark.slow
+def test_what_windows_read_again_may_be_of_a_row_longer_than_a_distance_can_say() -> None:
+    """The linear layer's result is one row of 65 x 65 pixels of 1024 numbers: 17.3 MB."""
+    shape = (1, 65, 65, 4)
+    exe = assert_bits(quantized(Pixels().eval(), shape, recipe="f32"), probes(shape)[:1], "quartdepth28-f32")
+    assert exe.schedule is not None
+    assert any(row.shares and row.stripes[-1] == 65 * 65 for row in exe.schedule.kernels)
+
+
 def test_rows_that_are_seen_in_two_shapes_are_shared() -> None:
     """A layer norm sees 48 x 40 pixels as 1920 rows of channels."""
     exe = quartic.compile(quantized(ChannelNorms().eval(), (1, 3, 48, 40), recipe="w8a8"), "tiny")
