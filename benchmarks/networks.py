@@ -197,7 +197,7 @@ def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
     older = sum(row["sources"] != source for row in rows.values() if "sources" in row)
     parts = ["# Every network at every width", INTRODUCTION, table(rows)]
     if older:
-        parts.append(f"{older} of these rows were measured with other sources than those of the last row.")
+        parts.append(f"{older} of these rows were measured with other sources than those of this table.")
     parts += ["## Failed", "\n".join(failed)] if failed else []
     parts += ["## Not run", "\n".join(missing)] if missing else []
     return "\n\n".join(parts) + "\n"
