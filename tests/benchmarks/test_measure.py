@@ -8,7 +8,7 @@ import torch
 import quartic
 from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets
 from benchmarks.bounds import layers, network_bounds
-from benchmarks.measure import measure
+from benchmarks.measure import kept, measure
 from benchmarks.parts import parts
 from benchmarks.zoo import NETWORKS
 from benchmarks.zoo.layers import work
@@ -31,6 +31,12 @@ def test_bounds_count_what_the_mode_stores() -> None:
 def test_packed_bytes_are_codes_scales_and_biases() -> None:
     counted = work(torch.nn.Linear(6, 5), (1, 6))
     assert (counted.packed(8), counted.packed(4)) == (30 + 40, 15 + 40)
+
+
+def test_parameters_of_norms_and_embeddings_stay_binary32() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.LayerNorm(5))
+    model.register_parameter("positions", torch.nn.Parameter(torch.zeros(7)))
+    assert kept(model) == 2 * 5 + 7
 
 
 def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
