@@ -222,10 +222,10 @@ def fill(
     for case in wanted:
         before = rows.get(case.key, {})
         tried = before.get("inputs", ())
-        source = sources(PACKAGES)
-        current = not again or before.get("sources") == source
+        current = not again or before.get("sources") == sources(PACKAGES)
         if current and "error" not in before and set(names) <= set(tried):
             continue
+        source = sources(PACKAGES)
         print(f"verifying {case.key}", file=sys.stderr, flush=True)
         row = measured(case, [name for name in PROBES if name in names or name in tried], seconds)
         rows[case.key] = row = {**before, **row} if "error" in row else {**row, "sources": source}

@@ -34,7 +34,7 @@ def probes(shape: tuple[int, ...], seed: int = 11) -> dict[str, torch.Tensor]:
 
 
 def same_bits(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    """Whether as many tensors have the same types, shapes and bits; NaN has neither sign nor payload on the chip."""
+    """Whether as many tensors have the same types, shapes and bits: of binary32 also those of NaN and of zeros."""
     return len(some) == len(others) and all(
         one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
         for one, other in zip(some, others, strict=True)
@@ -42,7 +42,7 @@ def same_bits(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> b
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.masked_fill(x.isnan(), torch.nan).view(torch.int32) if x.dtype == torch.float32 else x
+    return x.contiguous().view(torch.int32) if x.dtype == torch.float32 else x
 
 
 def _layers(factors: Factors, *names: str) -> dict[str, Factors]:

@@ -159,7 +159,9 @@ def test_probes_are_what_they_say() -> None:
 def test_bits_differ_where_values_are_equal() -> None:
     one = torch.tensor([0.0, float("nan"), torch.inf])
     assert same_bits([one], [one.clone()])
-    assert same_bits([one], [torch.tensor([0.0, -float("nan"), torch.inf])])
+    negative = torch.tensor([0, -0x400000, 0x7F800000], dtype=torch.int32).view(torch.float32)
+    assert negative.isnan().tolist() == one.isnan().tolist()
+    assert not same_bits([one], [negative])
     others = (-0.0, torch.nan, torch.inf), (0.0, 0.0, torch.inf), (0.0, torch.nan, torch.finfo(torch.float32).max)
     assert not any(same_bits([one], [torch.tensor(other)]) for other in others)
     assert not any(same_bits([one], other) for other in ([one.double()], [one[None]], [one, one]))
