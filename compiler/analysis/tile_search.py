@@ -29,8 +29,8 @@ from isa.machine import Machine
 
 Choice = tuple[KernelSchedule, KernelCost]
 
-TRAFFIC_PRICE = 0.1
-"""Cycles that a cycle of DRAM traffic is worth where it costs no time: it costs about as much energy as the array."""
+TRAFFIC_PRICE = 0.3
+"""Cycles that a cycle of DRAM traffic is worth where it costs no time (decision 0013): its energy is that of several."""
 MAX_PIXEL_BYTES = (1 << 16) - 1
 """What the pixel_stride of ``mmu.input`` can say."""
 
