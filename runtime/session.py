@@ -15,6 +15,7 @@ from isa.access import Memory
 from isa.container import Binary, TensorInfo
 from isa.energy import EnergyModel
 from isa.errors import InputError, SimulationError
+from isa.numerics import canonical
 from runtime.checks import Names, check_binary, identity, sizes
 from runtime.energy import account_energy
 from runtime.functional import Context, Step, bind
@@ -156,7 +157,7 @@ class Prepared:
         for space in (Memory.SRAM, Memory.ACC, Memory.OUTPUT, Memory.ARENA) if clear else ():
             flat[space].zero_()
         for info, tensor in zip(binary.inputs, inputs, strict=True):
-            _tensor(flat[Memory.INPUT], info).copy_(tensor.detach())
+            _tensor(flat[Memory.INPUT], info).copy_(_canonical(tensor.detach()))
         with torch.no_grad(), _one_thread():
             for step in self._steps():
                 step()
@@ -194,6 +195,11 @@ def _one_thread() -> Generator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _canonical(x: torch.Tensor) -> torch.Tensor:
+    """The machine has one NaN (decision 0014), so that a copy of an input has the bits of what is computed of it."""
+    return canonical(x) if x.dtype == torch.float32 else x
 
 
 def _tensor(region: torch.Tensor, info: TensorInfo) -> torch.Tensor:

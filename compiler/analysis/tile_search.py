@@ -30,7 +30,7 @@ from isa.machine import Machine
 Choice = tuple[KernelSchedule, KernelCost]
 
 TRAFFIC_PRICE = 0.3
-"""Cycles that a cycle of DRAM traffic is worth where it costs no time (decision 0013): its energy is that of several."""
+"""Cycles that a cycle of DRAM traffic is worth where it costs no time (decision 0013), since it costs energy."""
 MAX_PIXEL_BYTES = (1 << 16) - 1
 """What the pixel_stride of ``mmu.input`` can say."""
 

@@ -221,7 +221,8 @@ class VcuRun(Instruction, opcode=0x47, engine=Engine.VCU, mnemonic="vcu.run"):
     """Run program slots ``first`` .. ``first``+``count``-1 on every element and store to the output stream.
 
     Streams A and B start at ``a`` and ``b``, the output at ``dst``; ``streams`` says how many of A..D are
-    read. A count of 0 copies stream A through the conversions. Outputs that overlap each other are an AccessError, and
+    read. A count of 0 copies stream A through the conversions. A NaN that is stored as F32, by the output stream or a
+    row reduction, is 0x7fc00000. Outputs that overlap each other are an AccessError, and
     so is an output that lies on an input, unless both have the same address, element size and strides.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isa.numerics.functions import erf, sigmoid, tanh
-from isa.numerics.namespace import NAN, Array, fp32, is_torch, namespace
+from isa.numerics.namespace import NAN, Array, fp32, is_torch, namespace, where
 
 SIXTH = fp32(1.0 / 6.0)
 SQRT_HALF = fp32(0.5**0.5)
@@ -40,6 +40,11 @@ def hardswish(x: Array) -> Array:
     xp = namespace(x)
     t = clamp(xp.add(x, 3.0), 0.0, 6.0)
     return xp.multiply(xp.multiply(x, t), SIXTH)
+
+
+def canonical(x: Array) -> Array:
+    """``x`` with the one NaN, 0x7fc00000, for every NaN."""
+    return where(x == x, x, NAN)
 
 
 def sqrt(x: Array) -> Array:

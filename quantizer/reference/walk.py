@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from isa.errors import InputError, UnsupportedError
+from isa.numerics import canonical
 from quantizer.checks import unforeseen
 from quantizer.location import describe
 from quantizer.reference.table import FUNCTIONS
@@ -180,7 +181,9 @@ def _in_place(node: Node) -> bool:
 
 
 def _plain(value: Any) -> torch.Tensor:
-    return (value.plain() if isinstance(value, Codes) else as_float(value)).contiguous()
+    """A result as the machine stores it, with its one NaN: no operator tells NaN apart, so outputs are enough."""
+    stored = (value.plain() if isinstance(value, Codes) else as_float(value)).contiguous()
+    return canonical(stored) if stored.dtype == torch.float32 else stored
 
 
 def _attribute(q: GraphModule, target: str) -> Any:

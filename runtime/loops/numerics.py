@@ -13,7 +13,7 @@ from typing import Any
 from numba import extending
 from numba.core import types as numba_types
 
-from isa.numerics import erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh
+from isa.numerics import canonical, erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh
 from isa.numerics.functions import ONE, PARTS, ZERO, is_number, is_within
 from isa.numerics.namespace import NAN, bits_of, cast, clip, float_of, rint, where
 from isa.numerics.rows import power_of_alignment
@@ -24,6 +24,7 @@ __all__ = [
     "ONE",
     "ZERO",
     "bits_of",
+    "canonical",
     "erf",
     "exp",
     "exp2",
@@ -128,5 +129,5 @@ _lower(is_within, _within, _unknown, 3)
 _replace(clip, _clip)
 for _function in (erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh):
     _replace(_function, unwrap(_function))  # the function itself, not in blocks of arrays
-for _function in (*PARTS, power_of_alignment):
+for _function in (*PARTS, power_of_alignment, canonical):
     part(_function)

@@ -12,7 +12,7 @@ from runtime.loops.compiled import part
 from runtime.loops.elements import number
 from runtime.loops.layout import KIND, POWER, SQUARE_FACTORS, SUM_FACTORS
 from runtime.loops.memory import Address, get_f32, get_i64, put_f32, put_i64
-from runtime.loops.numerics import NAN, ZERO, bits_of, float_of, rint, where
+from runtime.loops.numerics import NAN, ZERO, bits_of, canonical, float_of, rint, where
 from runtime.loops.streams import Row
 
 TOTAL, SECOND, BEYOND = range(3)
@@ -120,7 +120,7 @@ def finish(reduction: Row, kept: Address, n: int, out: Address) -> None:
         put_f32(out, 0, _scaled(total, beyond, reduction, SUM_FACTORS))
     elif kind == RowReduce.MAX or kind == RowReduce.MIN:
         best = float_of(total ^ ((total >> 31) & 0x7FFFFFFF))
-        put_f32(out, 0, best if kind == RowReduce.MAX else -best)
+        put_f32(out, 0, canonical(best if kind == RowReduce.MAX else -best))
     elif kind == RowReduce.ARGMAX:
         put_f32(out, 0, np.float32(squares))
     elif kind == RowReduce.SQUARES:

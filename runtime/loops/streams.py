@@ -22,6 +22,7 @@ from runtime.loops.memory import (
     put_i16,
     put_i32,
 )
+from runtime.loops.numerics import canonical
 
 Row = Address
 """Of a row of eight int64, see :mod:`runtime.loops.layout`."""
@@ -116,7 +117,7 @@ def _give(stream: Row, value: Address, target: Address, step: int, n: int, thres
     elif kind == DType.F32:
         step //= 4
         for i in range(n):
-            put_f32(target, i * step, get_f32(value, i))
+            put_f32(target, i * step, canonical(get_f32(value, i)))
     elif kind == DType.I16:
         low, high = np.float32(-(2**15) - zero), np.float32(2**15 - 1 - zero)
         step //= 2
