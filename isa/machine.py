@@ -92,6 +92,8 @@ class ModeLanes(Checked):
     f32: Lanes
 
 
+LANES_OF = {mode: mode.name.lower() for mode in Mode}
+"""The field of ``ModeLanes`` for each mode."""
 QUARTER_MULTIPLIERS = {Mode.W8A8: 4, Mode.W4A8: 2, Mode.W4A4: 1, Mode.W8A16: 8, Mode.W16A16: 16, Mode.F32: 64}
 """Area of a multiplier of each mode, in quarters of an 8-bit one: partial products; binary32 as Horowitz, ISSCC'14."""
 
@@ -112,13 +114,14 @@ class Mmu(Checked):
 
     def shape(self, mode: Mode) -> Lanes:
         """The array in ``mode``; UnsupportedError when it is not built."""
-        if not self.has(mode):
+        lanes = self._lanes(mode)
+        if lanes.macs == 0:
             built = ", ".join(m.name for m in self.modes)
             raise UnsupportedError(f"mode {mode.name} is not built; the machine has {built}")
-        return self._lanes(mode)
+        return lanes
 
     def _lanes(self, mode: Mode) -> Lanes:
-        lanes: Lanes = getattr(self.lanes, mode.name.lower())
+        lanes: Lanes = getattr(self.lanes, LANES_OF[mode])
         return lanes
 
     def has(self, mode: Mode) -> bool:

@@ -13,6 +13,7 @@ from math import inf, prod
 from compiler.analysis.cost import (
     KernelCost,
     Residency,
+    Work,
     acc_pixel_bytes,
     kernel_cost,
     kernel_work,
@@ -73,11 +74,13 @@ def _cheapest(
 ) -> Choice | None:
     best: Choice | None = None
     score = inf
+    works: dict[tuple[int, ...], Work] = {}
     for schedule in candidates:
         if _pixel_bytes(spec, schedule, residency) > MAX_PIXEL_BYTES:
             continue
         tiling = Tiling(spec, schedule)
-        work = kernel_work(tiling, machine)
+        if (work := works.get(schedule.tile)) is None:  # orders and slots of one tile share it
+            work = works[schedule.tile] = kernel_work(tiling, machine)
         if work.least >= score:
             continue
         cost = kernel_cost(tiling, residency, machine, work)
@@ -271,7 +274,8 @@ def _any_channel_tiles(spec: KernelSpec, machine: Machine) -> Iterator[int]:
         return
     for size in _halvings(c):
         rounded = min(-(-size // lanes) * lanes, c)
-        yield rounded
+        if rounded <= MAX_COUNT:
+            yield rounded
         if rounded <= lanes:
             break
     if c > 8:
@@ -311,7 +315,7 @@ def _pixel_sizes(
     for tile_w in _halvings(w):
         for tile_h in _halvings(h):
             rows, columns = _produced(spec, tile_h, tile_w)
-            if rows * columns * pixel > room or (tile_h, tile_w) in tried:
+            if rows * columns * pixel > room or max(rows, columns) > MAX_COUNT or (tile_h, tile_w) in tried:
                 continue
             tried.add((tile_h, tile_w))
             yield tile_h, tile_w

@@ -15,6 +15,11 @@ from isa.errors import ScheduleError
 LOOP_DIMS = "cnhw"
 """Loops that a schedule orders: output channels, batch, rows, columns; reduction chunks are always innermost."""
 
+COUNTS = (
+    "tile_h", "tile_w", "tile_c", "tile_k", "input_slots", "weight_slots", "stream_slots", "output_slots",
+)  # fmt: skip
+"""Fields that are integers of at least 1."""
+
 
 @dataclass(frozen=True)
 class KernelSchedule:
@@ -44,6 +49,16 @@ class KernelSchedule:
     """Where the stripes of a kernel in a shared loop end, in rows of the output (columns if it has one row)."""
 
     @property
+    def tile(self) -> tuple[int, int, int, int]:
+        """Rows, columns and channels of the output tile, and the reduction chunk."""
+        return self.tile_h, self.tile_w, self.tile_c, self.tile_k
+
+    @property
+    def slots(self) -> tuple[int, int, int, int]:
+        """Depths of the rings: of inputs, factors, streams and results."""
+        return self.input_slots, self.weight_slots, self.stream_slots, self.output_slots
+
+    @property
     def pipelined(self) -> bool:
         """Whether every ring of a kernel with two products has the slots that a software pipeline needs.
 
@@ -58,17 +73,7 @@ class KernelSchedule:
                 yield f.name, value
 
     def __post_init__(self) -> None:
-        for name in (
-            "tile_h",
-            "tile_w",
-            "tile_c",
-            "tile_k",
-            "input_slots",
-            "weight_slots",
-            "stream_slots",
-            "output_slots",
-        ):
-            value = getattr(self, name)
+        for name, value in zip(COUNTS, (*self.tile, *self.slots), strict=True):
             if not _whole(value) or value < 1:
                 raise ScheduleError(
                     f"kernel {self.kernel!r}: {name} = {value!r} must be an integer of at least 1"
@@ -131,7 +136,7 @@ class Schedule:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def literal(value: object) -> str:

@@ -46,6 +46,17 @@ def kernels(draw: st.DrawFn) -> KernelSpec:
     return convolution(channels, out, size, taps, groups, draw(st.booleans()))
 
 
+@pytest.mark.parametrize("output", [(1, 1, 75264, 1), (1, 75264, 1, 1), (1, 1, 1, 75264)])
+def test_tiles_are_as_large_as_an_instruction_can_say(output):
+    """SRAM of some machines holds more than the 65535 elements of an axis of ``vcu.shape``."""
+    roomy = Machine.load("quartdepth28-w4a8")
+    program = VectorProgram((Stream(0, DType.F32),), (), DType.I8)
+    spec = KernelSpec("k", (output,), (DType.F32,), output, None, program)
+    choice = choose_schedule(spec, ("n",), Residency((True,), True), roomy, roomy.sram.bytes)
+    assert choice is not None
+    assert max(choice[0].tile) <= 65535
+
+
 @given(kernels(), st.sampled_from([TINY, EDGE]), st.sampled_from([1, 2]), st.integers(4, 16))
 def test_the_choice_fits_and_is_legal(spec, machine, slots, sixteenths):
     budget = machine.sram.bytes * sixteenths // 16
