@@ -202,11 +202,12 @@ class VectorEmitter:
         assert address is not None
         self._set_window(pool, tile.out, inner, shape)
         self.set_stream(0, spec.program.output, self.memory.inner_strides(inner), pool.zero, pool.scale)
-        slot = len(spec.program.ops)
+        before = spec.programs[:-1]
+        slot, params = sum(len(p.ops) for p in before), sum(len(p.params) for p in before)
         views = [address] + [
             self._stream("pooled", i, s, tile, tile.out) for i, s in enumerate(program.streams) if i
         ]
-        self.run(program, views, tile.out, self.memory.output(tile.out), slot, len(spec.program.params))
+        self.run(program, views, tile.out, self.memory.output(tile.out), slot, params)
 
     def no_resize(self) -> None:
         """No other kernel knows of the interpolation unit."""

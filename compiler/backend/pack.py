@@ -63,8 +63,6 @@ def packed(array: NDArray[np.generic], dtype: DType) -> bytes:
 
 
 def params_block(spec: KernelSpec, channels: Range) -> bytes:
-    """Binary32 parameter vectors of both programs over ``channels``, one after the other."""
-    vectors: tuple[NDArray[np.float32], ...] = spec.program.params
-    if spec.pool_program is not None:
-        vectors += spec.pool_program.params
+    """Binary32 parameter vectors of all programs over ``channels``, in the order in which they run."""
+    vectors = [vector for program in spec.programs for vector in program.params]
     return b"".join(np.ascontiguousarray(v[channels.start : channels.stop]).tobytes() for v in vectors)
