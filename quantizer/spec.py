@@ -125,4 +125,10 @@ def kind_of(node: torch.fx.Node) -> Kind | None:
         return None
     if node.target is operator.getitem and kind_of(node.all_input_nodes[0]) is not Kind.SPLIT:
         return None
-    return OPERATORS.get(node.target)
+    kind = OPERATORS.get(node.target)
+    return None if kind in (Kind.MOVE, Kind.SPLIT) and _is_mask(node.all_input_nodes[0]) else kind
+
+
+def _is_mask(node: torch.fx.Node) -> bool:
+    """Whether a node's values are true or false, which have no scale."""
+    return getattr(node.meta.get("val"), "dtype", None) is torch.bool

@@ -66,7 +66,7 @@ def unary(kind: Callable[[SSAValue], Operation]) -> Builder:
 
 def clamp(g: Graph, x: Value, min: float | None = None, max: float | None = None) -> Value:
     """``aten.clamp`` with number bounds; a missing bound is an infinity."""
-    low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
+    low, high = (-math.inf if min is None else min) + 0.0, (math.inf if max is None else max) + 0.0  # no bound is -0
     if low == 0 and high == math.inf:
         return Float(g.add(qnn.ReluOp(g.float(x))))
     return Float(g.add(qnn.ClampOp(g.float(x), low, high)))

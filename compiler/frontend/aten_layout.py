@@ -13,11 +13,12 @@ from compiler.dialects.qnn_base import int_type
 from compiler.dialects.qnn_layout import code_of
 from compiler.frontend import aten_moves
 from compiler.frontend.aten_moves import size
-from compiler.frontend.build import Graph, describe
+from compiler.frontend.build import RESULTS_ALONE, Graph, describe
 from compiler.frontend.qdq import (
     Codes,
     Constant,
     Float,
+    Indices,
     Mask,
     Quantized,
     Refusal,
@@ -146,6 +147,8 @@ def convert(g: Graph, x: Value, *args: Any, **kwargs: Any) -> Value:
     named = [value for value in (*args, *kwargs.values()) if isinstance(value, str)]
     if isinstance(x, Mask) and "float32" in named:
         return Float(x.ssa)
+    if isinstance(x, Indices) and "float32" in named:
+        raise Refusal("conversion of indices to float32 is not supported", RESULTS_ALONE)
     if isinstance(x, Constant) and "float32" in named:
         return Constant(x.array.astype(np.float32))
     if any(value in ("float16", "bfloat16", "float64", "int8", "int32", "int64", "bool") for value in named):

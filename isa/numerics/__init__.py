@@ -11,7 +11,20 @@ from isa.numerics.convert import (
     quantize,
     sum_to_mean,
 )
-from isa.numerics.elementwise import canonical, clamp, div, gelu, gelu_tanh, hardsigmoid, hardswish, relu, silu, sqrt
+from isa.numerics.elementwise import (
+    canonical,
+    clamp,
+    div,
+    gelu,
+    gelu_tanh,
+    hardsigmoid,
+    hardswish,
+    maximum,
+    minimum,
+    relu,
+    silu,
+    sqrt,
+)
 from isa.numerics.functions import MAX_ULP, STEPS, erf, exp, exp2, log, log2, reciprocal, rsqrt, sigmoid, tanh
 from isa.numerics.integer import matmul_f32, matmul_i8, matmul_i16, matmul_zero, row_sums
 from isa.numerics.namespace import Array, cast, fp32, is_torch, namespace
@@ -67,7 +80,9 @@ __all__ = [
     "matmul_i8",
     "matmul_i16",
     "matmul_zero",
+    "maximum",
     "mean_rows",
+    "minimum",
     "namespace",
     "nearest",
     "pack4",

@@ -14,18 +14,37 @@ CUBIC = fp32(0.044715)
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
-    """max(x, 0); NaN stays NaN."""
+    """max(x, 0), +0 of -0; NaN stays NaN."""
     xp = namespace(x)
-    return xp.clamp_min(x, 0, out=out) if is_torch(x) else xp.maximum(x, xp.float32(0), out=out)
+    y = xp.clamp_min(x, 0, out=out) if is_torch(x) else xp.maximum(x, xp.float32(0), out=out)
+    return _positive_zero(y, out)
 
 
 def clamp(x: Array, lo: float, hi: float, out: Array | None = None) -> Array:
-    """min(max(x, lo), hi) with binary32 bounds; NaN stays NaN."""
+    """min(max(x, lo), hi) with binary32 bounds, of which a zero is +0; NaN stays NaN."""
     xp = namespace(x)
-    lo, hi = fp32(lo), fp32(hi)
+    lo, hi = fp32(lo) + 0.0, fp32(hi) + 0.0
     if is_torch(x):
-        return xp.clamp(x, lo, hi, out=out)
-    return xp.minimum(xp.maximum(x, xp.float32(lo), out=out), xp.float32(hi), out=out)
+        y = xp.clamp(x, lo, hi, out=out)
+    else:
+        y = xp.minimum(xp.maximum(x, xp.float32(lo), out=out), xp.float32(hi), out=out)
+    return _positive_zero(y, out) if lo == 0 else y
+
+
+def _positive_zero(y: Array, out: Array | None) -> Array:
+    """+0 for -0: libraries give either one as the maximum of both."""
+    return namespace(y).add(y, 0.0, out=out)
+
+
+def maximum(a: Array, b: Array) -> Array:
+    """IEEE 754-2019's: NaN wins, +0 is above -0."""
+    with np.errstate(all="ignore"):
+        return where((a == 0) & (b == 0), a + b, namespace(a).maximum(a, b))
+
+
+def minimum(a: Array, b: Array) -> Array:
+    """IEEE 754-2019's: NaN wins, -0 is below +0."""
+    return -maximum(-a, -b)
 
 
 def hardsigmoid(x: Array) -> Array:

@@ -85,6 +85,13 @@ def baddbmm(x: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) 
     return pointwise.add(matrix.matmul(a, b), x)
 
 
+def getitem(values: tuple[Value, ...], index: int) -> Value:
+    """One result of an operator with several. Raises UnsupportedError for those that the machine does not compute."""
+    if not -len(values) <= index < len(values):
+        raise UnsupportedError(f"result {index} of this operator is not supported: use only its first result")
+    return values[index]
+
+
 def embedding(table: Value, indices: Value, *_: Any) -> torch.Tensor:
     """Rows of a constant at constant positions."""
     return as_float(table)[indices]
@@ -109,8 +116,15 @@ channel_shuffle = _moved(torch.channel_shuffle)
 unfold = _moved(lambda x, dim, count, step: x.unfold(dim, count, step))
 repeat_interleave = _moved(lambda x, repeats, dim=None, output_size=None: x.repeat_interleave(repeats, dim))
 reshape_as = _moved(lambda x, other: x.reshape(tuple(getattr(other, "codes", other).shape)))
-fold = _moved(
-    lambda x, size, kernel, dilation, padding, stride: functional.fold(
-        x.float(), size, kernel, dilation, padding, stride
-    ).to(x.dtype)
-)
+
+
+def _fold(x: torch.Tensor, *windows: Any) -> torch.Tensor:
+    """A move: windows do not overlap. PyTorch adds to 0, which loses the sign of a zero."""
+    y = functional.fold(x.float(), *windows)
+    if not x.is_floating_point():
+        return y.to(x.dtype)
+    negative = functional.fold(x.signbit().float(), *windows)
+    return torch.where((y == 0) & (negative > 0), -0.0, y)
+
+
+fold = _moved(_fold)

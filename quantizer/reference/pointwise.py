@@ -172,7 +172,7 @@ absolute = _unary(torch.abs)
 floor = _unary(torch.floor)
 negative = _unary(lambda x: x * -1.0)
 div = _binary(numerics.div)
-minimum, maximum = _binary(torch.minimum), _binary(torch.maximum)
+minimum, maximum = _binary(numerics.minimum), _binary(numerics.maximum)
 ge, gt, eq = _binary(torch.ge), _binary(torch.gt), _binary(torch.eq)
 le, lt = _binary(lambda a, b: torch.le(a, b)), _binary(lambda a, b: torch.lt(a, b))
 ne = _binary(lambda a, b: ~torch.eq(a, b))
@@ -282,12 +282,19 @@ matrix_transpose = _move(torch.t)
 same = _move(lambda x, *_, **__: x)
 
 
+INDICES_STAY = "indices can only be returned; return them, and convert them outside of the model"
+
+
 def to(x: Value, *args: Any, **kwargs: Any) -> Value:
-    """``aten.to`` and ``_to_copy`` that stay in float32. Raises UnsupportedError."""
+    """``aten.to`` and ``_to_copy`` that stay in float32, or make 1 and 0 of a mask. Raises UnsupportedError."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.dtype) and value is not torch.float32:
             raise UnsupportedError(f"conversion to {value}: keep the tensor in float32")
-    return x
+    if not isinstance(x, torch.Tensor) or x.dtype is torch.float32:
+        return x
+    if x.dtype is not torch.bool:
+        raise UnsupportedError(f"conversion of {x.dtype}: {INDICES_STAY}")
+    return x.float()
 
 
 def pad(x: Value, padding: Sequence[int], mode: str = "constant", value: float | None = None) -> Value:
@@ -328,6 +335,7 @@ narrow = _move(torch.narrow)
 expand = _move(lambda x, size, **_: x.expand(*size))
 expand_as = _move(lambda x, other: x.expand(tuple(getattr(other, "codes", other).shape)))
 repeat = _move(lambda x, sizes: x.repeat(*sizes))
+tile = _move(torch.tile)
 unflatten = _move(torch.unflatten)
 movedim = _move(torch.movedim)
 pixel_shuffle = _move(torch.pixel_shuffle)

@@ -27,9 +27,13 @@ def max_pool2d(
 ) -> Lazy | torch.Tensor:
     """Maximum over windows; taps outside are left out. Codes are pooled as codes."""
     step = pair(stride) if stride != () and stride != [] else pair(kernel)
-    values = x.codes.float() if isinstance(x, Lazy) else x
-    y = functional.max_pool2d(values, pair(kernel), step, pair(padding), pair(dilation), ceil_mode)
-    return x.moved(y.to(x.codes.dtype)) if isinstance(x, Lazy) else y
+    windows = pair(kernel), step, pair(padding), pair(dilation), ceil_mode
+    if isinstance(x, Lazy):
+        return x.moved(functional.max_pool2d(x.codes.float(), *windows).to(x.codes.dtype))
+    y = functional.max_pool2d(x, *windows)
+    # The maximum of both zeros is +0, which PyTorch leaves to the order of the taps.
+    positive = functional.max_pool2d(((x == 0) & ~x.signbit()).float(), *windows)
+    return torch.where(y == 0, torch.where(positive > 0, 0.0, -0.0), y)
 
 
 def max_pool2d_tuple(*args: Any, **kwargs: Any) -> tuple[Lazy | torch.Tensor]:

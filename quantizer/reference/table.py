@@ -148,12 +148,12 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **_named(masks.reshape_as, "reshape_as", "view_as"),
     **_named(masks.fold, "col2im"),
     **_named(pointwise.cat, "concat"),
-    **_named(pointwise.repeat, "tile"),
+    **_named(pointwise.tile, "tile"),
     **_named(torch.logical_not, "logical_not", "bitwise_not"),
     **_named(torch.logical_and, "logical_and", "bitwise_and", "__and__"),
     **_named(torch.logical_or, "logical_or", "bitwise_or", "__or__"),
     torch.ops.quartic.quantize_codebook.default: lambda x, thresholds: Codes(numerics.encode(as_float(x), thresholds)),
     torch.ops.quartic.dequantize_codebook.default: _decoded,
-    operator.getitem: operator.getitem,
+    operator.getitem: masks.getitem,
 }
 """Every operator that the reference computes; others are reported together before anything runs."""
