@@ -109,7 +109,15 @@ def inline(
             raise QuantizationError(f"{describe(node)}: {unforeseen('its definition', error)}") from error
         return None  # PyTorch's, which these arguments break: the operator stays and is refused by name
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
+    applies = applies and _gives_enough(node, traced)
     return _spliced(model, node, traced) if applies else None
+
+
+def _gives_enough(node: Node, traced: GraphModule) -> bool:
+    """Whether every result that is used is there: of a pool, positions are not."""
+    result = next(n for n in traced.graph.nodes if n.op == "output").args[0]
+    used = [u.args[1] for u in node.users if u.target is operator.getitem and u.users]
+    return not isinstance(result, (list, tuple)) or all(int(i) < len(result) for i in used)  # type: ignore[arg-type]
 
 
 def _call(definition: Definition, node: Node, values: Iterable[Tensor]) -> Any:
@@ -154,7 +162,8 @@ def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:
     else:
         assert isinstance(result, (list, tuple)), "an operator gives a tensor or several"
         for user in [u for u in node.users if u.target is operator.getitem]:
-            user.replace_all_uses_with(result[user.args[1]])  # type: ignore[index]
+            if user.users:
+                user.replace_all_uses_with(result[user.args[1]])  # type: ignore[index]
             model.graph.erase_node(user)
     model.graph.erase_node(node)
     return added

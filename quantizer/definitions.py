@@ -254,12 +254,12 @@ def _conv_transpose1d(
 
 
 def _adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> Any:
-    """A maximum over equal windows, with positions that nobody has."""
+    """A maximum over equal windows, without its positions."""
     wanted = output_size if len(output_size) == 2 else (output_size[0],) * 2
     kernel = [n // m for n, m in zip(x.shape[-2:], wanted, strict=True)]
     if any(n % m for n, m in zip(x.shape[-2:], wanted, strict=True)):
         return NotImplemented
-    return functional.max_pool2d(x, kernel, kernel), x
+    return (functional.max_pool2d(x, kernel, kernel),)
 
 
 DEFINITIONS: dict[object, Definition] = {
@@ -319,5 +319,6 @@ DEFINITIONS: dict[object, Definition] = {
     aten.upsample_nearest1d.vec: _upsample("nearest"),
     aten.conv_transpose1d.default: _conv_transpose1d,
     aten.adaptive_max_pool2d.default: _adaptive_max_pool2d,
+    aten.max_pool2d_with_indices.default: lambda *args: (torch.ops.aten.max_pool2d.default(*args),),
 }
 """Operators in operators of the machine; NotImplemented where the call is one that the machine has."""

@@ -1,0 +1,128 @@
+"""Constants of channels before row reductions, masks as numbers, and signs of zeros: reference and chip agree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import quartic
+from benchmarks.probes import same_bits
+from isa.errors import QuarticError
+from tests.e2e.operators import Body
+
+RECIPES = ("w8a8", "w4a4", "f32")
+RAMP = torch.arange(9.0) - 3
+ZEROS = torch.tensor([-0.0, 0.0, -1.0, 2.0])
+
+
+class Constants(nn.Module):
+    """A function of its input."""
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The function's result."""
+        return self.body(x)
+
+
+def assert_same(body: Body, x: torch.Tensor, recipe: str, machine: str = "edge28") -> torch.Tensor:
+    """The reference's result, which has the bits of the simulator's."""
+    q = quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe=recipe)
+    expected = quartic.reference(q)(x)
+    assert same_bits(quartic.simulate(quartic.compile(q, machine), x).outputs, expected)
+    return expected[0]
+
+
+def masked(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+
+BEFORE_ROWS: dict[str, tuple[Body, tuple[int, ...]]] = {
+    "sum before softmax": (lambda x: torch.softmax(x + RAMP, -1), (3, 4, 9)),
+    "factor before softmax": (lambda x: torch.softmax(x @ x * RAMP, -1), (2, 9, 9)),
+    "product and sum before softmax": (lambda x: torch.softmax(x @ x + RAMP, -1) * RAMP + RAMP.flip(0), (1, 9, 9)),
+    "softmax of channels": (lambda x: torch.softmax(x + RAMP[:, None, None], 1), (1, 9, 4, 4)),
+    "pool of a softmax": (lambda x: functional.avg_pool2d((x + RAMP[:, None, None]).softmax(1), 2), (1, 9, 4, 4)),
+    "maximum": (lambda x: (x @ x + RAMP).amax(-1), (1, 9, 9)),
+    "norm": (lambda x: functional.layer_norm(x @ x + RAMP, (9,), RAMP, RAMP), (1, 9, 9)),
+    "keys left out": (lambda x: masked(x, (RAMP > 0)[None]), (2, 9, 8)),
+    "weights of keys": (lambda x: masked(x, RAMP[None, None, None]), (1, 2, 9, 8)),
+}
+
+
+@pytest.mark.thin(4)
+@pytest.mark.parametrize("machine", ["edge28", "tiny"])
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", BEFORE_ROWS)
+def test_constants_of_channels_before_a_row_reduction(name: str, recipe: str, machine: str) -> None:
+    """They were left out of the binary."""
+    body, shape = BEFORE_ROWS[name]
+    torch.manual_seed(0)
+    assert_same(body, torch.randn(shape), recipe, machine)
+
+
+MASKS: dict[str, Body] = {
+    "mask": lambda x: (x > 0).float(),
+    "sum": lambda x: (x > 0).float() + (x > 1).float(),
+    "padded": lambda x: functional.pad((x > 0).float(), (1, 1), value=0.5),
+    "joined": lambda x: torch.cat([x > 0, x < 1]).float(),
+    "not": lambda x: (~(x > 0)).float(),
+    "and": lambda x: ((x > 0) & (x < 1)).to(x.dtype),
+    "any": lambda x: (x > 0).any(0).float(),
+    "all": lambda x: (x[None] > 0).all(1).float(),
+    "mean": lambda x: (x > 0).float().mean(0, keepdim=True),
+    "softmax": lambda x: (x > 0).float().softmax(0),
+    "sign": torch.sign,
+    "moved": lambda x: torch.where((x > 0)[:, None], x[:, None], 0.0),
+}
+
+
+@pytest.mark.thin(4)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_zeros_and_ones(name: str, recipe: str) -> None:
+    found = assert_same(MASKS[name], ZEROS, recipe)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, MASKS[name](ZEROS), rtol=0, atol=0.02)
+
+
+SIGNS: dict[str, tuple[Body, torch.Tensor]] = {
+    "relu": (torch.relu, ZEROS),
+    "inverse of relu": (lambda x: torch.exp(1 / torch.relu(-torch.relu(x))), ZEROS),
+    "relu6": (lambda x: functional.relu6(-torch.relu(x)), ZEROS),
+    "clamp below -0": (lambda x: x.clamp(min=-0.0), ZEROS),
+    "clamp above -0": (lambda x: x.clamp(max=-0.0), ZEROS),
+    "maximum": (lambda x: torch.maximum(x, -x), torch.tensor([0.0, -0.0, 1.0])),
+    "minimum": (lambda x: torch.minimum(x, -x), torch.tensor([0.0, -0.0, 1.0])),
+    "max pool": (lambda x: functional.max_pool2d(x, 2), torch.tensor([[[[-0.0, 0.0], [-0.0, -0.0]]]])),
+    "max pool of -0": (lambda x: functional.max_pool2d(x, 2), torch.full((1, 1, 2, 2), -0.0)),
+    "fold": (lambda x: functional.fold(x, (2, 2), 2, stride=2), torch.full((1, 4, 1), -0.0)),
+}
+
+
+@pytest.mark.thin(4)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", SIGNS)
+def test_zeros_have_the_same_sign(name: str, recipe: str) -> None:
+    """-0 is below +0 (docs/isa.md, ``Func``); PyTorch gives either one as the maximum of both."""
+    assert_same(*SIGNS[name], recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("pool", [functional.max_pool2d, functional.adaptive_max_pool2d])
+def test_pools_have_no_positions(pool: Body, recipe: str) -> None:
+    """They were the pool's input. What nobody reads does not matter."""
+    x = torch.randn(1, 1, 4, 4)
+    assert_same(lambda x: pool(x, 2, return_indices=True)[0], x, recipe)  # type: ignore[call-arg]
+    with pytest.raises(QuarticError, match=r"use only its first result|has no such operator"):
+        assert_same(lambda x: pool(x, 2, return_indices=True), x, recipe)  # type: ignore[call-arg]
+
+
+def test_indices_stay_indices() -> None:
+    """Their conversion was left out, so that the model's result had another type."""
+    with pytest.raises(QuarticError, match="indices can only be returned"):
+        assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
