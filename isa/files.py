@@ -15,6 +15,8 @@ def check_place(path: Path) -> None:
     """Raise InputError where ``path`` cannot become a file."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a device or a pipe, which a file would replace; give the name of a file to write")
     if not path.parent.is_dir():
         raise InputError(f"{path}: its folder does not exist; create {path.parent} first")
     if not os.access(path.parent, os.W_OK):

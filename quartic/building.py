@@ -16,7 +16,7 @@ from compiler.pipeline import Options, compile_graph
 from compiler.validate import Validator
 from isa.container import Binary
 from isa.energy import EnergyTable
-from isa.errors import ScheduleError
+from isa.errors import InputError, ScheduleError
 from isa.machine import Machine
 from quartic.executable import Executable
 from quartic.models import load_schedule, quantized_graph
@@ -42,6 +42,11 @@ def build(
     target = machine if isinstance(machine, Machine) else Machine.load(machine)
     EnergyTable.load(target.energy)  # a binary carries its machine: one that names no table could never be priced
     decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
+    if decided is not None and not (fuse and double_buffer and share_loops):
+        raise InputError(
+            "a schedule says itself what is fused, double-buffered and shared: leave out the options that turn these "
+            "off, or the schedule"
+        )
     options = Options(fuse, double_buffer, share_loops, decided, validate)
     try:
         with _older_objects_at_rest():

@@ -118,8 +118,11 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
 
 
-def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
-    """One tensor per model input: from a .npy one, from a .npz its arrays in order. Raises InputError."""
+def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ...]:
+    """One tensor per model input: from a .npy one, from a .npz its arrays, of ``names`` if it has these, or in order.
+
+    Raises InputError.
+    """
     import numpy as np
     import torch
 
@@ -131,7 +134,9 @@ def load_arrays(path: Path) -> tuple[torch.Tensor, ...]:
         # Opened here: numpy leaves its own handle open where an archive is damaged.
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
-            arrays = [loaded[name] for name in loaded.files] if hasattr(loaded, "files") else [loaded]
+            found: list[str] = getattr(loaded, "files", [])
+            order = names if set(found) == set(names) else found
+            arrays = [loaded[name] for name in order] if hasattr(loaded, "files") else [loaded]
         return tuple(torch.from_numpy(_native(array)) for array in arrays)
     except (ValueError, OSError, EOFError, TypeError) as error:
         raise InputError(f"{path}: not a readable .npy or .npz of numbers ({error})") from error

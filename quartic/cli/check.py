@@ -23,7 +23,9 @@ ALL = "all"
 
 def command(
     target: Annotated[str, typer.Argument(help="A .qbin, or a .pt2: quantized, or float with --recipe.")],
-    machine: Annotated[str, typer.Option(help="Machine that a model is checked against.")] = "edge28",
+    machine: Annotated[
+        str | None, typer.Option(help="Machine that a model is checked against.  [default: edge28]")
+    ] = None,
     recipe: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,10 +40,14 @@ def command(
     Of a model it says which share of operators and multiply-accumulates is supported at which width, and lists each
     refused operator with its module, line, rule and advice. Exits 1 where something is refused.
     """
+    from isa.errors import InputError
+
     if target.endswith(".qbin"):
+        if machine is not None or recipe:
+            raise InputError(f"{target}: a binary holds its machine and its widths; leave out --machine and --recipe")
         show({"target": target, "ok": True, **_binary(Path(target))}, as_json)
         return
-    result = {"target": target, **_model(Path(target), machine, recipe or [])}
+    result = {"target": target, **_model(Path(target), machine or "edge28", recipe or [])}
     print(json.dumps(result, indent=2) if as_json else "\n".join(_text(result)))
     if not result["ok"]:
         raise typer.Exit(1)

@@ -20,12 +20,16 @@ def command(
 ) -> None:
     """Print the program of a binary; `quartic asm` accepts the text."""
     from isa.assembler import disassemble
+    from isa.errors import InputError
     from isa.program import decode
     from quartic.executable import Executable
 
     program = Executable.load(binary).binary
     stop = None if count is None else start + count
-    instructions = decode(program.code)[start:stop]
+    decoded = decode(program.code)
+    if start >= len(decoded):
+        raise InputError(f"{binary}: has instructions 0 to {len(decoded) - 1}; --start {start} is behind the last")
+    instructions = decoded[start:stop]
     lines = disassemble(instructions).splitlines()
     owners: list[str] = []
     for length, index in program.spans:

@@ -70,6 +70,7 @@ def command(
         "recipe": found.recipe,
         "batch": batch,
         "batches": len(batches),
+        **({"samples left out": left} if (left := count % batch) else {}),
         # A user learns here, not from a slow chip, what is not 8 bits wide.
         "float": [f"{r.node} ({r.module or '(root)'}, {r.source}): {r.reason}" for r in found.unquantized],
         "constants in bytes": _bytes(found.size),

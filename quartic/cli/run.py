@@ -14,7 +14,7 @@ from quartic.files import writable
 def command(
     binary: Annotated[Path, typer.Argument(help="A .qbin.")],
     inputs: Annotated[
-        Path | None, typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input.")
+        Path | None, typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input, by its name or in order.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs: .npy of the only one, else .npz.")
@@ -30,6 +30,8 @@ def command(
 
     if inputs is None and not timing_only:
         raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
+    if inputs is not None and timing_only:
+        raise InputError("--timing-only reads no values; leave out --input, or --timing-only to compute with it")
     if output is not None and timing_only:
         raise InputError("--output needs values, which --timing-only does not compute; leave one of them out")
     writable(output, trace, reads=(binary, inputs))
@@ -37,7 +39,7 @@ def command(
     with progress("loading"):
         from quartic.models import load_arrays, save_arrays
 
-        tensors = () if inputs is None else load_arrays(inputs)
+        tensors = () if inputs is None else load_arrays(inputs, [info.name for info in exe.binary.inputs])
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic
 

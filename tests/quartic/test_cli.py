@@ -98,6 +98,8 @@ def test_printed_recipe_is_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixtur
         (("asm", "gone.s", "-o", "m.qbin"), "gone.s: no such file; expected assembly text"),
         (("quantize", "gone:build", "-o", "q.pt2", "--calibration", "x.npy"), "x.npy: no such file"),
         (("bench", "gone.pt2", "--schedule", "a.toml"), "a.toml: no such file; expected a schedule"),
+        (("run", "gone.qbin", "--timing-only", "--input", "x.npy"), "--timing-only reads no values; leave out --input"),
+        (("check", "gone.qbin", "--machine", "tiny"), "a binary holds its machine and its widths; leave out --machine"),
         (("compile", "gone.pt2", "-o", "m.qbin", "--emit-schedule", "m.qbin"), "m.qbin: is the name of two results"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; expected a binary"):
         existing(tmp_path, "a binary")
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p")
+    with pytest.raises(InputError, match=r"p: is a device or a pipe, which a file would replace; give the name"):
+        write_bytes(tmp_path / "p", b"x")
+    assert (tmp_path / "p").is_fifo()
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:

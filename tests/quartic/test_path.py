@@ -130,6 +130,24 @@ def test_emitted_schedule_compiles_to_the_same_bytes(folder: Path) -> None:
     assert again.read_bytes() == (folder / "net.qbin").read_bytes()
 
 
+def test_a_schedule_and_what_it_decides_are_not_both_given(folder: Path, capsys) -> None:
+    given = ("--schedule", str(folder / "net.toml"), "--no-fuse")
+    assert outcome("compile", str(folder / "net.pt2"), "-o", str(folder / "no.qbin"), *given) == 2
+    assert "a schedule says itself what is fused, double-buffered and shared: leave out" in capsys.readouterr().err
+
+
+def test_disassembly_from_behind_the_last_instruction(folder: Path, capsys) -> None:
+    assert outcome("dis", str(folder / "net.qbin"), "--start", "99999") == 2
+    assert "--start 99999 is behind the last" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_samples_that_fill_no_batch_are_counted(folder: Path, capsys) -> None:
+    images = ("--calibration", str(folder / "images.npy"), "--batch", "3")
+    found = result(capsys, "quantize", "benchmarks.zoo.toys:Plain", *images, "-o", str(folder / "three.pt2"))
+    assert (found["batches"], found["samples left out"]) == (1, 1)
+
+
 def test_disassembly_assembles_to_the_same_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert outcome("dis", str(folder / "net.qbin")) == 0
