@@ -32,29 +32,38 @@ def checked(batches: Iterable[Batch]) -> Iterable[Batch]:
     return batches
 
 
-def inputs_of(graph: GraphModule) -> list[torch.Size]:
-    """The shapes for which ``graph`` was made."""
-    return [node.meta["val"].shape for node in graph.graph.nodes if node.op == "placeholder"]
+def inputs_of(graph: GraphModule) -> list[torch.Tensor]:
+    """Tensors of the shapes and types for which ``graph`` was made."""
+    return [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
 
 
 def pieces_of(
-    inputs: tuple[torch.Tensor, ...], expected: list[torch.Size], number: int
+    inputs: tuple[torch.Tensor, ...], expected: list[torch.Tensor], number: int
 ) -> Iterable[tuple[torch.Tensor, ...]]:
-    """Batch ``number``, split along its first dimension; raises QuantizationError where ``expected`` shapes do not come
-    out.
+    """Batch ``number``, split along its first dimension.
+
+    Raises QuantizationError where the shapes of ``expected`` do not come out, and for other types.
     """
-    if [x.shape for x in inputs] == expected:
-        return [inputs]
-    fits = len(inputs) == len(expected) and all(
-        x.shape[1:] == e[1:] and len(x.shape) == len(e) > 0 and x.shape[0] % e[0] == 0 and x.shape[0] > 0
-        for x, e in zip(inputs, expected, strict=True)
-    )
-    if not fits or len({x.shape[0] // e[0] for x, e in zip(inputs, expected, strict=True)}) != 1:
-        raise QuantizationError(
-            f"calibration batch {number} has shapes {shapes_of(inputs)}, but the model was prepared for "
-            f"{[tuple(e) for e in expected]} (or whole multiples of the first dimension)"
+    shapes = shapes_of(expected)
+    if shapes_of(inputs) != shapes:
+        fits = len(inputs) == len(shapes) and all(
+            x.shape[1:] == e[1:] and len(x.shape) == len(e) > 0 and x.shape[0] % e[0] == 0 and x.shape[0] > 0
+            for x, e in zip(inputs, shapes, strict=True)
         )
-    return list(zip(*(x.split(e[0]) for x, e in zip(inputs, expected, strict=True)), strict=True))
+        if not fits or len({x.shape[0] // e[0] for x, e in zip(inputs, shapes, strict=True)}) != 1:
+            raise QuantizationError(
+                f"calibration batch {number} has shapes {shapes_of(inputs)}, but the model was prepared for "
+                f"{shapes} (or whole multiples of the first dimension)"
+            )
+    for i, (x, e) in enumerate(zip(inputs, expected, strict=True)):
+        if x.dtype != e.dtype:
+            raise QuantizationError(
+                f"input {i} of calibration batch {number} is {x.dtype}, but the model was prepared for {e.dtype}; "
+                "convert it with .to()"
+            )
+    if shapes_of(inputs) == shapes:
+        return [inputs]
+    return list(zip(*(x.split(e[0]) for x, e in zip(inputs, shapes, strict=True)), strict=True))
 
 
 def shapes_of(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
@@ -62,7 +71,7 @@ def shapes_of(inputs: Iterable[torch.Tensor]) -> list[tuple[int, ...]]:
     return [tuple(x.shape) for x in inputs]
 
 
-def count_of(batches: Iterable[Batch], expected: list[torch.Size]) -> int | None:
+def count_of(batches: Iterable[Batch], expected: list[torch.Tensor]) -> int | None:
     """How many pieces there will be; None where only the end will show. Raises QuantizationError as ``pieces_of``."""
     if not isinstance(batches, list | tuple):
         return None

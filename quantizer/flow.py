@@ -87,8 +87,8 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {shapes_of(inputs)}: "
-            f"{first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where "
-            "or torch.cond, or quantize the part of the model that has none"
+            f"{first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where, "
+            "or quantize the part of the model that has none"
         ) from error
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise QuantizationError("the model is quantized already: compile it, or quantize the float model")

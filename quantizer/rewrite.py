@@ -138,12 +138,23 @@ def _attention(model: GraphModule, node: Node) -> Node | None:
     turned = _call(model, node, aten.transpose.int, k, -2, -1, shape=(*k.meta["val"].shape[:-2], d, n))
     x = _call(model, node, aten.matmul.default, q, turned, shape=scores)
     x = _call(model, node, aten.mul.Tensor, x, d**-0.5 if scale is None else scale, shape=scores)
+    sees = None
     if _computed_mask(given.get("attn_mask")):
         x = _call(model, node, aten.where.ScalarOther, given["attn_mask"], x, -torch.inf, shape=scores)
     elif (mask := _mask(model, node, given, t, n)) is not None:
+        mask, sees = _without_blind_rows(model, node, mask)
         x = _call(model, node, aten.add.Tensor, x, mask, shape=scores)
     x = _call(model, node, aten.softmax.int, x, -1, shape=scores)
-    return _call(model, node, aten.matmul.default, x, v)
+    y = _call(model, node, aten.matmul.default, x, v)
+    return y if sees is None else _call(model, node, aten.mul.Tensor, y, sees)
+
+
+def _without_blind_rows(model: GraphModule, node: Node, mask: object) -> tuple[object, Node | None]:
+    """A mask whose rows all see something, and 0 for the result of each row that saw nothing, as PyTorch has it."""
+    value = _constant(model, mask)
+    if value is None or not bool((blind := (value == -torch.inf).all(-1, keepdim=True)).any()):
+        return mask, None
+    return _buffer(model, node, "mask", value.masked_fill(blind, 0.0)), _buffer(model, node, "sees", (~blind).float())
 
 
 def _computed_mask(mask: object) -> bool:

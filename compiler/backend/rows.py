@@ -202,7 +202,10 @@ def _rms_norm(rows: _Rows) -> Programs:
 
 def _norm_length(op: Operation) -> int:
     if (count := row_length(op)) > WIDEST_NORM:
-        raise ProgramError(f"{op.name} over {count} elements: the machine's moments take at most {WIDEST_NORM}")
+        raise ProgramError(
+            f"{op.name} over {count} elements: the machine's moments take at most {WIDEST_NORM}; norm fewer "
+            "at a time, or take mean and variance apart (x.mean, x.var)"
+        )
     return count
 
 

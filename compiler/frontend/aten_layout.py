@@ -138,7 +138,8 @@ def identity(g: Graph, x: Value, *_: Any, **__: Any) -> Value:
 def dropout(g: Graph, x: Value, p: float, train: bool) -> Value:
     """``aten.dropout`` outside training."""
     if train:
-        raise Refusal("dropout is in training mode", "call model.eval() before exporting")
+        advice = "call model.eval() before exporting; F.dropout needs training=self.training"
+        raise Refusal("dropout is in training mode", advice)
     return x
 
 

@@ -110,8 +110,13 @@ def _avg_pool_f32(
     return Float(g.add(qnn.MulOp(total, g.constant(np.asarray(1.0 / (divisor or prod(kernel)), np.float32)))))
 
 
+EVEN_WINDOWS = "give an output size that divides the input's, or quantize the operand"
+
+
 def adaptive_avg_pool2d(g: Graph, x: Value, output_size: Pair) -> Value:
     """``aten.adaptive_avg_pool2d``: an average pool where the windows are even."""
+    if g.in_binary32 and not isinstance(x, Quantized):
+        raise Refusal("windows of several sizes are averaged of codes alone", EVEN_WINDOWS)
     source = _image(g.uniform(x))
     have, want = shape_of(source)[2:], cast(Sequence[int | None], pair(output_size))
     wanted = [h if w is None else w for h, w in zip(have, want, strict=True)]

@@ -50,6 +50,7 @@ WITHOUT_BUILDER = {
 }
 """Rule and advice for operators that only the quantizer can bring into a form that compiles."""
 LEFT = "quantize the operand: the quantizer left it in float"
+NOT_QUANTIZED = "quantize the model first (quartic.quantize, quartic quantize): nothing in it is"
 RESULTS_ALONE = "return the indices from the model: nothing on the chip computes with them"
 WEIGHTS_ALONE = (
     "weights alone are quantized, which is for evaluation in PyTorch: no machine multiplies codes by binary32; "
@@ -69,6 +70,8 @@ class Graph:
         self.in_binary32 = False
         """Whether the graph holds no codes at all, so that products are of binary32."""
         self.weights_alone = False
+        self.coded = True
+        """Whether anything is quantized."""
         """Whether constants are all that is quantized."""
         self._place = Origin("")
         self._floats: dict[SSAValue, SSAValue] = {}
@@ -127,7 +130,7 @@ class Graph:
         if isinstance(value, Weight) and value.axis is None:
             kind = IntType(value.width, float(value.scale[0]), int(value.zero[0]))
             return self.constant(np.ascontiguousarray(value.codes), kind)
-        advice = WEIGHTS_ALONE if self.weights_alone else LEFT
+        advice = WEIGHTS_ALONE if self.weights_alone else LEFT if self.coded else NOT_QUANTIZED
         raise Refusal(f"needs a quantized operand, got {describe(value)}", advice)
 
     def uniform(self, value: Any) -> SSAValue:
@@ -148,7 +151,8 @@ class Graph:
             ones = np.ones(value.array.shape[0], np.float32)
             return self.constant(np.ascontiguousarray(value.array)), self.add(qnn.ConstantOp(ones)), None
         if not isinstance(value, Weight) or not is_int(x):
-            raise Refusal(f"needs a quantized constant weight, got {describe(value)}", "quantize this layer's weight")
+            advice = "quantize this layer's weight" if self.coded else NOT_QUANTIZED
+            raise Refusal(f"needs a quantized constant weight, got {describe(value)}", advice)
         codes, scale, zeros = matrix_weight(value, int_type(x))
         check_sum(codes, zeros, int_type(x))
         narrow = IntegerType(4) if value.width == 4 else None
@@ -239,6 +243,7 @@ def walk(graph: Graph, records: Sequence[Record]) -> Iterator[Record]:
     graph.in_binary32 &= not any("quantize_" in target for target in targets)
     floats = all(record.dtype == "float32" for record in records if isinstance(record, Input))
     coded = any(".dequantize_" in target for target in targets)
+    graph.coded = any("quantize_" in target for target in targets)
     graph.weights_alone = coded and floats and not any(".quantize_" in target for target in targets)
     for record in records:
         match record:
@@ -267,6 +272,8 @@ def _build_call(graph: Graph, call: Call, builder: Any) -> None:
         args = tuple(graph.resolve(value) for value in call.args)
         kwargs = {key: graph.resolve(value) for key, value in call.kwargs.items()}
         value = builder(graph, *args, **kwargs)
+        if call.shape is not None and 0 in call.shape:
+            raise Refusal(f"its result {list(call.shape)} has no elements", "leave it out of the model")
         _check_shape(call, value)
     except Refusal as refusal:
         graph.refused.append((call, refusal))

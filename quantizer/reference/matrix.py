@@ -39,6 +39,7 @@ def conv2d(
     Of two binary32 tensors the sum is sequential: (c, kh, kw) order, every step rounded.
     """
     if is_float(x) and is_float(weight):
+        _two_dimensions(as_float(x))
         return _conv_f32(x, weight, bias, pair(stride), padding, pair(dilation), groups)
     x, w = as_lazy(x, "conv2d"), as_weight(weight, "conv2d")
     kernel, step, spread = w.codes.shape[2:], pair(stride), pair(dilation)
@@ -51,6 +52,11 @@ def conv2d(
     y = numerics.accumulate_to_float(acc, w.product_scale(x.scale), None if bias is None else as_float(bias))
     y = y.permute(0, 3, 1, 2)
     return y if x.codes.dim() == 4 else y[0]
+
+
+def _two_dimensions(x: torch.Tensor) -> None:
+    if x.dim() != 4:
+        raise UnsupportedError(f"a convolution of {list(x.shape)}: the machine has two dimensions, [N, C, H, W]")
 
 
 def convolution(

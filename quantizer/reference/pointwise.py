@@ -282,6 +282,14 @@ matrix_transpose = _move(torch.t)
 same = _move(lambda x, *_, **__: x)
 
 
+def dropout(x: Value, p: float, train: bool) -> Value:
+    """The operand, outside of training. Raises UnsupportedError in it."""
+    if train:
+        raise UnsupportedError(DROPS)
+    return x
+
+
+DROPS = "dropout is in training mode: call model.eval() before exporting; F.dropout needs training=self.training"
 INDICES_STAY = "indices can only be returned; return them, and convert them outside of the model"
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from isa import numerics
+from isa.errors import UnsupportedError
 from quantizer.reference.matrix import FLOAT32_EXACT, pair
 from quantizer.reference.values import Lazy, as_float, as_lazy, is_float
 
@@ -80,6 +81,11 @@ def _avg_pool_f32(x: torch.Tensor, window: Pair, step: Pair, frame: Pair, count:
 
 def adaptive_avg_pool2d(x: object, output_size: int | Sequence[int | None]) -> torch.Tensor:
     """Mean over windows [floor(i*H/h), ceil((i+1)*H/h)) of exact integers."""
+    if is_float(x):
+        raise UnsupportedError(
+            "windows of several sizes are averaged of codes alone: give an output size that divides the input's, or "
+            "quantize the operand"
+        )
     x = as_lazy(x, "adaptive_avg_pool2d")
     sizes = (output_size, output_size) if isinstance(output_size, int) else output_size
     height, width = x.codes.shape[-2:]
@@ -155,7 +161,7 @@ def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
     def operation(x: Lazy | torch.Tensor, *args: Any, **kwargs: Any) -> Lazy | torch.Tensor:
         height, width = (x.codes if isinstance(x, Lazy) else x).shape[-2:]
         size, corners, factors = _target(kind, (height, width), args, kwargs)
-        pairs = map(numerics.resize_ratio, factors) if factors else zip((height, width), size, strict=True)
+        pairs = map(_ratio, factors) if factors else zip((height, width), size, strict=True)
         places = [numerics.resize_scale(n, m, corners, kind == "nearest") for n, m in pairs]
         num, den, phase = zip(*places, strict=True)
         if kind == "nearest":
@@ -167,6 +173,13 @@ def upsample(kind: str) -> Callable[..., Lazy | torch.Tensor]:
         return numerics.bilinear(values.permute(0, 2, 3, 1), size, num, den, phase, *lazy).permute(0, 3, 1, 2)
 
     return operation
+
+
+def _ratio(factor: float) -> tuple[int, int]:
+    try:
+        return numerics.resize_ratio(factor)
+    except ValueError as error:
+        raise UnsupportedError(f"scale factor {error}: give the output's size") from error
 
 
 def _target(

@@ -14,7 +14,8 @@ from quartic.files import writable
 def command(
     binary: Annotated[Path, typer.Argument(help="A .qbin.")],
     inputs: Annotated[
-        Path | None, typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input, by its name or in order.")
+        Path | None,
+        typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input, by its name or in order."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs: .npy of the only one, else .npz.")

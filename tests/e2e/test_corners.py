@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import quartic
 from benchmarks.probes import same_bits
-from isa.errors import QuarticError
+from isa.errors import QuantizationError, QuarticError, UnsupportedError
 from tests.e2e.operators import Body
 
 RECIPES = ("w8a8", "w4a4", "f32")
@@ -122,7 +122,76 @@ def test_pools_have_no_positions(pool: Body, recipe: str) -> None:
         assert_same(lambda x: pool(x, 2, return_indices=True), x, recipe)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_query_that_sees_no_key_gives_zero(recipe: str) -> None:
+    """As in PyTorch; a softmax of such a row has no numbers."""
+    mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
+    x = torch.randn(2, 3, 8)
+    found = assert_same(lambda x: masked(x, mask), x, recipe)
+    assert torch.equal(found[:, 1], torch.zeros(2, 8))
+    torch.testing.assert_close(found, masked(x, mask), rtol=0, atol={"f32": 1e-6, "w8a8": 0.1, "w4a4": 1}[recipe])
+
+
 def test_indices_stay_indices() -> None:
     """Their conversion was left out, so that the model's result had another type."""
     with pytest.raises(QuarticError, match="indices can only be returned"):
         assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
+
+
+REFUSED: dict[str, tuple[Body, tuple[int, ...], str]] = {
+    "uneven windows": (lambda x: functional.adaptive_avg_pool2d(x, 3), (1, 2, 7, 7), "an output size that divides"),
+    "odd factor": (
+        lambda x: functional.interpolate(x, scale_factor=1.2345678, mode="bilinear"), (1, 2, 7, 7),
+        "1.2345678 is not a ratio of whole numbers up to 1000: give the output's size",
+    ),
+    "dropout": (lambda x: functional.dropout(x, 0.5, True), (2, 3), "F.dropout needs training=self.training"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reference_refuses_with_advice(name: str) -> None:
+    body, shape, message = REFUSED[name]
+    x = torch.randn(shape)
+    q = quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe="f32")
+    with pytest.raises(UnsupportedError, match=message):
+        quartic.reference(q)(x)
+    with pytest.raises(UnsupportedError, match=message.rpartition(": ")[2]):
+        quartic.compile(q)
+
+
+def test_a_model_that_nobody_quantized() -> None:
+    program = torch.export.export(nn.Conv2d(2, 3, 3).eval(), (torch.randn(1, 2, 8, 8),))
+    with pytest.raises(UnsupportedError, match=r"quantize the model first .*: nothing in it is"):
+        quartic.compile(program)
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "message"),
+    [
+        (lambda x: x.repeat(0), (3,), r"its result \[0\] has no elements\n   do: leave it out of the model"),
+        (lambda x: functional.group_norm(x, 1), (1, 4, 60, 60), "or take mean and variance apart"),
+    ],
+)
+def test_the_compiler_refuses_with_advice(body: Body, shape: tuple[int, ...], message: str) -> None:
+    x = torch.randn(shape)
+    with pytest.raises(UnsupportedError, match=message):
+        quartic.compile(quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe="f32"))
+
+
+def test_the_reference_convolves_images() -> None:
+    x = torch.randn(2, 9, 9)
+    q = quartic.quantize(nn.Conv2d(2, 3, 3).eval(), (x,), [(x,)], recipe="f32")
+    with pytest.raises(UnsupportedError, match=r"a convolution of \[2, 9, 9\]: the machine has two dimensions"):
+        quartic.reference(q)(x)
+
+
+def test_a_batch_of_another_type() -> None:
+    x = torch.randn(2, 3)
+    message = "input 0 of calibration batch 1 is torch.float64, but the model was prepared for torch.float32"
+    with pytest.raises(QuantizationError, match=message):
+        quartic.quantize(nn.Linear(3, 2).eval(), (x,), [(x.double(),)])
+
+
+def test_tiles_of_fewer_dimensions() -> None:
+    x = torch.randn(2, 3)
+    assert assert_same(lambda x: x.tile(2), x, "f32").shape == (2, 6)
