@@ -108,6 +108,7 @@ def inline(
         if whole:  # ours
             raise QuantizationError(f"{describe(node)}: {unforeseen('its definition', error)}") from error
         return None  # PyTorch's, which these arguments break: the operator stays and is refused by name
+    traced.graph.eliminate_dead_code()  # so that what is left is used
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
     applies = applies and _gives_enough(node, traced)
     return _spliced(model, node, traced) if applies else None

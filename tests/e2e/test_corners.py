@@ -55,14 +55,14 @@ BEFORE_ROWS: dict[str, tuple[Body, tuple[int, ...]]] = {
 
 
 @pytest.mark.thin(4)
-@pytest.mark.parametrize("machine", ["edge28", "tiny"])
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", BEFORE_ROWS)
-def test_constants_of_channels_before_a_row_reduction(name: str, recipe: str, machine: str) -> None:
-    """They were left out of the binary."""
+def test_constants_of_channels_before_a_row_reduction(name: str, recipe: str) -> None:
+    """They were left out of the binary. Machines take turns."""
     body, shape = BEFORE_ROWS[name]
     torch.manual_seed(0)
-    assert_same(body, torch.randn(shape), recipe, machine)
+    turn = list(BEFORE_ROWS).index(name) + RECIPES.index(recipe)
+    assert_same(body, torch.randn(shape), recipe, ("edge28", "tiny")[turn % 2])
 
 
 MASKS: dict[str, Body] = {
