@@ -44,15 +44,15 @@ def pieces_of(
 
     Raises QuantizationError where the shapes of ``expected`` do not come out, and for other types.
     """
-    shapes = shapes_of(expected)
-    if shapes_of(inputs) != shapes:
+    found, shapes = shapes_of(inputs), shapes_of(expected)
+    if found != shapes:
         fits = len(inputs) == len(shapes) and all(
             x.shape[1:] == e[1:] and len(x.shape) == len(e) > 0 and x.shape[0] % e[0] == 0 and x.shape[0] > 0
             for x, e in zip(inputs, shapes, strict=True)
         )
         if not fits or len({x.shape[0] // e[0] for x, e in zip(inputs, shapes, strict=True)}) != 1:
             raise QuantizationError(
-                f"calibration batch {number} has shapes {shapes_of(inputs)}, but the model was prepared for "
+                f"calibration batch {number} has shapes {found}, but the model was prepared for "
                 f"{shapes} (or whole multiples of the first dimension)"
             )
     for i, (x, e) in enumerate(zip(inputs, expected, strict=True)):
@@ -61,7 +61,7 @@ def pieces_of(
                 f"input {i} of calibration batch {number} is {x.dtype}, but the model was prepared for {e.dtype}; "
                 "convert it with .to()"
             )
-    if shapes_of(inputs) == shapes:
+    if found == shapes:
         return [inputs]
     return list(zip(*(x.split(e[0]) for x, e in zip(inputs, shapes, strict=True)), strict=True))
 

@@ -117,8 +117,15 @@ def inline(
 def _gives_enough(node: Node, traced: GraphModule) -> bool:
     """Whether every result that is used is there: of a pool, positions are not."""
     result = next(n for n in traced.graph.nodes if n.op == "output").args[0]
-    used = [u.args[1] for u in node.users if u.target is operator.getitem and u.users]
-    return not isinstance(result, (list, tuple)) or all(int(i) < len(result) for i in used)  # type: ignore[arg-type]
+    used = [_picked(u) for u in node.users if u.target is operator.getitem and u.users]
+    return not isinstance(result, (list, tuple)) or all(i < len(result) for i in used)
+
+
+def _picked(node: Node) -> int:
+    """Which result of its operand a ``getitem`` is."""
+    index = node.args[1]
+    assert isinstance(index, int), "results are numbered"
+    return index
 
 
 def _call(definition: Definition, node: Node, values: Iterable[Tensor]) -> Any:
@@ -164,7 +171,7 @@ def _spliced(model: GraphModule, node: Node, traced: GraphModule) -> list[Node]:
         assert isinstance(result, (list, tuple)), "an operator gives a tensor or several"
         for user in [u for u in node.users if u.target is operator.getitem]:
             if user.users:
-                user.replace_all_uses_with(result[user.args[1]])  # type: ignore[index]
+                user.replace_all_uses_with(result[_picked(user)])
             model.graph.erase_node(user)
     model.graph.erase_node(node)
     return added

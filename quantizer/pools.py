@@ -96,7 +96,6 @@ def _adaptive_avg_pool2d(x: Tensor, output_size: Sequence[int]) -> Any:
 
 _POOLS: dict[object, Callable[..., Any]] = {
     aten.max_pool2d.default: _max_pool2d,
-    aten.max_pool2d_with_indices.default: lambda *args: (_max_pool2d(*args),),
     aten.avg_pool2d.default: _avg_pool2d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
 }

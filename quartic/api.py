@@ -312,7 +312,8 @@ def compile(
     * ``validate``: execute every level of the compiler and the binary, and compare bits.
 
     Raises UnsupportedError that lists every operator that is refused, ScheduleError, DescriptionError for a machine,
-    InputError for what is no quantized graph and, from ``validate``, ValidationError.
+    InputError for what is no quantized graph, and for a ``schedule`` beside options that turn off what it decides,
+    and, from ``validate``, ValidationError.
 
     >>> exe = quartic.compile(q, "tiny", validate=True)
     >>> again = quartic.compile(q, "tiny", schedule=exe.schedule)

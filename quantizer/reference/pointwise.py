@@ -300,7 +300,7 @@ def to(x: Value, *args: Any, **kwargs: Any) -> Value:
             raise UnsupportedError(f"conversion to {value}: keep the tensor in float32")
     if not isinstance(x, torch.Tensor) or x.dtype is torch.float32:
         return x
-    if x.dtype is not torch.bool:
+    if x.dtype is torch.int32:  # what argmax gives; other integers are constants
         raise UnsupportedError(f"conversion of {x.dtype}: {INDICES_STAY}")
     return x.float()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,28 +13,17 @@ from torch.nn import functional
 import quartic
 from benchmarks.probes import same_bits
 from isa.errors import QuantizationError, QuarticError, UnsupportedError
-from tests.e2e.operators import Body
+from quantizer.reference import pointwise
+from tests.e2e.operators import Behind, Body
 
 RECIPES = ("w8a8", "w4a4", "f32")
 RAMP = torch.arange(9.0) - 3
 ZEROS = torch.tensor([-0.0, 0.0, -1.0, 2.0])
 
 
-class Constants(nn.Module):
-    """A function of its input."""
-
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The function's result."""
-        return self.body(x)
-
-
 def assert_same(body: Body, x: torch.Tensor, recipe: str, machine: str = "edge28") -> torch.Tensor:
     """The reference's result, which has the bits of the simulator's."""
-    q = quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe=recipe)
+    q = quartic.quantize(Behind(nn.Identity(), body).eval(), (x,), [(x,)], recipe=recipe)
     expected = quartic.reference(q)(x)
     assert same_bits(quartic.simulate(quartic.compile(q, machine), x).outputs, expected)
     return expected[0]
@@ -114,12 +106,12 @@ def test_zeros_have_the_same_sign(name: str, recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("pool", [functional.max_pool2d, functional.adaptive_max_pool2d])
-def test_pools_have_no_positions(pool: Body, recipe: str) -> None:
+def test_pools_have_no_positions(pool: Callable[..., Any], recipe: str) -> None:
     """They were the pool's input. What nobody reads does not matter."""
     x = torch.randn(1, 1, 4, 4)
-    assert_same(lambda x: pool(x, 2, return_indices=True)[0], x, recipe)  # type: ignore[call-arg]
+    assert_same(lambda x: pool(x, 2, return_indices=True)[0], x, recipe)
     with pytest.raises(QuarticError, match=r"use only its first result|has no such operator"):
-        assert_same(lambda x: pool(x, 2, return_indices=True), x, recipe)  # type: ignore[call-arg]
+        assert_same(lambda x: pool(x, 2, return_indices=True), x, recipe)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -138,6 +130,10 @@ def test_indices_stay_indices() -> None:
         assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
 
 
+def test_constant_integers_become_numbers() -> None:
+    assert torch.equal(pointwise.to(torch.arange(3), torch.float32), torch.tensor([0.0, 1.0, 2.0]))
+
+
 REFUSED: dict[str, tuple[Body, tuple[int, ...], str]] = {
     "uneven windows": (lambda x: functional.adaptive_avg_pool2d(x, 3), (1, 2, 7, 7), "an output size that divides"),
     "odd factor": (
@@ -152,7 +148,7 @@ REFUSED: dict[str, tuple[Body, tuple[int, ...], str]] = {
 def test_the_reference_refuses_with_advice(name: str) -> None:
     body, shape, message = REFUSED[name]
     x = torch.randn(shape)
-    q = quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe="f32")
+    q = quartic.quantize(Behind(nn.Identity(), body).eval(), (x,), [(x,)], recipe="f32")
     with pytest.raises(UnsupportedError, match=message):
         quartic.reference(q)(x)
     with pytest.raises(UnsupportedError, match=message.rpartition(": ")[2]):
@@ -175,7 +171,7 @@ def test_a_model_that_nobody_quantized() -> None:
 def test_the_compiler_refuses_with_advice(body: Body, shape: tuple[int, ...], message: str) -> None:
     x = torch.randn(shape)
     with pytest.raises(UnsupportedError, match=message):
-        quartic.compile(quartic.quantize(Constants(body).eval(), (x,), [(x,)], recipe="f32"))
+        quartic.compile(quartic.quantize(Behind(nn.Identity(), body).eval(), (x,), [(x,)], recipe="f32"))
 
 
 def test_the_reference_convolves_images() -> None:
