@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch._ops import HigherOrderOperator
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
@@ -66,10 +67,21 @@ def check_model(model: object) -> None:
 
 
 def check_graph(graph: GraphModule) -> None:
-    """Raise QuantizationError for weights that are not finite, and for sizes or numbers that depend on values."""
-    if problems := [*_unknown(graph), *_infinite(graph)]:
+    """Raise QuantizationError for weights that are not finite, for sizes, numbers and control flow that depend on
+    values."""
+    if problems := [*_regions(graph), *_unknown(graph), *_infinite(graph)]:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise QuantizationError(f"the model cannot be quantized as it is:\n{lines}")
+
+
+def _regions(graph: GraphModule) -> Iterator[str]:
+    """Operators that run graphs of their own, if and as often as values say."""
+    for node in graph.graph.nodes:
+        if isinstance(node.target, HigherOrderOperator):
+            yield (
+                f"{describe(node)}: runs a graph of its own, and the chip knows no branches, loops or other types: "
+                "compute both sides and choose by torch.where, unroll loops, leave autocast out"
+            )
 
 
 def _unknown(graph: GraphModule) -> Iterator[str]:

@@ -82,8 +82,7 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
             return copy.deepcopy(model)
     try:
         with torch.no_grad():
-            program = torch.export.export(model, inputs)
-            graph: GraphModule = functional(program).module(check_guards=False)  # type: ignore[assignment]
+            graph = functional(torch.export.export(model, inputs))
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {shapes_of(inputs)}: "

@@ -8,36 +8,53 @@ from __future__ import annotations
 
 import operator
 import warnings
+from typing import cast
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from quantizer.regions import inline_regions
+
 aten = torch.ops.aten
 
 
-def functional(program: ExportedProgram) -> ExportedProgram:
-    """``program`` itself where no operator writes into a tensor with several names, else its functional form."""
-    if not writes_are_shared(program.graph_module):
-        return program
+def functional(program: ExportedProgram) -> GraphModule:
+    """``program`` as a module, in its functional form where an operator writes into a tensor with several names.
+
+    Inputs are only read: what the model writes into them, it sees itself, and its caller does not.
+    """
+    if not writes_are_shared(module := _module(program)):
+        return module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
         program = program.run_decompositions({})
-    graph = program.graph_module.graph
-    for node in list(graph.nodes):
+    module = _module(program)
+    for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
             _whole_batch_norm(node)
-    graph.eliminate_dead_code()
-    program.graph_module.recompile()
-    return program
+        if node.target is aten.copy_.default and node.args[0].op == "placeholder":
+            node.replace_all_uses_with(node.args[1])
+            module.graph.erase_node(node)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def _module(program: ExportedProgram) -> GraphModule:
+    module = cast(GraphModule, program.module(check_guards=False))
+    inline_regions(module)
+    return module
 
 
 def writes_are_shared(module: GraphModule) -> bool:
-    """Whether an operator in place changes a tensor that another node is a view of, or that is one."""
+    """Whether an operator in place changes an input, or a tensor that another node is a view of, or that is one."""
     for node in module.graph.nodes:
         if not _writes(node) or not isinstance(node.args[0], Node):
             continue
         target = node.args[0]
+        if target.op == "placeholder":
+            return True
         if "copy_" in str(node.target) or "fill_" in str(node.target) or "index_put" in str(node.target):
             return True
         if _is_view(target) or any(_is_view(user) for user in target.users if user is not node):
