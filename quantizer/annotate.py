@@ -28,6 +28,7 @@ from quantizer.coding import codebook_spec
 from quantizer.curves import BITS, LogNP
 from quantizer.location import describe
 from quantizer.log2 import Log2
+from quantizer.operands import is_layer
 from quantizer.plan import matches, plan
 from quantizer.recipe import CHANNEL, TENSOR, Format, Recipe, Roles
 from quantizer.rewrite import rewrite
@@ -99,7 +100,7 @@ class _Annotator:
 
     def visit(self, node: Node) -> None:
         match kind_of(node):
-            case Kind.WEIGHTED:
+            case Kind.WEIGHTED if is_layer(node):  # else it is refused by name, wherever it is to run
                 x, w = node.all_input_nodes[:2]
                 self._inputs(node, {x: self._spec(node, "activation"), w: self._weight(node)})
             case Kind.PRODUCT:

@@ -82,7 +82,7 @@ def operands(graph: GraphModule) -> list[Operand]:
 
 def is_layer(node: Node) -> bool:
     """Whether a node multiplies by a constant weight."""
-    return kind_of(node) is Kind.WEIGHTED and node.all_input_nodes[1].op == "get_attr"
+    return kind_of(node) is Kind.WEIGHTED and getattr(node.args[1], "op", "") == "get_attr"
 
 
 def channel_axis(layer: Node) -> int:

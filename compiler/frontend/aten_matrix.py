@@ -14,7 +14,7 @@ from compiler.dialects import qnn
 from compiler.dialects.qnn_base import int_type, is_int, shape_of
 from compiler.frontend import aten_moves as moves
 from compiler.frontend.aten_moves import pair
-from compiler.frontend.build import Graph
+from compiler.frontend.build import COMPUTED, Graph, describe
 from compiler.frontend.qdq import (
     Array,
     Codes,
@@ -66,11 +66,10 @@ def conv2d_named_padding(
     return _conv(g, x, w, bias, pair(stride), sides, pair(dilation), groups)
 
 
-def _kernel(w: Value) -> tuple[int, ...]:
-    shape = _shape(w) if isinstance(w, (Weight, Constant)) else ()
-    if len(shape) != 4:
-        raise Refusal("needs a quantized constant weight [O, C/g, kh, kw]", "quantize this layer's weight")
-    return shape[2:]
+def _kernel(w: Value, layout: str = "[O, C/g, kh, kw]") -> tuple[int, ...]:
+    if not isinstance(w, (Weight, Constant)):
+        raise Refusal(f"needs a constant weight {layout}, got {describe(w)}", COMPUTED)
+    return _shape(w)[2:]
 
 
 def convolution(
@@ -101,8 +100,8 @@ def _conv(
     dilation: tuple[int, int],
     groups: int,
 ) -> Value:
-    source = g.factor(x)
     kernel = _kernel(w)
+    source = g.factor(x)
     if len(shape_of(source)) != 4:
         raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
     qnn.conv_shape(shape_of(source), (*_shape(w)[:2], *kernel), strides, padding, dilation, groups)
@@ -166,17 +165,17 @@ def conv_transpose2d(
     Output s*m + r takes the taps r, r + s, ... of inputs m, m - 1, ...: a convolution for each phase r. Dilation puts
     zeros between the taps. Outputs that ``output_padding`` adds behind the last tap read padding.
     """
-    shape = _shape(w)
-    if not isinstance(w, (Weight, Constant)) or len(shape) != 4 or (isinstance(w, Weight) and w.axis not in (None, 1)):
-        raise Refusal("needs a quantized constant weight [C, O/g, kh, kw]", "quantize it per output channel, axis 1")
+    taken = _kernel(w, "[C, O/g, kh, kw]")
+    if isinstance(w, Weight) and w.axis not in (None, 1):
+        raise Refusal(f"weight scales must vary along axis 1, got axis {w.axis}", "quantize it per output channel")
     spread, strides, low, extra = (moves.pair(v) for v in (dilation, stride, padding, output_padding))
-    kernel = [d * (k - 1) + 1 for d, k in zip(spread, shape[2:], strict=True)]
+    kernel = [d * (k - 1) + 1 for d, k in zip(spread, taken, strict=True)]
     taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
     n, _, *have = _shape(x)
     out = [(h - 1) * s - 2 * p + k + e for h, s, p, k, e in zip(have, strides, low, kernel, extra, strict=True)]
     blocks = [max(h + t - 1, -(-(p + o) // s)) for h, t, p, o, s in zip(have, taps, low, out, strides, strict=True)]
     behind = [b - h for b, h in zip(blocks, have, strict=True)]
-    (sh, sw), each = strides, shape[1]
+    (sh, sw), each = strides, _shape(w)[1]
     phases = _phases(w, strides, (taps[0], taps[1]), spread, groups)
     vector = None if bias is None else Constant(_by_phase(_bias_array(bias), sh * sw, groups))
     y = _conv(g, x, phases, vector, (1, 1), (taps[0] - 1, taps[1] - 1, behind[0], behind[1]), (1, 1), groups)

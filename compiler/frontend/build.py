@@ -39,7 +39,7 @@ from isa.errors import UnsupportedError
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 UNSUPPORTED = (
     "the operator is not supported",
-    "replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model",
+    "replace it by supported operators (docs/api.md lists them), or leave it out of the model",
 )
 WITHOUT_BUILDER = {
     "aten.scaled_dot_product_attention.default": (
@@ -51,6 +51,7 @@ WITHOUT_BUILDER = {
 """Rule and advice for operators that only the quantizer can bring into a form that compiles."""
 LEFT = "quantize the operand: the quantizer left it in float"
 NOT_QUANTIZED = "quantize the model first (quartic.quantize, quartic quantize): nothing in it is"
+COMPUTED = "layers multiply by constants: write it as torch.matmul of two tensors, a convolution with unfold before it"
 RESULTS_ALONE = "return the indices from the model: nothing on the chip computes with them"
 WEIGHTS_ALONE = (
     "weights alone are quantized, which is for evaluation in PyTorch: no machine multiplies codes by binary32; "
@@ -151,6 +152,8 @@ class Graph:
             ones = np.ones(value.array.shape[0], np.float32)
             return self.constant(np.ascontiguousarray(value.array)), self.add(qnn.ConstantOp(ones)), None
         if not isinstance(value, Weight) or not is_int(x):
+            if not isinstance(value, (Weight, Constant)):
+                raise Refusal(f"needs a constant weight, got {describe(value)}", COMPUTED)
             advice = "quantize this layer's weight" if self.coded else NOT_QUANTIZED
             raise Refusal(f"needs a quantized constant weight, got {describe(value)}", advice)
         codes, scale, zeros = matrix_weight(value, int_type(x))

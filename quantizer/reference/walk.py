@@ -154,6 +154,8 @@ class Reference(nn.Module):
         for node, x, shape in zip(self.inputs, inputs, self._shapes, strict=True):
             if not isinstance(x, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InputError(f"input {node.name} is a {type(x).__name__}: must be a torch.Tensor")
+            if x.is_meta:
+                raise InputError(f"input {node.name} is on the device 'meta', which holds no values; give it values")
             value = node.meta.get("val")
             if isinstance(value, torch.Tensor) and x.dtype != value.dtype:
                 # In binary64 every step would run, and give other bits than the chip's.
@@ -203,6 +205,9 @@ WEIGHTS_ALONE = (
     "by binary32; quantize activations too, or run the graph itself"
 )
 
+UNKNOWN = "the machine has no such operator; write it with those that docs/api.md lists, or leave it out of the model"
+COMPUTED = "layers multiply by constants: write it as torch.matmul of two tensors, a convolution with unfold before it"
+
 
 def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
     """Every node that breaks a rule, with the rule; matrix products in binary32 belong to graphs without any codes."""
@@ -219,12 +224,29 @@ def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
         if node.op != "call_function":
             continue
         if node.target not in FUNCTIONS:
-            yield node, HINTS.get(node.target, "the machine has no such operator")
+            yield node, HINTS.get(node.target, UNKNOWN)
+            continue
+        if kind_of(node) is Kind.WEIGHTED and (computed := _computed_from(node.args[1])) is not None:
+            yield node, f"its weight is computed from the input {computed}; {COMPUTED}"
             continue
         for operand in _integer_operands(node) if quantized else ():
             if not is_quantized(operand):
                 rule = f"works on codes, but operand {operand.name} is float: quantize it"
                 yield node, WEIGHTS_ALONE if alone else rule
+
+
+def _computed_from(value: Any) -> Node | None:
+    """The first input of the graph that ``value`` depends on, in the order of its operands; None for a constant."""
+    stack, seen = [value], set[Node]()
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, Node) or node in seen:
+            continue
+        if node.op == "placeholder":
+            return node
+        seen.add(node)
+        stack.extend(reversed(node.all_input_nodes))
+    return None
 
 
 def _integer_operands(node: Node) -> list[Node]:

@@ -12,6 +12,7 @@ from quartic.manual.commands import command_line
 from quartic.manual.docstrings import Said, one_line
 from quartic.manual.guide import guide
 from quartic.manual.markdown import cell, code, kinds, prose, slug, table
+from quartic.manual.operators import operators
 from quartic.manual.python import classes, example, package
 
 INTRODUCTION = """
@@ -26,6 +27,7 @@ All that is public, as the code itself says it. [The guide](guide/01-first-model
 * [Recipe files](#recipe-files): {tables}
 * [Presets](#presets)
 * [`quantizer`](#quantizer-the-parts): the parts of `quartic.quantize`
+* [Operators](#operators) of PyTorch that compile
 * [Command line](#command-line)
 * [Errors](#errors)
 """
@@ -69,6 +71,8 @@ def _parts() -> Iterator[str]:
     yield prose(Said.of(quantizer).prose)
     yield example(Said.of(quantizer))
     yield from package(quantizer, quantizer.__all__)
+    yield "## Operators"
+    yield from operators()
     yield "## Command line"
     yield guide("command line")
     yield from command_line()

@@ -239,7 +239,7 @@ def test_all_unsupported_operators_are_listed_at_once():
         "2 operators cannot be compiled as asked:\n"
         "1. aten.fft.default (node s, module net.s, net.py:7)\n"
         "   rule: the operator is not supported\n"
-        "   do: replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model\n"
+        "   do: replace it by supported operators (docs/api.md lists them), or leave it out of the model\n"
         "2. aten.conv2d.default (node y, module net.y, net.py:9)\n"
         "   rule: needs a quantized operand, got a float tensor [1, 2, 6, 6] that is not quantized\n"
         "   do: quantize the operand: the quantizer left it in float"
@@ -253,7 +253,7 @@ CONV = ("aten.conv2d.default", Ref("q"), Ref("w"))
     ("records", "call", "rule"),
     [
         (Records(axis=1), CONV, "weight scales must vary along the output channel, axis 0, got axis 1"),
-        (Records(), (*CONV[:2], Ref("x")), "needs a quantized constant weight"),
+        (Records(), (*CONV[:2], Ref("x")), "needs a constant weight [O, C/g, kh, kw], got a float tensor [1, 2, 6, 6]"),
         (Records(), (*CONV, Ref("q")), "bias must be a constant float32 vector of 4 entries, got a quantized tensor"),
         (Records((1, 3, 6, 6)), CONV, "input has 3 channels, weight wants 2 x 1 groups"),
         (Records((2, 6, 6)), CONV, "input must be [N, C, H, W], got [2, 6, 6]"),

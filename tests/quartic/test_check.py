@@ -140,7 +140,7 @@ def test_refused_operators_are_listed_below_their_rule(
     assert lines[0].endswith(": 3 operators refused")
     line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if "cumsum(self" in text)
     start = lines.index("1. aten.cumsum.default: the operator is not supported")
-    advice = "   do: replace it by supported operators (list: compiler/frontend/aten.py), or leave it out of the model"
+    advice = "   do: replace it by supported operators (docs/api.md lists them), or leave it out of the model"
     assert lines[start + 1 :] == [
         advice,
         f"   - node cumsum, module Odd, tests/quartic/test_check.py:{line}",
