@@ -155,6 +155,8 @@ class Binary:
     @classmethod
     def load(cls, path: str | Path) -> Binary:
         """Read a file. Raises ContainerError, which names the file."""
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ContainerError(f"what is read is the path of a .qbin file, not {type(path).__name__}")
         try:
             data = Path(path).read_bytes()
         except OSError as error:

@@ -41,7 +41,7 @@ def build(
     """Parameters, result and errors are those of ``quartic.compile``."""
     target = machine if isinstance(machine, Machine) else Machine.load(machine)
     EnergyTable.load(target.energy)  # a binary carries its machine: one that names no table could never be priced
-    decided = load_schedule(schedule) if isinstance(schedule, str | Path) else schedule
+    decided = None if schedule is None else load_schedule(schedule)
     if decided is not None and not (fuse and double_buffer and share_loops):
         raise InputError(
             "a schedule says itself what is fused, double-buffered and shared: leave out the options that turn these "

@@ -155,10 +155,16 @@ def count_samples(arrays: Sequence[torch.Tensor], path: Path) -> int:
     return counts[0] if counts else 0
 
 
-def load_schedule(path: str | Path) -> Schedule:
-    """The schedule in a TOML file. Raises InputError or ScheduleError."""
+def load_schedule(path: Schedule | str | Path) -> Schedule:
+    """The schedule in a TOML file, or the value itself. Raises InputError or ScheduleError."""
     from compiler.ir.schedule import Schedule
 
+    if isinstance(path, Schedule):
+        return path
+    if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"a schedule is the path of a TOML file, or what Executable.schedule gives, not {type(path).__name__}"
+        )
     return Schedule.from_toml(read_text(Path(path), "a schedule written by --emit-schedule"), str(path))
 
 

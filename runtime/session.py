@@ -109,6 +109,8 @@ def check_inputs(expected: Sequence[TensorInfo], inputs: Sequence[torch.Tensor])
     for info, tensor in zip(expected, inputs, strict=True):
         if not isinstance(tensor, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"input {info.name!r} is a {type(tensor).__name__}: must be a torch.Tensor")
+        if tensor.is_meta:
+            raise InputError(f"input {info.name!r} is on the device 'meta', which holds no values; give it values")
         if tuple(tensor.shape) != info.shape:
             found = f"input {info.name!r} has shape {tuple(tensor.shape)}"
             raise InputError(f"{found}: must be {info.shape}{_batch(tensor, info)}")

@@ -146,6 +146,13 @@ def test_a_device_without_values() -> None:
     assert message.endswith("; take 'cpu', or one that is there")
 
 
+def test_inputs_without_values() -> None:
+    q, x = quantized(net()), X.to("meta")
+    expected = "is on the device 'meta', which holds no values; give it values"
+    assert said(lambda: quartic.simulate(quartic.compile(q), x)) == f"input 'x' {expected}"
+    assert said(lambda: quartic.reference(q)(x)) == f"input x {expected}"
+
+
 def test_another_batch() -> None:
     q = quantized(net())
     exe, x = quartic.compile(q), torch.cat([X, X])
@@ -213,6 +220,12 @@ def test_things_of_the_wrong_kind() -> None:
     assert said(lambda: quartic.compile(net())) == (  # type: ignore[arg-type]
         "compile takes a quantized torch.fx.GraphModule, not Net; quantize first"
     )
+    assert said(lambda: quartic.compile(q, schedule=3)) == (  # type: ignore[arg-type]
+        "a schedule is the path of a TOML file, or what Executable.schedule gives, not int"
+    )
+    assert said(lambda: quartic.load(None)) == (  # type: ignore[arg-type]
+        "what is read is the path of a .qbin file, not NoneType"
+    )
     assert said(lambda: quantized(q)) == ("the model is quantized already: compile it, or quantize the float model")
 
 
@@ -239,6 +252,23 @@ def test_a_machine_that_lacks_the_mode(recipe: str, machine: str, lacks: str) ->
     assert re.match(rf"kernel 'conv2d' \(node conv2d, module conv, \S*{HERE}\) needs mode ", message)
     assert lacks in message
     assert message.endswith("quantize with other widths, or compile for another machine")
+
+
+@pytest.mark.parametrize("recipe", ["w8a8", "f32"])
+def test_layers_whose_weights_are_computed(recipe: str) -> None:
+    q = quantized(net(lambda x: torch.conv2d(x[..., :2, :2], x[:, :, :1, :1])), recipe=recipe)
+    advice = "layers multiply by constants: write it as torch.matmul of two tensors, a convolution "
+    rule = rf"conv2d_1 \(aten\.conv2d\) in \(root\), {HERE}: its weight is computed from the input x"
+    assert re.search(f"{rule}; {advice}", said(lambda: run(q)))
+    rule = r"needs a constant weight \[O, C/g, kh, kw\], got a (float|quantized) tensor"
+    assert re.search(rf"rule: {rule}.*\n   do: {advice}", said(lambda: quartic.compile(q)))
+
+
+def test_operators_that_the_machine_lacks() -> None:
+    q = quantized(net(torch.erfinv))
+    advice = r"those that docs/api\.md lists, or leave it out of the model"
+    rule = rf"erfinv \(aten\.erfinv\) in \(root\), {HERE}: the machine has no such operator; write it with {advice}"
+    assert re.search(rule, said(lambda: run(q)))
 
 
 POSITIVE = "of a positive base, write torch.exp("
@@ -329,7 +359,7 @@ def test_an_annotation_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ANNOTATED, aten.tanh.default, Kind.WEIGHTED)  # it has no weight
     with pytest.raises(quartic.QuarticError, match=rf"tanh \(aten\.tanh\) in \(root\), {HERE}: deciding how to") as e:
         quantized(net(torch.tanh))
-    assert isinstance(e.value.__cause__, ValueError)
+    assert isinstance(e.value.__cause__, IndexError)
     assert str(e.value).endswith(DEFECT)
 
 
