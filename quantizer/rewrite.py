@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeGuard
 
 import torch
 from torch.fx import GraphModule, Node
@@ -139,14 +140,19 @@ def _attention(model: GraphModule, node: Node) -> Node | None:
     x = _call(model, node, aten.matmul.default, q, turned, shape=scores)
     x = _call(model, node, aten.mul.Tensor, x, d**-0.5 if scale is None else scale, shape=scores)
     sees = None
-    if _computed_mask(given.get("attn_mask")):
-        x = _call(model, node, aten.where.ScalarOther, given["attn_mask"], x, -torch.inf, shape=scores)
+    if _computed_mask(mask := given.get("attn_mask")):
+        mask, sees = _with_blind_rows_open(model, node, mask)
+        x = _call(model, node, aten.where.ScalarOther, mask, x, -torch.inf, shape=scores)
     elif (mask := _mask(model, node, given, t, n)) is not None:
         mask, sees = _without_blind_rows(model, node, mask)
         x = _call(model, node, aten.add.Tensor, x, mask, shape=scores)
     x = _call(model, node, aten.softmax.int, x, -1, shape=scores)
     y = _call(model, node, aten.matmul.default, x, v)
-    return y if sees is None else _call(model, node, aten.mul.Tensor, y, sees)
+    if sees is None:
+        return y
+    if sees.op == "get_attr":
+        return _call(model, node, aten.mul.Tensor, y, sees)
+    return _call(model, node, aten.where.ScalarOther, sees, y, 0.0)
 
 
 def _without_blind_rows(model: GraphModule, node: Node, mask: object) -> tuple[object, Node | None]:
@@ -157,7 +163,18 @@ def _without_blind_rows(model: GraphModule, node: Node, mask: object) -> tuple[o
     return _buffer(model, node, "mask", value.masked_fill(blind, 0.0)), _buffer(model, node, "sees", (~blind).float())
 
 
-def _computed_mask(mask: object) -> bool:
+def _with_blind_rows_open(model: GraphModule, node: Node, mask: Node) -> tuple[Node, Node]:
+    """As ``_without_blind_rows`` of a computed mask: such rows see everything, and which rows saw something."""
+    shape = mask.meta["val"].shape
+    rows = (*shape[:-1], 1)
+    numbers = _call(model, node, aten.to.dtype, mask, torch.float32, shape=shape)
+    largest = _call(model, node, aten.amax.default, numbers, [-1], True, shape=rows)
+    sees = _call(model, mask, aten.ne.Scalar, largest, 0.0, shape=rows)
+    blind = _call(model, mask, aten.logical_not.default, sees, shape=rows)
+    return _call(model, mask, aten.logical_or.default, mask, blind), sees
+
+
+def _computed_mask(mask: object) -> TypeGuard[Node]:
     return isinstance(mask, Node) and mask.op != "get_attr" and mask.meta["val"].dtype == torch.bool
 
 

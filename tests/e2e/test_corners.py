@@ -124,6 +124,19 @@ def test_a_query_that_sees_no_key_gives_zero(recipe: str) -> None:
     torch.testing.assert_close(found, masked(x, mask), rtol=0, atol={"f32": 1e-6, "w8a8": 0.1, "w4a4": 1}[recipe])
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_query_to_which_values_hide_every_key_gives_zero(recipe: str) -> None:
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    x[0, 1] = -x[0, 1].abs()
+
+    def body(x: torch.Tensor) -> torch.Tensor:
+        return masked(x, x[..., :3] > 0)
+
+    found = assert_same(body, x, recipe, "tiny")
+    assert torch.equal(found[0, 1], torch.zeros(8))
+    torch.testing.assert_close(found, body(x), rtol=0, atol={"f32": 1e-6, "w8a8": 0.1, "w4a4": 1}[recipe])
+
+
 def test_indices_stay_indices() -> None:
     """Their conversion was left out, so that the model's result had another type."""
     with pytest.raises(QuarticError, match="indices can only be returned"):
