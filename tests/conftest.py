@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     leave_out(items)
+    # All that take long are slow: whoever is handed one of them last is what the other workers wait for.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

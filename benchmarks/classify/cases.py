@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 
 from quantizer.ranges import Average
 from quantizer.recipe import Change, Recipe
@@ -69,7 +70,8 @@ W8, W4 = training("qat-w8a8"), training("qat-w4a8")
 NETWORKS = ("separable", "rescaled", "residual", "digits")
 
 
-def tables() -> list[Case]:
+@cache
+def tables() -> tuple[Case, ...]:
     """Tables 2 to 6, of all networks."""
     found = [Case("1", FLOAT, None)]
     for scheme in SCHEMES:
@@ -84,14 +86,15 @@ def tables() -> list[Case]:
     found.append(Case("5", "QAT sym/channel", recipe("w4a8", 4, train=W4)))
     found.append(Case("6", "w8a4", four_bit_activations()))
     found.append(Case("6", "w8a4 QAT", dataclasses.replace(Recipe.load("qat-w8a4"), train=training("qat-w8a4"))))
-    return found
+    return tuple(found)
 
 
 ON = "separable"
 WIDTHS = (0.5, 1.0, 1.5)
 
 
-def ablations() -> list[Case]:
+@cache
+def ablations() -> tuple[Case, ...]:
     """Of one network, trained at 4-bit weights and 8-bit activations, sym/channel."""
 
     def trained(column: str, watched: bool = False, scratch: bool = False, **changes: object) -> Case:
@@ -118,4 +121,4 @@ def ablations() -> list[Case]:
         found.append(Case("width", f"{width} {FLOAT}", None, ON, width=width))
         found.append(Case("width", f"{width} w8a8", recipe("w8a8", 8), ON, width=width))
         found.append(Case("width", f"{width} w4a8 QAT", recipe("w4a8", 4, train=W4), ON, width=width))
-    return found
+    return tuple(found)
