@@ -22,6 +22,8 @@ def as_tuple(batch: Batch) -> tuple[torch.Tensor, ...]:
     for i, value in enumerate(values):
         if not isinstance(value, torch.Tensor):
             raise QuantizationError(f"input {i} is a {type(value).__name__}, not a torch.Tensor")
+        if value.is_meta:
+            raise QuantizationError(f"input {i} is on the device 'meta', which holds no values; give it values")
     return values
 
 

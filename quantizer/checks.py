@@ -13,7 +13,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
 from isa.errors import QuantizationError, QuarticError
-from quantizer.location import describe
+from quantizer.location import describe, source_line
+from quantizer.regions import held
 
 DEFECT = "write it with other operators or leave it out of the model, and report this: it is a defect of Quartic"
 SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -78,8 +79,10 @@ def _regions(graph: GraphModule) -> Iterator[str]:
     """Operators that run graphs of their own, if and as often as values say."""
     for node in graph.graph.nodes:
         if isinstance(node.target, HigherOrderOperator):
+            inside = (inner for region in held(graph, node) for inner in region.graph.nodes)
+            at = next((inner for inner in inside if source_line(inner)), node)
             yield (
-                f"{describe(node)}: runs a graph of its own, and the chip knows no branches, loops or other types: "
+                f"{describe(node, at)}: runs a graph of its own, and the chip knows no branches, loops or other types: "
                 "compute both sides and choose by torch.where, unroll loops, leave autocast out"
             )
 

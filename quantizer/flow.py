@@ -82,13 +82,15 @@ def capture(model: nn.Module, example_inputs: Batch) -> GraphModule:
             return copy.deepcopy(model)
     try:
         with torch.no_grad():
-            graph = functional(torch.export.export(model, inputs))
+            # Clones, since one tensor given twice would become one input.
+            program = torch.export.export(model, tuple(x.clone() for x in inputs))
     except Exception as error:
         raise QuantizationError(
             f"torch.export cannot capture {type(model).__name__} for inputs of shapes {shapes_of(inputs)}: "
             f"{first_line(error)}. Check the shapes; where control flow depends on tensor values, use torch.where, "
             "or quantize the part of the model that has none"
         ) from error
+    graph = functional(program)
     if any("quantized_decomposed" in str(node.target) for node in graph.graph.nodes):
         raise QuantizationError("the model is quantized already: compile it, or quantize the float model")
     check_graph(graph)

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from quantizer.regions import inline_regions
+from quantizer.spec import FLOAT_RESULT, kind_of
 
 aten = torch.ops.aten
 
@@ -22,10 +23,11 @@ aten = torch.ops.aten
 def functional(program: ExportedProgram) -> GraphModule:
     """``program`` as a module, in its functional form where an operator writes into a tensor with several names.
 
-    Inputs are only read: what the model writes into them, it sees itself, and its caller does not.
+    Inputs and buffers are only read: what the model writes into them, it sees itself in the same call, and nobody else.
     """
     if not writes_are_shared(module := _module(program)):
         return module
+    _without_dropout(program.graph_module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
         program = program.run_decompositions({})
@@ -33,12 +35,22 @@ def functional(program: ExportedProgram) -> GraphModule:
     for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
             _whole_batch_norm(node)
-        if node.target is aten.copy_.default and node.args[0].op == "placeholder":
+        if node.target is aten.copy_.default and node.args[0].op in ("placeholder", "get_attr"):
             node.replace_all_uses_with(node.args[1])
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _without_dropout(module: GraphModule) -> None:
+    """Leave out dropout in eval mode: it hands its operand on, to be written into, and its schema does not say so."""
+    for node in list(module.graph.nodes):
+        idle = node.target in (aten.dropout.default, aten.feature_dropout.default) and not node.args[2]
+        if idle and not any(user.op == "output" for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.recompile()
 
 
 def _module(program: ExportedProgram) -> GraphModule:
@@ -48,18 +60,23 @@ def _module(program: ExportedProgram) -> GraphModule:
 
 
 def writes_are_shared(module: GraphModule) -> bool:
-    """Whether an operator in place changes an input, or a tensor that another node is a view of, or that is one."""
+    """Whether an operator in place changes more than the new result of an operator in front of it, or a constant."""
+    constant: set[Node] = set()
     for node in module.graph.nodes:
-        if not _writes(node) or not isinstance(node.args[0], Node):
+        if node.op == "get_attr" or (node.op == "call_function" and constant.issuperset(node.all_input_nodes)):
+            constant.add(node)
+        if not _writes(node) or not isinstance(target := node.args[0], Node):
             continue
-        target = node.args[0]
-        if target.op == "placeholder":
-            return True
         if "copy_" in str(node.target) or "fill_" in str(node.target) or "index_put" in str(node.target):
             return True
-        if _is_view(target) or any(_is_view(user) for user in target.users if user is not node):
+        if target in constant or not _is_new(target) or any(_is_view(user) for user in target.users):
             return True
     return False
+
+
+def _is_new(node: Node) -> bool:
+    """Whether a result has memory of its own for certain, or was written in place where that was asked."""
+    return kind_of(node) in FLOAT_RESULT or "batch_norm" in str(node.target) or _writes(node)
 
 
 def _writes(node: Node) -> bool:

@@ -19,12 +19,12 @@ def module_path(node: Node) -> str:
 
 def source_line(node: Node) -> str:
     """``file.py:12`` of the innermost frame that export recorded; empty where there is none."""
-    frames = FRAME.findall(node.meta.get("stack_trace") or "")
+    frames = [f for f in FRAME.findall(node.meta.get("stack_trace") or "") if not f[0].startswith("<eval_with_key>")]
     return f"{PurePath(frames[-1][0]).name}:{frames[-1][1]}" if frames else ""
 
 
-def describe(node: Node) -> str:
-    """One line for messages: node, target, module path and source line."""
+def describe(node: Node, at: Node | None = None) -> str:
+    """One line for messages: node, target, module path and source line; these two of ``at`` where it is given."""
     target = str(node.target).removesuffix(".default")
-    where = ", ".join(part for part in (module_path(node) or "(root)", source_line(node)) if part)
+    where = ", ".join(part for part in (module_path(at or node) or "(root)", source_line(at or node)) if part)
     return f"{node.name} ({target}) in {where}"

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map
 
 from quantizer.location import describe
-from quantizer.spec import FLOAT_RESULT, Kind, kind_of
+from quantizer.spec import FLOAT_RESULT, Kind, kind_of, weight_of
 
 aten = torch.ops.aten
 
@@ -82,7 +82,7 @@ def operands(graph: GraphModule) -> list[Operand]:
 
 def is_layer(node: Node) -> bool:
     """Whether a node multiplies by a constant weight."""
-    return kind_of(node) is Kind.WEIGHTED and getattr(node.args[1], "op", "") == "get_attr"
+    return kind_of(node) is Kind.WEIGHTED and getattr(weight_of(node), "op", "") == "get_attr"
 
 
 def channel_axis(layer: Node) -> int:

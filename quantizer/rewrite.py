@@ -148,11 +148,7 @@ def _attention(model: GraphModule, node: Node) -> Node | None:
         x = _call(model, node, aten.add.Tensor, x, mask, shape=scores)
     x = _call(model, node, aten.softmax.int, x, -1, shape=scores)
     y = _call(model, node, aten.matmul.default, x, v)
-    if sees is None:
-        return y
-    if sees.op == "get_attr":
-        return _call(model, node, aten.mul.Tensor, y, sees)
-    return _call(model, node, aten.where.ScalarOther, sees, y, 0.0)
+    return y if sees is None else _call(model, node, aten.where.ScalarOther, sees, y, 0.0)
 
 
 def _without_blind_rows(model: GraphModule, node: Node, mask: object) -> tuple[object, Node | None]:
@@ -160,11 +156,13 @@ def _without_blind_rows(model: GraphModule, node: Node, mask: object) -> tuple[o
     value = _constant(model, mask)
     if value is None or not bool((blind := (value == -torch.inf).all(-1, keepdim=True)).any()):
         return mask, None
-    return _buffer(model, node, "mask", value.masked_fill(blind, 0.0)), _buffer(model, node, "sees", (~blind).float())
+    return _buffer(model, node, "mask", value.masked_fill(blind, 0.0)), _buffer(model, node, "sees", ~blind)
 
 
 def _with_blind_rows_open(model: GraphModule, node: Node, mask: Node) -> tuple[Node, Node]:
     """As ``_without_blind_rows`` of a computed mask: such rows see everything, and which rows saw something."""
+    if not mask.meta["val"].ndim:
+        mask = _call(model, mask, aten.unsqueeze.default, mask, 0, shape=(1,))
     shape = mask.meta["val"].shape
     rows = (*shape[:-1], 1)
     numbers = _call(model, node, aten.to.dtype, mask, torch.float32, shape=shape)

@@ -129,6 +129,11 @@ def kind_of(node: torch.fx.Node) -> Kind | None:
     return None if kind in (Kind.MOVE, Kind.SPLIT) and _is_mask(node.all_input_nodes[0]) else kind
 
 
+def weight_of(node: torch.fx.Node) -> object:
+    """The operand of a layer that is its weight."""
+    return node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+
+
 def _is_mask(node: torch.fx.Node) -> bool:
     """Whether a node's values are true or false, which have no scale."""
     return getattr(node.meta.get("val"), "dtype", None) is torch.bool

@@ -155,17 +155,17 @@ def count_samples(arrays: Sequence[torch.Tensor], path: Path) -> int:
     return counts[0] if counts else 0
 
 
-def load_schedule(path: Schedule | str | Path) -> Schedule:
+def load_schedule(schedule: Schedule | str | Path) -> Schedule:
     """The schedule in a TOML file, or the value itself. Raises InputError or ScheduleError."""
     from compiler.ir.schedule import Schedule
 
-    if isinstance(path, Schedule):
-        return path
-    if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(schedule, Schedule):
+        return schedule
+    if not isinstance(schedule, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
-            f"a schedule is the path of a TOML file, or what Executable.schedule gives, not {type(path).__name__}"
+            f"a schedule is the path of a TOML file, or what Executable.schedule gives, not {type(schedule).__name__}"
         )
-    return Schedule.from_toml(read_text(Path(path), "a schedule written by --emit-schedule"), str(path))
+    return Schedule.from_toml(read_text(Path(schedule), "a schedule written by --emit-schedule"), str(schedule))
 
 
 def quantized_graph(q: GraphModule | torch.export.ExportedProgram | str | Path) -> GraphModule:

@@ -69,7 +69,9 @@ def conv2d_named_padding(
 def _kernel(w: Value, layout: str = "[O, C/g, kh, kw]") -> tuple[int, ...]:
     if not isinstance(w, (Weight, Constant)):
         raise Refusal(f"needs a constant weight {layout}, got {describe(w)}", COMPUTED)
-    return _shape(w)[2:]
+    if len(shape := _shape(w)) != 4:
+        raise Refusal(f"weight must be {layout}, got {list(shape)}", "give the layer images, of two dimensions")
+    return shape[2:]
 
 
 def convolution(

@@ -17,7 +17,7 @@ from quantizer.checks import unforeseen
 from quantizer.location import describe
 from quantizer.reference.table import FUNCTIONS
 from quantizer.reference.values import Codes, Lazy, as_float
-from quantizer.spec import Kind, kind_of
+from quantizer.spec import Kind, kind_of, weight_of
 
 Resolver = Callable[[list[Any]], Any]
 HINTS: dict[object, str] = {
@@ -226,7 +226,7 @@ def _problems(q: GraphModule) -> Iterator[tuple[Node, str]]:
         if node.target not in FUNCTIONS:
             yield node, HINTS.get(node.target, UNKNOWN)
             continue
-        if kind_of(node) is Kind.WEIGHTED and (computed := _computed_from(node.args[1])) is not None:
+        if kind_of(node) is Kind.WEIGHTED and (computed := _computed_from(weight_of(node))) is not None:
             yield node, f"its weight is computed from the input {computed}; {COMPUTED}"
             continue
         for operand in _integer_operands(node) if quantized else ():

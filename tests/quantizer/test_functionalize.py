@@ -1,4 +1,4 @@
-"""Models that write into their inputs: they see it themselves, and whoever called them does not."""
+"""Operators in place: who sees what they write, and that callers and the model's own constants do not."""
 
 from __future__ import annotations
 
@@ -7,35 +7,82 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import quartic
+from quantizer import capture
+
+Body = Callable[["Net", torch.Tensor], torch.Tensor]
 
 
-class Writer(nn.Module):
-    """``write`` into the input, then a linear layer and the input as it is by then."""
+class Net(nn.Module):
+    """A linear layer of what ``body`` gives, beside the input as it is by then."""
 
-    def __init__(self, write: Callable[[torch.Tensor], object]) -> None:
+    def __init__(self, body: Body) -> None:
         super().__init__()
-        self.layer, self.write = nn.Linear(4, 4), write
+        self.layer, self.conv, self.body = nn.Linear(4, 4), nn.Conv1d(4, 4, 3, padding=1), body
+        self.steps = nn.Buffer(torch.ones(4))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[N, 4] to twice that shape."""
-        self.write(x)
-        return self.layer(x), x
+        """[2, 4] to twice that shape."""
+        return self.layer(self.body(self, x)), x * 1.0
 
 
-@pytest.mark.parametrize(
-    "write", [lambda x: x.mul_(2), lambda x: x[:, 0].add_(1), lambda x: x.copy_(x * 3), lambda x: x.view(8).relu_()]
-)
+def behind(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """What is written into ``other``, perhaps another name of ``x``, and then ``x``."""
+    other.mul_(2.0)
+    return x + other
+
+
+def standardised(net: Net, x: torch.Tensor) -> torch.Tensor:
+    w = net.conv.weight - net.conv.weight.mean((1, 2), keepdim=True)
+    w /= w.std((1, 2), keepdim=True)
+    return functional.conv1d(x[..., None], w, padding=1).squeeze(-1)
+
+
+def counted(net: Net, x: torch.Tensor) -> torch.Tensor:
+    net.steps.add_(1.0)
+    return x.relu_() * net.steps
+
+
+WRITES: dict[str, Body] = {
+    "input": lambda _, x: x.mul_(2.0),
+    "part of the input": lambda _, x: x[:, :2].add_(1.0).repeat(1, 2),
+    "all of the input": lambda _, x: x.copy_(x * 3.0),
+    "view of the input": lambda _, x: x.view(8).relu_().view(2, 4),
+    "input behind dropout": lambda _, x: functional.dropout(x, 0.5, False).relu_(),
+    "buffer and input": counted,
+    "dropout": lambda net, x: behind(y := net.layer(x), functional.dropout(y, 0.5, False)),
+    "float": lambda net, x: behind(y := net.layer(x), y.float()),
+    "new": lambda net, x: behind(y := net.layer(x), y.relu()),
+    "convolution behind a view": lambda net, x: behind(y := net.conv(x[..., None]), y.view(2, 4, 1)).squeeze(-1),
+    "weight": standardised,
+    "buffer as a factor": lambda net, x: x @ torch.diag(net.steps.abs_()),
+}
+
+
+@pytest.mark.thin(3)
 @pytest.mark.parametrize("recipe", ["w8a8", "f32"])
-def test_inputs_are_only_read(write: Callable[[torch.Tensor], object], recipe: str) -> None:
+@pytest.mark.parametrize("name", WRITES)
+def test_whoever_reads_it_sees_what_was_written(name: str, recipe: str) -> None:
     torch.manual_seed(0)
-    model, given = Writer(write).eval(), [torch.randn(2, 4) for _ in range(2)]
-    kept = [x.clone() for x in given]
-    q = quartic.quantize(model, (given[0],), [(given[1],)], recipe=recipe)
-    expected = quartic.reference(q)(given[1])
-    found = quartic.simulate(quartic.compile(q, "tiny"), given[1]).outputs
-    assert all(map(torch.equal, given, kept))
+    model, x = Net(WRITES[name]).eval(), torch.randn(2, 4)
+    kept, steps = x.clone(), model.steps.clone()
+    q = quartic.quantize(model, (x,), [(x,)], recipe=recipe)
+    expected = quartic.reference(q)(x)
+    found = quartic.simulate(quartic.compile(q, "tiny"), x).outputs
     assert all(map(torch.equal, found, expected))
-    wanted = model(given[1])[0]
-    torch.testing.assert_close(found[0], wanted, rtol=0, atol=wanted.abs().max().item() * 0.03)
+    assert torch.equal(x, kept)
+    assert torch.equal(model.steps, steps)
+    for one, wanted in zip(found, model(x), strict=True):
+        torch.testing.assert_close(one, wanted.detach(), rtol=0, atol=wanted.abs().max().item() * 0.03)
+
+
+def test_one_tensor_for_two_inputs() -> None:
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.mul_(2.0) + y
+
+    x = torch.randn(2, 4)
+    graph = capture(Both().eval(), (x, x))
+    assert torch.equal(graph(x, x), x * 2 + x)

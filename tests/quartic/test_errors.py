@@ -13,10 +13,8 @@ from torch.fx import GraphModule
 
 import quartic
 from compiler.frontend.aten import OPERATORS
-from quantizer import definitions, rewrite
+from quantizer import annotate, definitions, rewrite
 from quantizer.reference.table import FUNCTIONS
-from quantizer.spec import OPERATORS as ANNOTATED
-from quantizer.spec import Kind
 
 aten = torch.ops.aten
 SHAPE = (1, 3, 8, 8)
@@ -149,6 +147,7 @@ def test_a_device_without_values() -> None:
 def test_inputs_without_values() -> None:
     q, x = quantized(net()), X.to("meta")
     expected = "is on the device 'meta', which holds no values; give it values"
+    assert said(lambda: quartic.quantize(net(), (X,), [(x,)])) == f"input 0 {expected}"
     assert said(lambda: quartic.simulate(quartic.compile(q), x)) == f"input 'x' {expected}"
     assert said(lambda: quartic.reference(q)(x)) == f"input x {expected}"
 
@@ -356,11 +355,10 @@ def test_a_rewrite_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_annotation_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ANNOTATED, aten.tanh.default, Kind.WEIGHTED)  # it has no weight
-    with pytest.raises(quartic.QuarticError, match=rf"tanh \(aten\.tanh\) in \(root\), {HERE}: deciding how to") as e:
-        quantized(net(torch.tanh))
-    assert isinstance(e.value.__cause__, IndexError)
-    assert str(e.value).endswith(DEFECT)
+    monkeypatch.setattr(annotate, "_float_operands", broken)
+    message = failure(lambda: quantized(net(torch.tanh)))
+    assert re.match(rf"tanh \(aten\.tanh\) in \(root\), {HERE}: deciding how to quantize it failed", message)
+    assert message.endswith(KEY_ERROR)
 
 
 def test_a_node_that_fails_in_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
