@@ -60,18 +60,19 @@ def conv2d_named_padding(
     if padding == "same":
         if pair(stride) != (1, 1):
             raise Refusal(f"padding 'same' needs stride 1, got {stride}", "write the padding as numbers")
-        kernel = _kernel(w)
+        kernel = _shape(_constant(w))[2:]
         total = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
         sides = (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
     return _conv(g, x, w, bias, pair(stride), sides, pair(dilation), groups)
 
 
-def _kernel(w: Value, layout: str = "[O, C/g, kh, kw]") -> tuple[int, ...]:
+def _constant(w: Value, layout: str = "[O, C/g, kh, kw]") -> Weight | Constant:
+    """``w`` as the weight of a convolution of images."""
     if not isinstance(w, (Weight, Constant)):
         raise Refusal(f"needs a constant weight {layout}, got {describe(w)}", COMPUTED)
     if len(shape := _shape(w)) != 4:
         raise Refusal(f"weight must be {layout}, got {list(shape)}", "give the layer images, of two dimensions")
-    return shape[2:]
+    return w
 
 
 def convolution(
@@ -102,7 +103,7 @@ def _conv(
     dilation: tuple[int, int],
     groups: int,
 ) -> Value:
-    kernel = _kernel(w)
+    kernel = _shape(_constant(w))[2:]
     source = g.factor(x)
     if len(shape_of(source)) != 4:
         raise Refusal(f"input must be [N, C, H, W], got {list(shape_of(source))}", "give the model a batch dimension")
@@ -167,11 +168,11 @@ def conv_transpose2d(
     Output s*m + r takes the taps r, r + s, ... of inputs m, m - 1, ...: a convolution for each phase r. Dilation puts
     zeros between the taps. Outputs that ``output_padding`` adds behind the last tap read padding.
     """
-    taken = _kernel(w, "[C, O/g, kh, kw]")
+    w = _constant(w, "[C, O/g, kh, kw]")
     if isinstance(w, Weight) and w.axis not in (None, 1):
         raise Refusal(f"weight scales must vary along axis 1, got axis {w.axis}", "quantize it per output channel")
     spread, strides, low, extra = (moves.pair(v) for v in (dilation, stride, padding, output_padding))
-    kernel = [d * (k - 1) + 1 for d, k in zip(spread, taken, strict=True)]
+    kernel = [d * (k - 1) + 1 for d, k in zip(spread, _shape(w)[2:], strict=True)]
     taps = [-(-k // s) for k, s in zip(kernel, strides, strict=True)]
     n, _, *have = _shape(x)
     out = [(h - 1) * s - 2 * p + k + e for h, s, p, k, e in zip(have, strides, low, kernel, extra, strict=True)]
