@@ -14,6 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from quantizer.decompose import STRIDED
 from quantizer.regions import inline_regions
 from quantizer.spec import FLOAT_RESULT, kind_of
 
@@ -23,10 +24,19 @@ aten = torch.ops.aten
 def functional(program: ExportedProgram) -> GraphModule:
     """``program`` as a module, in its functional form where an operator writes into a tensor with several names.
 
+    Views become reshapes: the strides of today's operands allow them, those of quantized and decomposed ones need not.
     Inputs and buffers are only read: what the model writes into them, it sees itself in the same call, and nobody else.
     """
-    if not writes_are_shared(module := _module(program)):
-        return module
+    module = _module(program)
+    if writes_are_shared(module):
+        module = _functional(program)
+    for node in module.graph.nodes:
+        node.target = STRIDED.get(node.target, node.target)
+    module.recompile()
+    return module
+
+
+def _functional(program: ExportedProgram) -> GraphModule:
     _without_dropout(program.graph_module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
@@ -39,7 +49,6 @@ def functional(program: ExportedProgram) -> GraphModule:
             node.replace_all_uses_with(node.args[1])
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
-    module.recompile()
     return module
 
 
@@ -67,7 +76,7 @@ def writes_are_shared(module: GraphModule) -> bool:
             constant.add(node)
         if not _writes(node) or not isinstance(target := node.args[0], Node):
             continue
-        if "copy_" in str(node.target) or "fill_" in str(node.target) or "index_put" in str(node.target):
+        if "copy_" in str(node.target) or "fill_" in str(node.target) or kind_of(node) is None:
             return True
         if target in constant or not _is_new(target) or any(_is_view(user) for user in target.users):
             return True

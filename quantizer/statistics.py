@@ -56,7 +56,8 @@ class Extremes:
         if not (torch.isfinite(low) and torch.isfinite(high)):
             raise QuantizationError(
                 f"a calibration batch made an activation of shape {tuple(x.shape)} that spans [{low}, {high}]: "
-                "ranges must be finite; check the batch and the model for overflow or NaN"
+                "ranges must be finite; check the batch and the model for overflow or NaN, and give attention masks as "
+                "booleans, not as -inf that is added"
             )
         self.low, self.high = torch.minimum(low, self.low), torch.maximum(high, self.high)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import sys
 import traceback
@@ -91,9 +92,14 @@ def _module(source: str) -> ModuleType:
         sys.path.pop(0)
     return module
 
+ARRAYS = "a .npy or .npz array file"
+
 
 def load_model(source: str) -> nn.Module:
-    """The model that ``source`` names: a .pt2, or a function without arguments that builds one. Raises InputError."""
+    """The model that ``source`` names: a .pt2, a module, or a function without arguments that builds one.
+
+    Raises InputError.
+    """
     from torch import nn
 
     if source.endswith(".pt2"):
@@ -102,6 +108,8 @@ def load_model(source: str) -> nn.Module:
     if not colon or not file:
         raise InputError(f"{source!r} names no model: give model.pt2, file.py:function or package.module:function")
     build = getattr(_module(file), name, None)
+    if isinstance(build, nn.Module):
+        return build.eval()
     if not callable(build):
         raise InputError(f"{file} has no function {name!r} that builds a model")
     try:
@@ -126,7 +134,7 @@ def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ..
     import numpy as np
     import torch
 
-    existing(path, "a .npy or .npz array file")
+    existing(path, ARRAYS)
     with path.open("rb") as stream:
         if not stream.read(8).startswith((b"\x93NUMPY", b"PK")):
             raise InputError(f"{path}: not a .npy or .npz file; write it with numpy.save or numpy.savez")
@@ -135,7 +143,7 @@ def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ..
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             found: list[str] = getattr(loaded, "files", [])
-            order = names if set(found) == set(names) else found
+            order = [name for name in names if name in found] if set(found) <= set(names) else found
             arrays = [loaded[name] for name in order] if hasattr(loaded, "files") else [loaded]
         return tuple(torch.from_numpy(_native(array)) for array in arrays)
     except (ValueError, OSError, EOFError, TypeError) as error:
@@ -143,6 +151,13 @@ def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ..
     except Exception as error:
         # A damaged zip raises zipfile or zlib errors of several kinds.
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def load_with_samples(source: str, calibration: Path) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """The model that ``source`` names, and arrays for its inputs as ``load_arrays`` gives them. Raises InputError."""
+    existing(calibration, ARRAYS)  # said before a model is built, which may take long
+    model = load_model(source)
+    return model, load_arrays(calibration, tuple(inspect.signature(model.forward).parameters))
 
 
 def count_samples(arrays: Sequence[torch.Tensor], path: Path) -> int:

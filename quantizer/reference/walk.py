@@ -97,6 +97,7 @@ class Reference(nn.Module):
                 self._current |= dict.fromkeys(names, node)
         leaves = [n for n in tree_leaves(self._output.args[0]) if isinstance(n, Node)]
         self._results = [self._current.get(n, n) for n in leaves]
+        self._constants = constant.intersection(self._results)
         keep = constant | set(self._results)
         dead: dict[Node, list[int]] = {}
         for operand, node in last.items():
@@ -127,7 +128,7 @@ class Reference(nn.Module):
         env = list(self._initial)
         for _ in self._run(inputs, env):
             pass
-        return tuple(_plain(env[self._slots[n]]) for n in self._results)
+        return tuple(_plain(env[self._slots[n]], n in self._constants) for n in self._results)
 
     @torch.no_grad()
     def trace(self, *inputs: torch.Tensor) -> Iterator[tuple[Node, torch.Tensor]]:
@@ -182,8 +183,13 @@ def _in_place(node: Node) -> bool:
     return name is not None and name.name.endswith("_") and bool(node.args) and isinstance(node.args[0], Node)
 
 
-def _plain(value: Any) -> torch.Tensor:
-    """A result as the machine stores it, with its one NaN: no operator tells NaN apart, so outputs are enough."""
+def _plain(value: Any, constant: bool) -> torch.Tensor:
+    """A result as the machine stores it, with its one NaN: no operator tells NaN apart, so outputs are enough.
+
+    Constants of integers and of truth values are stored as numbers.
+    """
+    if constant and isinstance(value, torch.Tensor):
+        value = value.to(torch.float32)
     stored = (value.plain() if isinstance(value, Codes) else as_float(value)).contiguous()
     return canonical(stored) if stored.dtype == torch.float32 else stored
 

@@ -34,14 +34,13 @@ def command(
 ) -> None:
     """Quantize a float model and save it as a torch.export program."""
     from isa.errors import InputError
-    from quartic.models import count_samples, load_arrays, load_model, save_program
+    from quartic.models import count_samples, load_with_samples, save_program
 
     writable(output, reads=(model, calibration, recipe))
     if output.suffix != ".pt2":
         raise InputError(f"{output}: a quantized model is written as .pt2; give the name that ending")
     with progress("loading"):
-        arrays = load_arrays(calibration)
-        network = load_model(model)
+        network, arrays = load_with_samples(model, calibration)
     count = count_samples(arrays, calibration)
     if count < batch:
         raise InputError(f"{calibration}: holds {count} samples; calibration needs at least one batch of {batch}")

@@ -71,11 +71,10 @@ def _cell(layer: LayerSensitivity, width: str, decibels: bool) -> str | None:
 def load(model: str, calibration: Path) -> tuple[nn.Module, list[tuple[torch.Tensor, ...]]]:
     """The float model and its samples, one a batch. Raises InputError."""
     from isa.errors import InputError
-    from quartic.models import count_samples, load_arrays, load_model
+    from quartic.models import count_samples, load_with_samples
 
     with progress("loading"):
-        arrays = load_arrays(calibration)
-        network = load_model(model)
+        network, arrays = load_with_samples(model, calibration)
     count = count_samples(arrays, calibration)
     if count == 0:
         raise InputError(f"{calibration}: holds no samples; give at least one per input, [count, ...]")

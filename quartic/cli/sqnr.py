@@ -33,12 +33,11 @@ def command(
     from isa.errors import InputError
     from quantizer.recipe import Recipe
     from quantizer.sqnr import sqnr
-    from quartic.models import count_samples, load_arrays, load_model
+    from quartic.models import count_samples, load_with_samples
 
     Recipe.load(recipe)  # a mistyped name is said at once
     with progress("loading"):
-        arrays = load_arrays(calibration)
-        network = load_model(model)
+        network, arrays = load_with_samples(model, calibration)
     if count_samples(arrays, calibration) == 0:
         raise InputError(f"{calibration}: holds no samples; give at least one per input, [count, ...]")
     first = tuple(array[:1] for array in arrays)

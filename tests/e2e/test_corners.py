@@ -143,6 +143,15 @@ def test_indices_stay_indices() -> None:
         assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("value", [torch.arange(3), torch.tensor([True, False]), torch.zeros(2, dtype=torch.int32)])
+def test_constant_results_are_numbers(value: torch.Tensor, recipe: str) -> None:
+    q = quartic.quantize(Behind(nn.Identity(), lambda x: (x * 2.0, value)).eval(), (ZEROS,), [(ZEROS,)], recipe=recipe)
+    expected = quartic.reference(q)(ZEROS)
+    assert torch.equal(expected[1], value.float())
+    assert same_bits(quartic.simulate(quartic.compile(q, "tiny"), ZEROS).outputs, expected)
+
+
 def test_constant_integers_become_numbers() -> None:
     assert torch.equal(pointwise.to(torch.arange(3), torch.float32), torch.tensor([0.0, 1.0, 2.0]))
 

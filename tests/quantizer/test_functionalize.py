@@ -40,6 +40,15 @@ def standardised(net: Net, x: torch.Tensor) -> torch.Tensor:
     return functional.conv1d(x[..., None], w, padding=1).squeeze(-1)
 
 
+def attended(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """Whose operands have strides that the view behind needs, and their decomposition lacks."""
+    x = x * 1.0
+    x[0] = net.steps
+    heads = net.layer(x).view(1, 2, 2, 2).transpose(1, 2)
+    y = functional.scaled_dot_product_attention(heads, heads, heads)
+    return y.transpose(1, 2).contiguous().view(2, 4)
+
+
 def counted(net: Net, x: torch.Tensor) -> torch.Tensor:
     net.steps.add_(1.0)
     return x.relu_() * net.steps
@@ -57,6 +66,8 @@ WRITES: dict[str, Body] = {
     "new": lambda net, x: behind(y := net.layer(x), y.relu()),
     "convolution behind a view": lambda net, x: behind(y := net.conv(x[..., None]), y.view(2, 4, 1)).squeeze(-1),
     "weight": standardised,
+    "mish and a dimension": lambda net, x: functional.mish(net.layer(x), inplace=True).unsqueeze_(1)[:, 0],
+    "attention behind a written token": attended,
     "buffer as a factor": lambda net, x: x @ torch.diag(net.steps.abs_()),
 }
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from isa.errors import InputError
-from quartic.models import count_samples, load_arrays, load_model, load_program, quantized_graph, save_arrays
+from quartic.models import (
+    count_samples,
+    load_arrays,
+    load_model,
+    load_program,
+    load_with_samples,
+    quantized_graph,
+    save_arrays,
+)
 
 BUILD = "from torch import nn\ndef build():\n    return nn.Linear(3, 2)\ndef number():\n    return 3\n"
 
@@ -20,6 +28,11 @@ def test_model_from_a_function_in_a_file(tmp_path: Path) -> None:
     model = load_model(f"{tmp_path}/net.py:build")
     assert isinstance(model, torch.nn.Linear)
     assert not model.training
+
+
+def test_module_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\nnet = nn.Linear(3, 2)\n")
+    assert not load_model(f"{tmp_path}/net.py:net").training
 
 
 def test_model_from_a_function_in_a_package() -> None:
@@ -143,7 +156,16 @@ def test_float_module_is_not_a_quantized_graph() -> None:
         quantized_graph(torch.nn.Linear(2, 2))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(("names", "first"), [(("b", "a"), 2), (("a", "b"), 1), (("x", "y"), 1), ((), 1)])
+@pytest.mark.parametrize(("names", "first"), [(("b", "a"), 2), (("c", "b", "a"), 2), (("x", "y"), 1), ((), 1)])
 def test_arrays_have_the_names_of_inputs_or_their_order(tmp_path: Path, names: tuple[str, ...], first: int) -> None:
     np.savez(tmp_path / "two.npz", a=np.array([1]), b=np.array([2]))
     assert load_arrays(tmp_path / "two.npz", names)[0].item() == first
+
+
+def test_samples_have_the_names_of_the_models_inputs(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def forward(self, b, a):\n        return a - b\n"
+    )
+    np.savez(tmp_path / "two.npz", a=np.array([1]), b=np.array([2]))
+    model, arrays = load_with_samples(f"{tmp_path}/net.py:Net", tmp_path / "two.npz")
+    assert model(*arrays).item() == -1
