@@ -143,7 +143,7 @@ def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ..
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             found: list[str] = getattr(loaded, "files", [])
-            order = [name for name in names if name in found] if set(found) <= set(names) else found
+            order = _order(path, found, names)
             arrays = [loaded[name] for name in order] if hasattr(loaded, "files") else [loaded]
         return tuple(torch.from_numpy(_native(array)) for array in arrays)
     except (ValueError, OSError, EOFError, TypeError) as error:
@@ -151,6 +151,15 @@ def load_arrays(path: Path, names: Sequence[str] = ()) -> tuple[torch.Tensor, ..
     except Exception as error:
         # A damaged zip raises zipfile or zlib errors of several kinds.
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _order(path: Path, found: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """The arrays ``found`` in the order of ``names``, or in theirs if they have other names. Raises InputError."""
+    known = [name for name in names if name in found]
+    if known and len(known) < len(found):
+        others = ", ".join(repr(name) for name in found if name not in known)
+        raise InputError(f"{path}: {others}: no input of the model ({', '.join(names)}); name all arrays so, or none")
+    return known or found
 
 
 def load_with_samples(source: str, calibration: Path) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:

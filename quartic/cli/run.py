@@ -14,8 +14,8 @@ from quartic.files import writable
 def command(
     binary: Annotated[Path, typer.Argument(help="A .qbin.")],
     inputs: Annotated[
-        Path | None,
-        typer.Option("--input", "-i", help="Inputs: .npy, or .npz of one array per input, by its name or in order."),
+        list[Path] | None,
+        typer.Option("--input", "-i", help="An input's .npy, or .npz of one array per input, by its name or in order."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the outputs: .npy of the only one, else .npz.")
@@ -29,18 +29,19 @@ def command(
     from quartic.executable import Executable
     from quartic.results import summary
 
-    if inputs is None and not timing_only:
+    if not inputs and not timing_only:
         raise InputError("quartic run needs --input (the model's inputs), or --timing-only for time and energy")
-    if inputs is not None and timing_only:
+    if inputs and timing_only:
         raise InputError("--timing-only reads no values; leave out --input, or --timing-only to compute with it")
     if output is not None and timing_only:
         raise InputError("--output needs values, which --timing-only does not compute; leave one of them out")
-    writable(output, trace, reads=(binary, inputs))
+    writable(output, trace, reads=(binary, *(inputs or ())))
     exe = Executable.load(binary)
     with progress("loading"):
         from quartic.models import load_arrays, save_arrays
 
-        tensors = () if inputs is None else load_arrays(inputs, [info.name for info in exe.binary.inputs])
+        names = [info.name for info in exe.binary.inputs]
+        tensors = [tensor for path in inputs or () for tensor in load_arrays(path, names)]
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic
 

@@ -162,6 +162,13 @@ def test_arrays_have_the_names_of_inputs_or_their_order(tmp_path: Path, names: t
     assert load_arrays(tmp_path / "two.npz", names)[0].item() == first
 
 
+def test_arrays_of_which_some_have_the_names_of_inputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.array([1]), b=np.array([2]))
+    message = r"two\.npz: 'b': no input of the model \(a, input_1\); name all arrays so, or none"
+    with pytest.raises(InputError, match=message):
+        load_arrays(tmp_path / "two.npz", ["a", "input_1"])
+
+
 def test_samples_have_the_names_of_the_models_inputs(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def forward(self, b, a):\n        return a - b\n"

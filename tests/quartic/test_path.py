@@ -215,6 +215,12 @@ def test_wrong_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str
     assert "has shape (1, 3, 12, 11): must be (1, 3, 12, 12)" in capsys.readouterr().err
 
 
+def test_every_input_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = ("--input", str(folder / "image.npy"))
+    assert outcome("run", str(folder / "net.qbin"), *image, *image) == 2
+    assert "2 inputs given: must be 1 (input_1)" in capsys.readouterr().err
+
+
 def test_assembled_instructions_are_named_after_their_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "bad.s").write_text("# reads past its end\n\nload.copy region=constants, bytes=0xffffff\nhalt\n")
     into = ("-o", str(folder / "bad.qbin"), "--into", str(folder / "net.qbin"))
