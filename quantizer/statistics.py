@@ -54,10 +54,10 @@ class Extremes:
         """Take in a piece of the current batch. Raises QuantizationError for NaN and infinities."""
         low, high = torch.aminmax(x)
         if not (torch.isfinite(low) and torch.isfinite(high)):
+            advice = "; give an attention mask as booleans, not as -inf that is added" if low == -torch.inf else ""
             raise QuantizationError(
                 f"a calibration batch made an activation of shape {tuple(x.shape)} that spans [{low}, {high}]: "
-                "ranges must be finite; check the batch and the model for overflow or NaN, and give attention masks as "
-                "booleans, not as -inf that is added"
+                f"ranges must be finite; check the batch and the model for overflow or NaN{advice}"
             )
         self.low, self.high = torch.minimum(low, self.low), torch.maximum(high, self.high)
 

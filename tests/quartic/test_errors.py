@@ -107,6 +107,15 @@ def test_calibration_that_overflows_names_the_node(value: float) -> None:
     assert message.endswith("ranges must be finite; check the batch and the model for overflow or NaN")
 
 
+def test_calibration_of_a_mask_that_is_added() -> None:
+    def masked(x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(8, 8).masked_fill(x[0, 0] > 0, -torch.inf)
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+
+    message = said(lambda: quantized(net(masked)))
+    assert message.endswith("; give an attention mask as booleans, not as -inf that is added")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
 def test_parameters_of_another_type(dtype: torch.dtype) -> None:
     expected = f"parameter conv.weight is {dtype}: must be torch.float32; call model.float()"
