@@ -88,6 +88,7 @@ def test_factors_that_the_sram_cannot_hold_are_read_by_kernels_of_their_own():
     assert names == {672: [scores + rows + product], 671: [scores + rows, product], 335: [scores, rows, product]}
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(("sram", "acc", "slots"), [
     (65536, 16384, (2, 2)), (12288, 16384, (1, 2)), (12288, 2048, (1, 1)),
 ])  # fmt: skip

@@ -143,6 +143,7 @@ def test_indices_stay_indices() -> None:
         assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("value", [torch.arange(3), torch.tensor([True, False]), torch.zeros(2, dtype=torch.int32)])
 def test_constant_results_are_numbers(value: torch.Tensor, recipe: str) -> None:

@@ -72,7 +72,7 @@ WRITES: dict[str, Body] = {
 }
 
 
-@pytest.mark.thin(3)
+@pytest.mark.thin(1)
 @pytest.mark.parametrize("recipe", ["w8a8", "f32"])
 @pytest.mark.parametrize("name", WRITES)
 def test_whoever_reads_it_sees_what_was_written(name: str, recipe: str) -> None:

@@ -50,6 +50,7 @@ def autocast(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return x @ x.T
 
 
+@pytest.mark.thin(1)
 @pytest.mark.parametrize(
     ("function", "name"),
     [
