@@ -155,10 +155,10 @@ class Binary:
     @classmethod
     def load(cls, path: str | Path) -> Binary:
         """Read a file. Raises ContainerError, which names the file."""
-        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ContainerError(f"what is read is the path of a .qbin file, not {type(path).__name__}")
         try:
             data = Path(path).read_bytes()
+        except TypeError:
+            raise ContainerError(f"what is read is the path of a .qbin file, not {type(path).__name__}") from None
         except OSError as error:
             raise ContainerError(
                 f"{path}: cannot be read: {error.strerror}; give a file that `quartic compile` wrote"

@@ -18,6 +18,8 @@ from isa.errors import InputError
 from isa.files import replacing
 from quartic.files import existing, read_text
 
+ARRAYS = "a .npy or .npz array file"
+
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
@@ -91,8 +93,6 @@ def _module(source: str) -> ModuleType:
     finally:
         sys.path.pop(0)
     return module
-
-ARRAYS = "a .npy or .npz array file"
 
 
 def load_model(source: str) -> nn.Module:
@@ -185,11 +185,13 @@ def load_schedule(schedule: Schedule | str | Path) -> Schedule:
 
     if isinstance(schedule, Schedule):
         return schedule
-    if not isinstance(schedule, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+    try:
+        path = Path(schedule)
+    except TypeError:
         raise InputError(
             f"a schedule is the path of a TOML file, or what Executable.schedule gives, not {type(schedule).__name__}"
-        )
-    return Schedule.from_toml(read_text(Path(schedule), "a schedule written by --emit-schedule"), str(schedule))
+        ) from None
+    return Schedule.from_toml(read_text(path, "a schedule written by --emit-schedule"), str(schedule))
 
 
 def quantized_graph(q: GraphModule | torch.export.ExportedProgram | str | Path) -> GraphModule:

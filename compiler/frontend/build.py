@@ -151,9 +151,9 @@ class Graph:
         if isinstance(value, Constant) and not is_int(x) and value.array.dtype == np.float32:
             ones = np.ones(value.array.shape[0], np.float32)
             return self.constant(np.ascontiguousarray(value.array)), self.add(qnn.ConstantOp(ones)), None
+        if not isinstance(value, (Weight, Constant)):
+            raise Refusal(f"needs a constant weight, got {describe(value)}", COMPUTED)
         if not isinstance(value, Weight) or not is_int(x):
-            if not isinstance(value, (Weight, Constant)):
-                raise Refusal(f"needs a constant weight, got {describe(value)}", COMPUTED)
             advice = "quantize this layer's weight" if self.coded else NOT_QUANTIZED
             raise Refusal(f"needs a quantized constant weight, got {describe(value)}", advice)
         codes, scale, zeros = matrix_weight(value, int_type(x))

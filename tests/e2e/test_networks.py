@@ -103,9 +103,9 @@ def test_image_network_in_a_batch_of_four() -> None:
         ("mobilenet_v2", "tiny", {}),
         ("resnet18", "edge28", {"double_buffer": False}),
         ("resnet50", "edge28", {}),
+        ("inception_v3", "edge28", {}),
     ],
 )
 def test_image_network_at_full_resolution(name: str, machine: str, options: dict[str, bool]) -> None:
-    """Some of them; `make bench-full` tries all, at every width."""
     q, shape = network(name, full=True)
     assert_bits(q, probes(shape)[::6], machine, **options)  # random, and with infinities and NaN

@@ -214,6 +214,7 @@ def test_calibration_sets_that_are_none(batches: Any, message: str) -> None:
 
 def test_things_of_the_wrong_kind() -> None:
     q = quantized(net())
+    number: Any = 3
     assert said(lambda: quantized("net")) == "the model is a str: must be a torch.nn.Module"  # type: ignore[arg-type]
     assert said(lambda: quantized(net().train())) == (
         "module (root) is in training mode: call model.eval() before quantizing"
@@ -228,12 +229,10 @@ def test_things_of_the_wrong_kind() -> None:
     assert said(lambda: quartic.compile(net())) == (  # type: ignore[arg-type]
         "compile takes a quantized torch.fx.GraphModule, not Net; quantize first"
     )
-    assert said(lambda: quartic.compile(q, schedule=3)) == (  # type: ignore[arg-type]
+    assert said(lambda: quartic.compile(q, schedule=number)) == (
         "a schedule is the path of a TOML file, or what Executable.schedule gives, not int"
     )
-    assert said(lambda: quartic.load(None)) == (  # type: ignore[arg-type]
-        "what is read is the path of a .qbin file, not NoneType"
-    )
+    assert said(lambda: quartic.load(number)) == "what is read is the path of a .qbin file, not int"
     assert said(lambda: quantized(q)) == ("the model is quantized already: compile it, or quantize the float model")
 
 

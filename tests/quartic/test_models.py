@@ -156,7 +156,9 @@ def test_float_module_is_not_a_quantized_graph() -> None:
         quantized_graph(torch.nn.Linear(2, 2))  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize(("names", "first"), [(("b", "a"), 2), (("c", "b", "a"), 2), (("x", "y"), 1), ((), 1)])
+@pytest.mark.parametrize(
+    ("names", "first"), [(("b", "a"), 2), (("a", "b"), 1), (("c", "b", "a"), 2), (("x", "y"), 1), ((), 1)]
+)
 def test_arrays_have_the_names_of_inputs_or_their_order(tmp_path: Path, names: tuple[str, ...], first: int) -> None:
     np.savez(tmp_path / "two.npz", a=np.array([1]), b=np.array([2]))
     assert load_arrays(tmp_path / "two.npz", names)[0].item() == first
