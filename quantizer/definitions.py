@@ -112,6 +112,23 @@ def _prelu(x: Tensor, weight: Tensor) -> Tensor:
     return torch.where(x > 0, x, x * each)
 
 
+def _log_sigmoid(x: Tensor) -> tuple[Tensor]:
+    """min(x, 0) - log(1 + exp(-|x|)), without the buffer for gradients."""
+    return (x.clamp(max=0.0) - torch.log(torch.exp(-x.abs()) + 1.0),)
+
+
+def _nan_to_num(x: Tensor, nan: float | None = None, high: float | None = None, low: float | None = None) -> Tensor:
+    largest = torch.finfo(torch.float32).max
+    x = torch.where(x != x, nan or 0.0, x)
+    x = torch.where(x == math.inf, largest if high is None else high, x)
+    return torch.where(x == -math.inf, -largest if low is None else low, x)
+
+
+def _cosine_similarity(a: Tensor, b: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    one, other = (x / (x * x).sum(dim, keepdim=True).sqrt().clamp(min=eps) for x in (a, b))
+    return (one * other).sum(dim)
+
+
 def _sign(x: Tensor) -> Tensor:
     return (x > 0).float() - (x < 0).float()
 
@@ -295,6 +312,12 @@ DEFINITIONS: dict[object, Definition] = {
     aten.expm1.default: lambda x: torch.exp(x) - 1.0,
     aten.log1p.default: lambda x: torch.log(x + 1.0),
     aten.log2.default: lambda x: torch.log(x) * (1 / math.log(2)),
+    aten.log10.default: lambda x: torch.log(x) * (1 / math.log(10)),
+    aten.log_sigmoid_forward.default: _log_sigmoid,
+    aten.threshold.default: lambda x, threshold, value: torch.where(x <= threshold, value, x),
+    aten.hardshrink.default: lambda x, lambd=0.5: torch.where(x.abs() <= lambd, 0.0, x),
+    aten.nan_to_num.default: _nan_to_num,
+    aten.cosine_similarity.default: _cosine_similarity,
     aten.elu.default: _elu,
     aten.prelu.default: _prelu,
     aten._prelu_kernel.default: _prelu,

@@ -171,6 +171,10 @@ ROWS: dict[str, Callable[[], Body]] = {
     "unit length": lambda: lambda x: functional.normalize(x, dim=-1),
     "elu": lambda: lambda x: functional.elu(x) + functional.elu(x, 0.7),
     "mish": lambda: functional.mish,
+    "shrunk": lambda: (
+        lambda x: functional.logsigmoid(x) + functional.threshold(x, 0.1, 3.0) - functional.hardshrink(x, 0.3)
+    ),
+    "angles": lambda: lambda x: x * functional.cosine_similarity(x, x.flip(1), 2).unsqueeze(2) + (x.abs() + 1).log10(),
     "prelu": lambda: nn.PReLU(),
     "powers": lambda: lambda x: x**3 + x**4 * 0.1 + (x.abs() + 1) ** -2,
     "rounding": lambda: lambda x: torch.div(x, 0.3, rounding_mode="floor") + (x * 3).ceil(),

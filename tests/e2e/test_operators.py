@@ -60,6 +60,27 @@ def test_every_nan_is_the_same_one(name: str) -> None:
     assert set(found[0][found[0].isnan()].view(torch.int32).tolist()) == {0x7FC00000}
 
 
+DEFINED: dict[str, Body] = {
+    "nan_to_num": torch.nan_to_num,
+    "nan_to_num to values": lambda x: torch.nan_to_num(x, 1.0, 2.0, -2.0),
+    "logsigmoid": nn.functional.logsigmoid,
+    "threshold": lambda x: nn.functional.threshold(x, 0.1, 3.0),
+    "hardshrink": nn.functional.hardshrink,
+    "cosine_similarity": lambda x: nn.functional.cosine_similarity(x, x * x, 1),
+    "log10": torch.log10,
+}
+
+
+@pytest.mark.parametrize("name", DEFINED)
+def test_definitions_give_pytorchs_numbers_at_the_edges(name: str) -> None:
+    """NaN, infinities, zeros and large numbers included."""
+    x = torch.tensor([[torch.nan, torch.inf], [-torch.inf, 1.0], [0.0, -0.0], [0.1, 0.5], [-50.0, 80.0], [1e8, -0.4]])
+    q = quartic.quantize(Behind(nn.Identity(), DEFINED[name]).eval(), (x,), [(x,)], recipe="f32")
+    (found,) = quartic.simulate(quartic.compile(q, "tiny"), x).outputs
+    assert same_bits([found], quartic.reference(q)(x))
+    torch.testing.assert_close(found, DEFINED[name](x), rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
 INDICES: dict[str, Body] = {
     "argmax of channels": lambda x: x.argmax(1),
     "argmax of rows": lambda x: x.argmax(3, keepdim=True),
