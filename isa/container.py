@@ -261,7 +261,7 @@ def _check_file(data: memoryview) -> int:
     magic = bytes(data[: len(MAGIC)])
     _require(
         len(magic) > 0 and MAGIC.startswith(magic),
-        "not a .qbin file (wrong magic number)" if magic else "not a .qbin file (empty)",
+        "not a .qbin file (wrong magic number); compile the model first" if magic else "not a .qbin file (empty)",
     )
     _require(len(data) >= least, f"{len(data)} bytes, a .qbin file has at least {least}; the file is cut off")
     _, version, isa_version, count, length = HEADER.unpack(data[: HEADER.size])

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from isa.container import MAGIC
 from isa.errors import InputError
 from isa.files import replacing
 from quartic.files import existing, read_text
@@ -30,8 +31,16 @@ if TYPE_CHECKING:
 
 
 def _intact(path: Path) -> None:
-    """Raise ValueError where a part of the archive is not what was written: torch reads past checksums."""
+    """Raise ValueError where this is another kind of file, or a part is not what was written.
+
+    torch reads past checksums.
+    """
+    with path.open("rb") as stream:
+        if stream.read(len(MAGIC)) == MAGIC:
+            raise ValueError("it is a compiled binary: `quartic run` and `quartic dis` read it")
     with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/data.pkl") for name in archive.namelist()):
+            raise ValueError("torch.save wrote it: build the model in a function, and give file.py:function")
         if (part := archive.testzip()) is not None:
             raise ValueError(f"{part.partition('/')[2] or part} is damaged: its checksum does not match")
 

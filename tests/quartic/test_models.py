@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from isa.container import MAGIC
 from isa.errors import InputError
 from quartic.models import (
     count_samples,
@@ -66,6 +67,15 @@ def test_damaged_program_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.pt2").write_bytes(data)
     with pytest.raises(InputError, match=r"m\.pt2: cannot be read as a torch\.export program"):
         load_program(tmp_path / "m.pt2")
+
+
+def test_other_kinds_of_files_are_told(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(4, 4).state_dict(), tmp_path / "weights.pt2")
+    with pytest.raises(InputError, match=r"weights\.pt2: .* \(torch\.save wrote it: build the model in a function"):
+        load_program(tmp_path / "weights.pt2")
+    (tmp_path / "m.qbin").write_bytes(MAGIC + bytes(100))
+    with pytest.raises(InputError, match=r"m\.qbin: .* \(it is a compiled binary: `quartic run` and"):
+        load_program(tmp_path / "m.qbin")
 
 
 def test_a_weight_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
