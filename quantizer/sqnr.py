@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, log10
 
 import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from quantizer.batches import Batch, as_tuple
 from quantizer.factors import RESCALED
@@ -19,13 +19,18 @@ from quantizer.reference.walk import reference
 
 @dataclass(frozen=True)
 class LayerSqnr:
-    """One node of the graph: name, operator, module path, shape of its result and its SQNR in dB (inf: equal)."""
+    """One node of the graph: name, operator, module path, shape of its result and its SQNR in dB (inf: equal).
+
+    ``own_db`` is that of the same operator where what it reads is the float model's: noise that it inherits is left
+    out, that of quantizing its operands is in.
+    """
 
     node: str
     target: str
     module: str
     shape: tuple[int, ...]
     sqnr_db: float
+    own_db: float
 
 
 def decibels(signal: torch.Tensor, found: torch.Tensor) -> float:
@@ -44,14 +49,31 @@ def sqnr(model: nn.Module, q: GraphModule, inputs: Batch) -> tuple[LayerSqnr, ..
     scaled. Values are of the same inputs in both.
     """
     batch = as_tuple(inputs)
-    wanted = _float_values(model, batch)
-    rows: list[LayerSqnr] = []
-    for node, value in reference(q).trace(*batch):
-        signal = None if (node.meta.get("custom") or {}).get(RESCALED) else wanted.get(node.name)
-        if node.op == "call_function" and signal is not None and signal.shape == value.shape:
-            name = str(node.target)
-            rows.append(LayerSqnr(node.name, name, module_path(node), tuple(value.shape), decibels(signal, value)))
-    return tuple(rows)
+    floats = _float_values(model, batch)
+    scaled = {node.name for node in q.graph.nodes if (node.meta.get("custom") or {}).get(RESCALED)}
+    wanted = {name: value for name, value in floats.items() if name not in scaled}
+    machine = reference(q)
+    noise = {node.name: decibels(wanted[node.name], value) for node, value in _compared(machine.trace(*batch), wanted)}
+    return tuple(
+        LayerSqnr(
+            node.name,
+            str(node.target),
+            module_path(node),
+            tuple(value.shape),
+            noise[node.name],
+            decibels(wanted[node.name], value),
+        )
+        for node, value in _compared(machine.trace(*batch, given=wanted), wanted)
+    )
+
+
+def _compared(
+    values: Iterable[tuple[Node, torch.Tensor]], wanted: Mapping[str, torch.Tensor]
+) -> Iterator[tuple[Node, torch.Tensor]]:
+    """Results of operators that the float model has, too."""
+    for node, value in values:
+        if node.op == "call_function" and node.name in wanted and wanted[node.name].shape == value.shape:
+            yield node, value
 
 
 def _float_values(model: nn.Module, batch: Sequence[torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -60,7 +82,7 @@ def _float_values(model: nn.Module, batch: Sequence[torch.Tensor]) -> Mapping[st
     found: dict[str, torch.Tensor] = {}
 
     class Recorder(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> object:
+        def run_node(self, n: Node) -> object:
             value = super().run_node(n)
             if isinstance(value, torch.Tensor):
                 found[n.name] = value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -131,12 +132,22 @@ class Reference(nn.Module):
         return tuple(_plain(env[self._slots[n]], n in self._constants) for n in self._results)
 
     @torch.no_grad()
-    def trace(self, *inputs: torch.Tensor) -> Iterator[tuple[Node, torch.Tensor]]:
-        """Every node and its value in binary32 for ``inputs``, one after the other; only tensors. Raises InputError."""
+    def trace(
+        self, *inputs: torch.Tensor, given: Mapping[str, torch.Tensor] = MappingProxyType({})
+    ) -> Iterator[tuple[Node, torch.Tensor]]:
+        """Every node and its value in binary32 for ``inputs``, one after the other; only tensors. Raises InputError.
+
+        Those who read a node of binary32 whose name is ``given`` read what is given, not what the node computed.
+        """
         nodes = {slot: node for node, slot in self._slots.items()}
-        for slot, value in self._run(inputs, list(self._initial)):
-            if isinstance(value, (torch.Tensor, Lazy)):
-                yield nodes[slot], as_float(value)
+        env = list(self._initial)
+        for slot, value in self._run(inputs, env):
+            if not isinstance(value, (torch.Tensor, Lazy)):
+                continue
+            node = nodes[slot]
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+                env[slot] = given.get(node.name, value)
+            yield node, as_float(value)
 
     def _run(self, inputs: tuple[torch.Tensor, ...], env: list[Any]) -> Iterator[tuple[int, Any]]:
         """Run the steps over ``env``, giving the slot and value of each before what is dead is dropped."""

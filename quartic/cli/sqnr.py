@@ -27,7 +27,8 @@ def command(
 ) -> None:
     """Quantize a model and print the signal to quantization noise of every layer, in device numerics.
 
-    In JSON the noise of a layer that is equal to the float one, or that is 0 there, is null.
+    Of each layer there are two numbers: with the noise that it inherits, and of its own alone. In JSON the noise of a
+    layer that is equal to the float one, or that is 0 there, is null.
     """
     import quartic
     from isa.errors import InputError
@@ -46,28 +47,41 @@ def command(
     with progress("comparing"):
         rows = sqnr(network, q, first)
     if as_json:
-        layers = [{**asdict(row), "sqnr_db": row.sqnr_db if isfinite(row.sqnr_db) else None} for row in rows]
+        layers = [{name: _finite(value) for name, value in asdict(row).items()} for row in rows]
         print(json.dumps({"model": model, "recipe": recipe, "layers": layers}, indent=2))
         return
     print("\n".join(_text(f"{model} at {recipe}", rows)))
 
 
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def _text(title: str, rows: Sequence[LayerSqnr]) -> Iterator[str]:
-    """A line per layer in the graph's order, then the noisiest one and the last."""
+    """A line per layer in the graph's order, then the noisiest one, the one that adds most noise, and the last."""
     yield f"{title}: signal to quantization noise in dB, of every result on one sample"
+    yield "   all    own  (what a layer adds itself, to values without noise)"
     nodes = max((len(row.node) for row in rows), default=0)
-    modules = max((len(row.module or "(root)") for row in rows), default=0)
+    modules = max((len(_module(row)) for row in rows), default=0)
     for row in rows:
-        yield f"  {_decibels(row)}  {row.node:<{nodes}}  {row.module or '(root)':<{modules}}  {list(row.shape)}"
-    finite = [row for row in rows if isfinite(row.sqnr_db)]
-    if finite:
+        numbers = f"{_decibels(row.sqnr_db)} {_decibels(row.own_db)}"
+        yield f"{numbers}  {row.node:<{nodes}}  {_module(row):<{modules}}  {list(row.shape)}"
+    if finite := [row for row in rows if isfinite(row.sqnr_db)]:
         worst = min(finite, key=lambda row: row.sqnr_db)
-        yield f"lowest {_decibels(worst)}  {worst.node} in {worst.module or '(root)'}"
-        yield f"last   {_decibels(rows[-1])}  {rows[-1].node}"
+        yield f"lowest {_decibels(worst.sqnr_db)}  {worst.node} in {_module(worst)}"
+    if finite := [row for row in rows if isfinite(row.own_db)]:
+        worst = min(finite, key=lambda row: row.own_db)
+        yield f"own    {_decibels(worst.own_db)}  {worst.node} in {_module(worst)}"
+    if rows:
+        yield f"last   {_decibels(rows[-1].sqnr_db)}  {rows[-1].node}"
 
 
-def _decibels(row: LayerSqnr) -> str:
+def _module(row: LayerSqnr) -> str:
+    return row.module or "(root)"
+
+
+def _decibels(sqnr_db: float) -> str:
     """Six characters; equal results have no noise, a result that is 0 in float has no signal."""
-    if isfinite(row.sqnr_db):
-        return f"{row.sqnr_db:6.1f}"
-    return " equal" if row.sqnr_db > 0 else "  zero"
+    if isfinite(sqnr_db):
+        return f"{sqnr_db:6.1f}"
+    return " equal" if sqnr_db > 0 else "  zero"

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.depth.evaluate import calibration, held_out
+from benchmarks.depth.model import trained
 from benchmarks.zoo import NETWORKS
 from quantizer.flow import capture, quantize
 from quantizer.fold import Fold
@@ -57,6 +59,40 @@ def test_every_layer_at_16_bits_is_above_60_decibels(name: str) -> None:
     rows = sqnr(model, quantize(model, (batches[0],), batches, "w16a16"), (batches[0],))
     assert len(rows) > 40
     assert min(row.sqnr_db for row in rows) >= 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit", "unet"])
+def test_every_layer_of_a_trained_depth_model_is_above_60_decibels_at_16_bits(name: str) -> None:
+    """On a scene that neither training nor calibration saw."""
+    model, batches = trained(name), calibration()
+    frame = (held_out(1)[0],)
+    rows = sqnr(model, quantize(model, frame, batches, "w16a16"), frame)
+    assert len(rows) > 30
+    assert min(row.sqnr_db for row in rows) >= 60
+
+
+@pytest.mark.slow
+def test_at_16_bits_no_layer_adds_noise_even_where_a_random_network_amplifies_it() -> None:
+    network, shape = NETWORKS["mobilenet_v2"], (3, 64, 64)
+    batches = [network.images(1, seed, shape) for seed in (1, 2)]
+    model = capture(network.model(0, shape), batches[0])
+    rows = sqnr(model, quantize(model, (batches[0],), batches, "w16a16"), (batches[0],))
+    assert min(row.sqnr_db for row in rows) < 60
+    assert min(row.own_db for row in rows) >= 80
+
+
+def test_own_noise_of_a_layer_is_that_of_the_layer_alone() -> None:
+    torch.manual_seed(0)
+    first, second, x = nn.Sequential(nn.Linear(16, 32), nn.ReLU()), nn.Linear(32, 8), torch.randn(5, 16)
+    with torch.no_grad():
+        hidden = first(x)
+    whole = nn.Sequential(first, second).eval()
+    rows = sqnr(whole, quantize(whole, (x,), [x], "w4a4"), (x,))
+    (alone,) = sqnr(second.eval(), quantize(second.eval(), (hidden,), [hidden], "w4a4"), (hidden,))
+    assert rows[0].own_db == rows[0].sqnr_db
+    assert rows[-1].own_db == pytest.approx(alone.sqnr_db)
+    assert rows[-1].own_db > rows[-1].sqnr_db + 1
 
 
 @pytest.mark.slow

@@ -206,11 +206,14 @@ def test_sqnr_prints_every_layer_the_noisiest_and_the_last(folder: Path, capsys:
     layers = json.loads(said(capsys, *arguments, "--json"))["layers"]
     assert {row["module"] for row in layers} >= {"conv", "norm", "out"}
     lines = said(capsys, *arguments).splitlines()
-    assert len(lines) == len(layers) + 3
-    worst = min(layers, key=lambda row: row["sqnr_db"])
-    assert lines[-2].split() == ["lowest", f"{worst['sqnr_db']:.1f}", worst["node"], "in", worst["module"] or "(root)"]
+    assert len(lines) == len(layers) + 5
+    for line, word, key in ((lines[-3], "lowest", "sqnr_db"), (lines[-2], "own", "own_db")):
+        worst = min((row for row in layers if row[key] is not None), key=lambda row: row[key])
+        assert line.split() == [word, f"{worst[key]:.1f}", worst["node"], "in", worst["module"] or "(root)"]
     assert lines[-1].split() == ["last", f"{layers[-1]['sqnr_db']:.1f}", layers[-1]["node"]]
-    assert lines[1].split()[:3] == [f"{layers[0]['sqnr_db']:.1f}", layers[0]["node"], layers[0]["module"]]
+    first = layers[0]
+    numbers = [f"{first[key]:.1f}" for key in ("sqnr_db", "own_db")]
+    assert lines[2].split()[:4] == [*numbers, first["node"], first["module"]]
 
 
 @pytest.mark.slow
