@@ -11,6 +11,7 @@ import warnings
 from typing import cast
 
 import torch
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
@@ -30,6 +31,7 @@ def functional(program: ExportedProgram) -> GraphModule:
     module = _module(program)
     if writes_are_shared(module):
         module = _functional(program)
+    _out_of_place(module)
     for node in module.graph.nodes:
         node.target = STRIDED.get(node.target, node.target)
     module.recompile()
@@ -50,6 +52,25 @@ def _functional(program: ExportedProgram) -> GraphModule:
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     return module
+
+
+def _out_of_place(module: GraphModule) -> None:
+    """Results of their own for operators that write into the new result of another: both values stay to be read."""
+    behind = set(module.graph.nodes)
+    for node in module.graph.nodes:
+        behind.discard(node)
+        twin = _functional_twin(node)
+        if twin is not None:
+            node.target = twin
+            node.args[0].replace_all_uses_with(node, delete_user_cb=behind.__contains__)
+
+
+def _functional_twin(node: Node) -> OpOverload | None:
+    """The operator that computes what this one writes into its first operand."""
+    if not _writes(node) or not isinstance(node.target, OpOverload) or not isinstance(node.args[0], Node):
+        return None
+    packet = getattr(aten, node.target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+    return getattr(packet, node.target._overloadname, None)
 
 
 def _without_dropout(module: GraphModule) -> None:

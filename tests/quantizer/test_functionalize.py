@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 import quartic
 from quantizer import capture
+from quantizer.sqnr import sqnr
 
 Body = Callable[["Net", torch.Tensor], torch.Tensor]
 
@@ -87,6 +89,37 @@ def test_whoever_reads_it_sees_what_was_written(name: str, recipe: str) -> None:
     assert torch.equal(model.steps, steps)
     for one, wanted in zip(found, model(x), strict=True):
         torch.testing.assert_close(one, wanted.detach(), rtol=0, atol=wanted.abs().max().item() * 0.03)
+
+
+def residual(net: Net, x: torch.Tensor) -> torch.Tensor:
+    y = net.layer(x)
+    z = net.layer(y.relu_()).mul_(2.0)
+    z += y
+    return z.sigmoid_() + y
+
+
+def test_nothing_is_written_in_place_and_every_value_stays() -> None:
+    """A layer's result is not lost by what is added to it: its noise is told, and gradients pass."""
+    torch.manual_seed(0)
+    model, x = Net(residual).eval(), torch.randn(2, 4)
+    graph = capture(model, (x,))
+    assert not [n for n in graph.graph.nodes if n.op == "call_function" and n.target._schema.is_mutable]
+    assert all(map(torch.equal, graph(x), model(x)))
+    rows = sqnr(model, quartic.quantize(model, (x,), [(x,)], recipe="w16a16"), (x,))
+    assert min(row.sqnr_db for row in rows) > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["w4a8-brecq", "w4a4-quartdepth"])
+def test_second_order_targets_of_operators_in_place(recipe: str) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3)).eval()
+    x = torch.randn(4, 4, 8, 8)
+    known = quartic.recipe(recipe)
+    assert known.round is not None
+    short = dataclasses.replace(known, round=dataclasses.replace(known.round, iterations=4))
+    q = quartic.quantize(model, (x[:1],), [(x,)], recipe=short)
+    exe = quartic.compile(q, "tiny")
+    assert torch.equal(quartic.simulate(exe, x[:1]).outputs[0], quartic.reference(q)(x[:1])[0])
 
 
 def test_one_tensor_for_two_inputs() -> None:
