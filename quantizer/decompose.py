@@ -21,13 +21,11 @@ from torch.utils._pytree import tree_map
 from isa.errors import QuantizationError
 from quantizer.checks import unforeseen
 from quantizer.definitions import DEFINITIONS, Definition
+from quantizer.functionalize import STRIDED, out_of_place, writes_are_shared
 from quantizer.location import describe
 
 aten = torch.ops.aten
 Tensor = torch.Tensor
-
-STRIDED: dict[object, OpOverload] = dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default)
-"""What the traced strides allowed, and those of quantized operands need not."""
 
 DEEPEST = 8
 """Definitions within definitions: more is a cycle."""
@@ -110,7 +108,8 @@ def inline(
         return None  # PyTorch's, which these arguments break: the operator stays and is refused by name
     traced.graph.eliminate_dead_code()  # so that what is left is used
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
-    applies = applies and _gives_enough(node, traced)
+    applies = applies and _gives_enough(node, traced) and not writes_are_shared(traced)
+    out_of_place(traced)
     return _spliced(model, node, traced) if applies else None
 
 

@@ -15,11 +15,13 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from quantizer.decompose import STRIDED
 from quantizer.regions import inline_regions
 from quantizer.spec import FLOAT_RESULT, kind_of
 
 aten = torch.ops.aten
+
+STRIDED: dict[object, OpOverload] = dict.fromkeys((aten.view.default, aten._unsafe_view.default), aten.reshape.default)
+"""What the traced strides allowed, and those of quantized operands need not."""
 
 
 def functional(program: ExportedProgram) -> GraphModule:
@@ -31,7 +33,7 @@ def functional(program: ExportedProgram) -> GraphModule:
     module = _module(program)
     if writes_are_shared(module):
         module = _functional(program)
-    _out_of_place(module)
+    out_of_place(module)
     for node in module.graph.nodes:
         node.target = STRIDED.get(node.target, node.target)
     module.recompile()
@@ -40,6 +42,7 @@ def functional(program: ExportedProgram) -> GraphModule:
 
 def _functional(program: ExportedProgram) -> GraphModule:
     _without_dropout(program.graph_module)
+    _copy_inputs(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations
         program = program.run_decompositions({})
@@ -47,15 +50,33 @@ def _functional(program: ExportedProgram) -> GraphModule:
     for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
             _whole_batch_norm(node)
-        if node.target is aten.copy_.default and node.args[0].op in ("placeholder", "get_attr"):
+        if node.target is aten.copy_.default and node.args[0].op == "get_attr":
             node.replace_all_uses_with(node.args[1])
+            module.graph.erase_node(node)
+        elif node.target is aten.clone.default and node.args[0].op == "placeholder":
+            node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     return module
 
 
-def _out_of_place(module: GraphModule) -> None:
-    """Results of their own for operators that write into the new result of another: both values stay to be read."""
+def _copy_inputs(program: ExportedProgram) -> None:
+    """Let the model write into copies: of inputs that it changes, PyTorch loses one that is called ``input``."""
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for node in placeholders:
+        if node.name not in program.graph_signature.user_inputs or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        with program.graph.inserting_after(placeholders[-1]):
+            copy = program.graph.call_function(aten.clone.default, (node,))
+        copy.meta = dict(node.meta)
+        node.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
+
+
+def out_of_place(module: GraphModule) -> None:
+    """Results of their own for operators that write into the new result of another: both values stay to be read.
+
+    Such writes alone are seen: ``module`` must not have those of ``writes_are_shared``.
+    """
     behind = set(module.graph.nodes)
     for node in module.graph.nodes:
         behind.discard(node)
@@ -106,6 +127,8 @@ def writes_are_shared(module: GraphModule) -> bool:
 
 def _is_new(node: Node) -> bool:
     """Whether a result has memory of its own for certain, or was written in place where that was asked."""
+    if node.target is operator.getitem:  # which promises that nobody reads the whole any more
+        return node.all_input_nodes[0].target in (aten.unsafe_split.Tensor, aten.unsafe_chunk.default)
     return kind_of(node) in FLOAT_RESULT or "batch_norm" in str(node.target) or _writes(node)
 
 

@@ -122,6 +122,20 @@ def test_second_order_targets_of_operators_in_place(recipe: str) -> None:
     assert torch.equal(quartic.simulate(exe, x[:1]).outputs[0], quartic.reference(q)(x[:1])[0])
 
 
+@pytest.mark.parametrize(
+    "model",
+    [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4), nn.ELU(inplace=True)), nn.GRUCell(4, 4)],
+    ids=["an input that is called input", "a cell of constant state"],
+)
+def test_what_pytorch_itself_writes_in_place(model: nn.Module) -> None:
+    """A cell's gates of no state are constants, into which its definition writes: once per batch of calibration."""
+    x = torch.randn(2, 4)
+    q = quartic.quantize(model.eval(), (x,), [(x,), (x,)], recipe="f32")
+    (found,) = quartic.simulate(quartic.compile(q, "tiny"), x).outputs
+    assert torch.equal(found, quartic.reference(q)(x)[0])
+    torch.testing.assert_close(found, model(x.clone()), rtol=1e-5, atol=1e-6)
+
+
 def test_one_tensor_for_two_inputs() -> None:
     class Both(nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
