@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import torch
 
+import quartic
 from benchmarks import table3
 from isa.machine import Machine
+from runtime import session
 
 
 def test_the_published_efficiencies_are_of_constant_power() -> None:
@@ -30,6 +35,17 @@ def test_bounds_are_those_of_the_machine(precision: str, peak: float) -> None:
     assert compute == pytest.approx(1e9 / peak)
     bits = 32 if precision == "f32" else 4
     assert dram == pytest.approx((8e6 * bits / 8 + 4 * 9 * 252**2) / 19.2e9)
+
+
+@pytest.mark.slow
+def test_time_is_simulated_while_the_clock_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1, 8)
+    q = quartic.quantize(torch.nn.Linear(8, 8).eval(), (x,), [(x,)], recipe="w4a4")
+    simulations = Mock(wraps=session.simulate_time)
+    monkeypatch.setattr(session, "simulate_time", simulations)
+    monkeypatch.setattr(table3, "quantized", lambda *_: q)
+    monkeypatch.setattr(table3, "time", SimpleNamespace(process_time=lambda: simulations.call_count))
+    assert table3.measure("s256-w4a4")["cpu seconds"] == {"quantize": 0, "compile": 0, "timing": 1}
 
 
 def test_rows_are_chosen_by_the_beginning_of_their_name() -> None:
