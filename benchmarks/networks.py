@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.bench import RESULTS, Row, markdown
+from benchmarks.bench import RESULTS, Row, markdown, write_results
 from benchmarks.measure import ROOT, sources
 
 PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
@@ -203,13 +203,6 @@ def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Write under another name, then rename: whoever stops in between leaves the old file."""
-    new = path.with_suffix(path.suffix + ".new")
-    new.write_text(text)
-    os.replace(new, path)
-
-
 def fill(
     path: Path, wanted: Sequence[Case], again: bool, names: Sequence[str], seconds: float | None
 ) -> dict[str, Row]:
@@ -230,8 +223,7 @@ def fill(
         row = measured(case, [name for name in PROBES if name in names or name in tried], seconds)
         rows[case.key] = row = {**before, **row} if "error" in row else {**row, "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)
-        write(path, json.dumps(rows, indent=1) + "\n")
-        write(path.with_suffix(".md"), report(rows, list(cases()), source))
+        write_results(path, rows, report(rows, list(cases()), source))
     return rows
 
 
@@ -254,7 +246,6 @@ def main() -> None:
         print(json.dumps(verify(Case(*case), names)))
         return
     wanted = list(cases(options.networks, options.recipes, options.machine))
-    options.output.parent.mkdir(exist_ok=True)
     rows = fill(options.output, wanted, options.again, options.inputs, options.seconds)
     print(options.output.with_suffix(".md").read_text())
     sys.exit(any("error" in rows[case.key] or rows[case.key]["different"] for case in wanted))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import resource
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import RESULTS, markdown, provenance
+from benchmarks.bench import RESULTS, markdown, provenance, write_results
 
 SEED, CALIBRATION_SIDE = 0, 256
 RECIPES = {"f32": "f32", "w4a8": "w4a8", "w4a4": "w4a4"}
@@ -175,14 +174,7 @@ def write(found: dict[str, Row]) -> str:
     if older:
         text += f"Measured on an earlier description of their machine: {', '.join(older)}.\n\n"
     text += "## Provenance\n\n```json\n" + json.dumps(source, indent=2) + "\n```\n"
-    RESULTS.mkdir(exist_ok=True)
-    for path, content in (
-        (RESULTS / "table3.json", json.dumps({"provenance": source, "rows": rows}, indent=1) + "\n"),
-        (RESULTS / "table3.md", text),
-    ):
-        part = path.with_suffix(path.suffix + ".part")
-        part.write_text(content)
-        os.replace(part, path)
+    write_results(RESULTS / "table3.json", {"provenance": source, "rows": rows}, text)
     return text
 
 

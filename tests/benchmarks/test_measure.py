@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 import quartic
-from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets
+from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets, write_results
 from benchmarks.bounds import layers, network_bounds
 from benchmarks.measure import compared, kept, measure
 from benchmarks.parts import parts
@@ -54,6 +56,16 @@ def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
         (f"{name}: peak GiB of compile and run", 1.0, 6.0),
         (f"{name}: DRAM bytes / (weights, image, result)", 1.3, 1.3),
     ]
+
+
+def test_results_are_two_files_that_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "bench.json"
+    write_results(path, {"rows": [1]}, "± 1\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_results(path, {"rows": [2]}, "half a page \ud800")
+    assert json.loads(path.read_text()) == {"rows": [2]}
+    assert path.with_suffix(".md").read_text() == "± 1\n"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["bench.json", "bench.md"]
 
 
 def test_parts_are_the_longest_the_others_and_overheads() -> None:
