@@ -31,6 +31,8 @@ SEED = 0
 PARTS = 20
 """Modules that a row lists."""
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
+"""Folders of the code that decides what a network's simulation gives."""
 
 
 def sources(packages: Iterable[str]) -> str:

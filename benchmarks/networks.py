@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import RESULTS, Row, markdown, write_results
-from benchmarks.measure import ROOT, sources
+from benchmarks.measure import PACKAGES, ROOT, sources
 
-PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
 RECIPES = ("w8a8", "w4a8", "w4a4")
 MODELS = (
     ("mobilenet_v2", 224), ("nasnet_mobile", 224), ("mobilenet_v1", 224), ("deit_t", 224), ("resnet18", 224),
