@@ -8,10 +8,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from isa.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = ("digits", "mobilenet_v1", "mobilenet_v2", "resnet18", "resnet50", "inception_v3")
@@ -60,6 +62,13 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def write_results(path: Path, found: Mapping[str, Any], page: str) -> None:
+    """``found`` as the JSON file ``path``, ``page`` as the Markdown beside it, each whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
+    write_atomically(path.with_suffix(".md"), page)
 
 
 def _name(row: Row) -> str:
@@ -276,9 +285,7 @@ def main() -> None:
         rows.append(measured(network, machine, repeat, recipe))
     source = provenance(rows)
     text = report(rows, source)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bench.json").write_text(json.dumps({"provenance": source, "rows": rows}, indent=1) + "\n")
-    (RESULTS / "bench.md").write_text(text)
+    write_results(RESULTS / "bench.json", {"provenance": source, "rows": rows}, text)
     print(text)
 
 

@@ -22,12 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+    from quartic.executable import Executable
 
 SEED = 0
 PARTS = 20
 """Modules that a row lists."""
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
+"""Folders of the code that decides what a network's simulation gives."""
 
 
 def sources(packages: Iterable[str]) -> str:
@@ -67,7 +72,7 @@ def _compile_and_run(request: dict[str, Any]) -> int:
     from quartic.models import load_program
 
     exe = quartic.compile(load_program(Path(request["program"])).module(), request["machine"])
-    quartic.simulate(exe, torch.zeros(request["shape"]))
+    _ = quartic.simulate(exe, torch.zeros(request["shape"])).profile
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -80,6 +85,24 @@ def kept(model: nn.Module) -> int:
     return sum(value.numel() for module in others for value in module.parameters(recurse=False))
 
 
+def compared(
+    model: nn.Module, q: nn.Module, reference: nn.Module, exe: Executable, x: torch.Tensor
+) -> dict[str, Callable[[], object]]:
+    """What is timed side by side. Reading the profile is what simulates time and energy."""
+    import quartic
+    from isa.container import Binary
+
+    data = exe.binary.to_bytes()
+    return {
+        "float": lambda: model(x),
+        "qdq": lambda: q(x),
+        "reference": lambda: reference(x),
+        "first": lambda: quartic.simulate(quartic.Executable(Binary.from_bytes(data)), x).profile,
+        "simulate": lambda: quartic.simulate(exe, x).profile,
+        "timing only": lambda: quartic.timing(exe).profile,
+    }
+
+
 def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[str, Any]:
     """Everything that the tables show of one network."""
     import torch
@@ -90,7 +113,6 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
     from benchmarks.probes import same_bits
     from benchmarks.zoo import NETWORKS
     from benchmarks.zoo.layers import work
-    from isa.container import Binary
     from isa.instructions import STORED_BITS, Mode
     from quartic.models import save_program
     from quartic.results import summary
@@ -107,16 +129,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
     reference = quartic.reference(q)
     with torch.no_grad():
         exact = same_bits(reference(x), run.outputs)
-        data = exe.binary.to_bytes()
-        works = {
-            "float": lambda: model(x),
-            "qdq": lambda: q(x),
-            "reference": lambda: reference(x),
-            "first": lambda: quartic.simulate(quartic.Executable(Binary.from_bytes(data)), x),
-            "simulate": lambda: quartic.simulate(exe, x),
-            "timing only": lambda: quartic.timing(exe),
-        }
-        walls = median_seconds(works, repeat)
+        walls = median_seconds(compared(model, q, reference, exe, x), repeat)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "model.pt2"
         save_program(q, (x,), program)

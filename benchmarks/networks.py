@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.bench import RESULTS, Row, markdown
-from benchmarks.measure import ROOT, sources
+from benchmarks.bench import RESULTS, Row, markdown, write_results
+from benchmarks.measure import PACKAGES, ROOT, sources
+from isa.files import write_atomically
 
-PACKAGES = ("isa", "quantizer", "compiler", "runtime", "benchmarks/zoo")
 RECIPES = ("w8a8", "w4a8", "w4a4")
 MODELS = (
     ("mobilenet_v2", 224), ("nasnet_mobile", 224), ("mobilenet_v1", 224), ("deit_t", 224), ("resnet18", 224),
@@ -42,6 +42,8 @@ PLANTS = (
     "saturated GELU",
 )  # fmt: skip
 """Names of ``benchmarks.probes``, which takes seconds to import, as those of ``PROBES``."""
+NOTES = {"9c42cf8b2f5e": "of NaN only the places were compared, not signs and payloads"}
+"""What to know of rows, by the digest of the sources that gave them."""
 RANDOM = "random"
 CALIBRATION = 2
 
@@ -154,7 +156,7 @@ def table(rows: Mapping[str, Row]) -> str:
     """The rows that there are; ``exact`` counts the inputs on which every bit was the same."""
     head = (
         "model", "side", "recipe", "machine", "weights", "exact", "instructions", "cycles", "ms", "mJ", "utilization",
-        "compile s", "inputs tried", "GiB",
+        "compile s", "inputs tried", "GiB", "sources",
     )  # fmt: skip
     order = {case.key: i for i, case in enumerate(cases())}
     found = sorted(rows, key=lambda key: (order.get(key, len(order)), key))
@@ -177,6 +179,7 @@ def table(rows: Mapping[str, Row]) -> str:
                 f"{row['compile seconds']:.1f}",
                 "all" if set(PROBES) <= set(row["inputs"]) else ", ".join(row["inputs"]),
                 f"{row['peak bytes'] / 2**30:.1f}",
+                row.get("sources", "-"),
             )
             for case, row in lines
         ),
@@ -187,27 +190,26 @@ INTRODUCTION = """Written by `make bench-full`. *Exact* says whether every bit o
 is that of `quartic.reference`, on inputs that are random, saturating, zero, tied, no numbers, denormal, and one spike
 among zeros (`benchmarks/probes.py`): all of them, or those that are named. Weights are random, and in the last rows
 scaled so that softmax reads equal or far apart scores, layer norms huge, tiny or no variance, GELU huge numbers.
-Compile seconds are wall time, while the machine does other work."""
+Compile seconds are wall time, while the machine does other work. *Sources* are a digest of the code behind a row."""
 
 
 def report(rows: Mapping[str, Row], wanted: Sequence[Case], source: str) -> str:
     """The results as Markdown, with what failed and what did not run."""
     failed = [f"* {key}: {row['error']}" for key, row in rows.items() if "error" in row]
     missing = [f"* {case.key}" for case in wanted if case.key not in rows]
-    older = sum(row["sources"] != source for row in rows.values() if "sources" in row)
+    given = [row.get("sources") for row in rows.values() if "cycles" in row]
     parts = ["# Every network at every width", INTRODUCTION, table(rows)]
-    if older:
-        parts.append(f"{older} of these rows were measured with other sources than those of this table.")
+    parts += [f"Rows of sources {digest}: {note}." for digest, note in NOTES.items() if digest in given]
+    if others := sum(digest != source for digest in given):
+        parts.append(f"{others} of these rows were measured with other sources than those of this table, {source}.")
     parts += ["## Failed", "\n".join(failed)] if failed else []
     parts += ["## Not run", "\n".join(missing)] if missing else []
     return "\n\n".join(parts) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Write under another name, then rename: whoever stops in between leaves the old file."""
-    new = path.with_suffix(path.suffix + ".new")
-    new.write_text(text)
-    os.replace(new, path)
+def known(path: Path) -> dict[str, Row]:
+    """The rows of earlier runs."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def fill(
@@ -218,7 +220,7 @@ def fill(
     A row is tried on what it was tried on before, too. One that fails now keeps what was measured, beside the error.
     Each is written as soon as it is there.
     """
-    rows: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
+    rows = known(path)
     for case in wanted:
         before = rows.get(case.key, {})
         tried = before.get("inputs", ())
@@ -230,12 +232,11 @@ def fill(
         row = measured(case, [name for name in PROBES if name in names or name in tried], seconds)
         rows[case.key] = row = {**before, **row} if "error" in row else {**row, "sources": source}
         print(f"  {row.get('error') or row['different'] or 'exact'}", file=sys.stderr, flush=True)
-        write(path, json.dumps(rows, indent=1) + "\n")
-        write(path.with_suffix(".md"), report(rows, list(cases()), source))
+        write_results(path, rows, report(rows, list(cases()), source))
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fill the table; exits with 1 where a bit differs or a row fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", help="as vit_s, vit_s@224 or deit_t@planted; all by default")
@@ -245,16 +246,20 @@ def main() -> None:
     parser.add_argument("--inputs", nargs="+", default=PROBES, choices=PROBES, metavar="NAME", help=", ".join(PROBES))
     parser.add_argument("--seconds", type=float, help="the longest that one row may take")
     parser.add_argument("--output", type=Path, default=RESULTS / "networks.json")
+    parser.add_argument("--report", action="store_true", help="only write the page again")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for noisy in ("torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if options.one:
         *case, names = options.one
         print(json.dumps(verify(Case(*case), names)))
         return
+    if options.report:
+        text = report(known(options.output), list(cases()), sources(PACKAGES))
+        write_atomically(options.output.with_suffix(".md"), text)
+        return
     wanted = list(cases(options.networks, options.recipes, options.machine))
-    options.output.parent.mkdir(exist_ok=True)
     rows = fill(options.output, wanted, options.again, options.inputs, options.seconds)
     print(options.output.with_suffix(".md").read_text())
     sys.exit(any("error" in rows[case.key] or rows[case.key]["different"] for case in wanted))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import resource
 import subprocess
 import sys
@@ -20,11 +19,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import RESULTS, markdown, provenance
+from benchmarks.bench import RESULTS, markdown, provenance, write_results
+from benchmarks.measure import PACKAGES, sources
 
 SEED, CALIBRATION_SIDE = 0, 256
 RECIPES = {"f32": "f32", "w4a8": "w4a8", "w4a4": "w4a4"}
 STEPS = ("quantize", "compile", "timing")
+LEAST = {("s", 256): 1.5, ("s", 512): 1.5, ("s", 1024): 1.2, **{("l", side): 1 / 1.3 for side in (256, 512, 1024)}}
+"""How many times as fast as published a row is to be, by model and side."""
 BITS = {"f32": 32, "w4a8": 4, "w4a4": 4}
 Row = dict[str, Any]
 
@@ -43,6 +45,11 @@ class Published:
     def name(self) -> str:
         """As ``--rows`` selects it: s256-w4a8."""
         return f"{self.model}{self.side}-{self.precision}"
+
+    @property
+    def least(self) -> float:
+        """How many times as fast it is to be."""
+        return LEAST[self.model, self.side]
 
 
 def _published() -> tuple[Published, ...]:
@@ -112,7 +119,7 @@ def measure(name: str) -> Row:
     exe = quartic.compile(q, f"quartdepth28-{row.precision}")
     del q
     times.append(time.process_time())
-    run = quartic.timing(exe)
+    found = summary(quartic.timing(exe).profile)
     times.append(time.process_time())
     compute, dram = bounds(counted.macs, counted.params, row.side, row.precision, exe.binary.machine)
     return {
@@ -126,8 +133,21 @@ def measure(name: str) -> Row:
         "cpu seconds": {name: b - a for name, (a, b) in zip(STEPS, pairwise(times), strict=True)},
         "compile stages": exe.timings,
         "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **summary(run.profile),
+        **found,
     }
+
+
+def measured(name: str) -> Row:
+    """``measure`` in a process of its own, and the digest of the sources that did."""
+    source = sources(PACKAGES)
+    command = [sys.executable, "-m", "benchmarks.table3", "--row", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {**json.loads(done.stdout.splitlines()[-1]), "sources": source}
+
+
+def faster(row: Row) -> float:
+    """How many times as fast as published the row is."""
+    return PUBLISHED[row["row"]].milliseconds / 1e3 / row["seconds"]
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -140,7 +160,9 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{macs / 1e9:.1f}",
         f"{paper.milliseconds:.1f}",
         f"{seconds * 1e3:.1f}",
-        f"{paper.milliseconds / 1e3 / seconds:.2f}",
+        f"{faster(row):.2f}",
+        f"{paper.least:.2f}",
+        "yes" if faster(row) >= paper.least else "**no**",
         f"{row['compute bound seconds'] / seconds:.1%}",
         f"{row['compute bound seconds'] * 1e3:.1f}",
         f"{row['DRAM bound seconds'] * 1e3:.1f}",
@@ -154,35 +176,43 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 HEAD = (
-    "network", "GMAC", "published ms", "ms", "published / ours", "utilization", "compute bound ms", "DRAM bound ms",
-    "ours / bound", "DRAM MB", "published GMAC/J", "GMAC/J", "CPU s", "GiB",
+    "network", "GMAC", "published ms", "ms", "published / ours", "at least", "met", "utilization", "compute bound ms",
+    "DRAM bound ms", "ours / bound", "DRAM MB", "published GMAC/J", "GMAC/J", "CPU s", "GiB",
 )  # fmt: skip
-NOTES = """Written by `make table3`; rows that were not measured are missing. Utilization is the compute bound over the
-time: all multiply-accumulates at the array's peak in the row's precision. The DRAM bound moves packed weights, the
-image and the results once. The paper publishes no array, buffer or vector sizes: ours are the smallest natural ones
-(the machine files give reasons). CPU seconds are what quantizing, compiling and timing took here.
+NOTES = """Written by `make table3`; rows that were not measured are missing. *At least* is what is asked of
+published / ours: ViT-S is to be 1.5 times as fast as published at 256 and 512, and 1.2 times at 1024; ViT-L is to take
+at most 1.3 times the published time. Utilization is the compute bound over the time: all multiply-accumulates at the
+array's peak in the row's precision. The DRAM bound moves packed weights, the image and the results once. The paper
+publishes no array, buffer or vector sizes: ours are the smallest natural ones (the machine files give reasons). CPU
+seconds are what quantizing, compiling and timing took here."""
 
-"""
+
+def table(rows: Iterable[Row]) -> str:
+    """Ours beside the paper's."""
+    return markdown(HEAD, map(cells, rows))
+
+
+def report(rows: Sequence[Row], source: Row) -> str:
+    """The page, which tells rows of another machine or of other sources than today's."""
+    digest = sources(PACKAGES)
+    machines = source["machines"]
+    older = [cells(row)[0] for row in rows if row["provenance"]["machine_sha256"] != machines[row["machine"]]]
+    others = sum(row.get("sources") != digest for row in rows)
+    parts = ["# QuartDepth's Table 3", NOTES, table(rows)]
+    if older:
+        parts.append(f"Measured on an earlier description of their machine: {', '.join(older)}.")
+    if others:
+        parts.append(f"{others} of these rows were measured with other sources than those of this table, {digest}.")
+    parts += ["## Provenance", "```json\n" + json.dumps(source, indent=2) + "\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
 def write(found: dict[str, Row]) -> str:
     """Both files, each whole or not at all; gives the Markdown."""
     rows = [found[name] for name in PUBLISHED if name in found]
     source = provenance(rows)
-    today = source["machines"]
-    older = [cells(row)[0] for row in rows if row["provenance"]["machine_sha256"] != today[row["machine"]]]
-    text = "# QuartDepth's Table 3\n\n" + NOTES + markdown(HEAD, map(cells, rows)) + "\n\n"
-    if older:
-        text += f"Measured on an earlier description of their machine: {', '.join(older)}.\n\n"
-    text += "## Provenance\n\n```json\n" + json.dumps(source, indent=2) + "\n```\n"
-    RESULTS.mkdir(exist_ok=True)
-    for path, content in (
-        (RESULTS / "table3.json", json.dumps({"provenance": source, "rows": rows}, indent=1) + "\n"),
-        (RESULTS / "table3.md", text),
-    ):
-        part = path.with_suffix(path.suffix + ".part")
-        part.write_text(content)
-        os.replace(part, path)
+    text = report(rows, source)
+    write_results(RESULTS / "table3.json", {"provenance": source, "rows": rows}, text)
     return text
 
 
@@ -200,11 +230,18 @@ def selected(prefixes: Iterable[str]) -> list[str]:
     return [name for name in PUBLISHED if not prefixes or any(map(name.startswith, prefixes))]
 
 
+def due(row: Row | None, again: bool, fresh: bool) -> bool:
+    """Whether to measure: what is not there, ``again`` what other sources gave, ``fresh`` everything."""
+    return row is None or fresh or (again and row.get("sources") != sources(PACKAGES))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, one process a row, and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="", help="beginnings of names, with commas between: s256,l1024-w4a8")
-    parser.add_argument("--fresh", action="store_true", help="measure rows again that the results have")
+    parser.add_argument("--again", action="store_true", help="also rows that other sources gave")
+    parser.add_argument("--fresh", action="store_true", help="also all other rows that the results have")
+    parser.add_argument("--report", action="store_true", help="only write the page again")
     parser.add_argument("--row", choices=tuple(PUBLISHED), help="measure one row and print it as JSON")
     options = parser.parse_args(arguments)
     if options.row:
@@ -212,15 +249,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             logging.getLogger(noisy).setLevel(logging.ERROR)
         print(json.dumps(measure(options.row)))
         return
-    found = known(RESULTS / "table3.json")
+    path = RESULTS / "table3.json"
+    if options.report:
+        write(known(path))
+        return
     for name in selected(filter(None, options.rows.split(","))):
-        if name in found and not options.fresh:
+        if not due(known(path).get(name), options.again, options.fresh):
             continue
         print(f"measuring {name}", file=sys.stderr)
-        command = [sys.executable, "-m", "benchmarks.table3", "--row", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = {**known(RESULTS / "table3.json"), name: json.loads(done.stdout.splitlines()[-1])}
-        print(write(found).partition("## Provenance")[0])
+        row = measured(name)
+        print(write({**known(path), name: row}).partition("## Provenance")[0])
 
 
 if __name__ == "__main__":

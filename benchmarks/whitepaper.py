@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.bench import RESULTS, markdown
+from benchmarks.bench import RESULTS, markdown, write_results
 from benchmarks.classify.cases import NETWORKS, WIDTHS, Case, ablations, tables
 from benchmarks.classify.findings import findings, named
 
@@ -118,7 +117,6 @@ def known() -> Rows:
 @contextmanager
 def locked() -> Iterator[None]:
     """One process at a time."""
-    RESULTS.mkdir(exist_ok=True)
     Path("build").mkdir(exist_ok=True)
     with Path("build/whitepaper.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -132,10 +130,7 @@ def write(found: Rows) -> None:
         rows = {name: rows[name] for name in (key(*job) for job in jobs()) if name in rows}
         source = {name: version(name) for name in ("quartic-npu", "torch", "torchao", "numpy")}
         content = {"versions": source, "settings": settings(), "rows": rows}
-        for path, text in ((JSON, json.dumps(content, indent=1) + "\n"), (RESULTS / "whitepaper.md", report(rows))):
-            part = path.with_suffix(path.suffix + ".part")
-            part.write_text(text)
-            os.replace(part, path)
+        write_results(JSON, content, report(rows))
 
 
 def settings() -> Row:

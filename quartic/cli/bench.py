@@ -34,8 +34,7 @@ def command(
             import quartic
 
             exe = quartic.compile(program, machine, schedule=value)
-            run = quartic.timing(exe)
-        figures = headline(run.profile)
+            figures = headline(quartic.timing(exe).profile)
         peak = (exe.sram_peak_bytes or 0) / 1024
         rows.append({"schedule": name, **figures, "peak SRAM KiB": peak, "instructions": exe.instructions})
     if as_json:

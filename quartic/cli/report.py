@@ -24,6 +24,5 @@ def command(
     with progress(f"simulating {exe.instructions:,} instructions"):
         import quartic
 
-        run = quartic.timing(exe)
-    run.report(output)
+        quartic.timing(exe).report(output)
     show({"binary": str(binary), "report": str(output), "bytes": output.stat().st_size}, as_json)

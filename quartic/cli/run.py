@@ -46,8 +46,9 @@ def command(
         import quartic
 
         run = quartic.timing(exe) if timing_only else quartic.simulate(exe, *tensors)
+        figures = summary(run.profile)  # time is simulated when the profile is first read
     if output is not None:
         save_arrays(output, [info.name for info in exe.binary.outputs], run.outputs)
     if trace is not None:
         run.trace(trace)
-    show({"binary": str(binary), **summary(run.profile)}, as_json)
+    show({"binary": str(binary), **figures}, as_json)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from unittest.mock import Mock
+
 import pytest
 import torch
 
 import quartic
-from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets
+from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets, write_results
 from benchmarks.bounds import layers, network_bounds
-from benchmarks.measure import kept, measure
+from benchmarks.measure import compared, kept, measure
 from benchmarks.parts import parts
 from benchmarks.zoo import NETWORKS
 from benchmarks.zoo.layers import work
 from isa.instructions import Mode
 from isa.machine import Machine
+from runtime import session
 
 
 def test_bounds_count_what_the_mode_stores() -> None:
@@ -53,6 +58,16 @@ def test_targets_are_those_of_the_network_the_machine_and_the_recipe() -> None:
     ]
 
 
+def test_results_are_two_files_that_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "bench.json"
+    write_results(path, {"rows": [1]}, "± 1\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_results(path, {"rows": [2]}, "half a page \ud800")
+    assert json.loads(path.read_text()) == {"rows": [2]}
+    assert path.with_suffix(".md").read_text() == "± 1\n"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["bench.json", "bench.md"]
+
+
 def test_parts_are_the_longest_the_others_and_overheads() -> None:
     q = quartic.quantize(NETWORKS["pools"].model(), (x := NETWORKS["pools"].images(),), [(x,)])
     profile = quartic.timing(quartic.compile(q, "tiny")).profile
@@ -61,6 +76,19 @@ def test_parts_are_the_longest_the_others_and_overheads() -> None:
     assert few[2].name == f"({len(everything) - 3} more)"
     assert [sum(part.cycles for part in found) for found in (few, everything)] == [profile.cycles] * 2
     assert everything[0].cycles > everything[1].cycles > 0
+
+
+@pytest.mark.slow
+def test_what_is_measured_of_simulations_has_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = NETWORKS["pools"].model(), NETWORKS["pools"].images()
+    q = quartic.quantize(model, (x,), [(x,)])
+    works = compared(model, q, quartic.reference(q), quartic.compile(q, "tiny"), x)
+    simulations = Mock(wraps=session.simulate_time)
+    monkeypatch.setattr(session, "simulate_time", simulations)
+    for name, run in works.items():
+        simulations.reset_mock()
+        run()
+        assert simulations.call_count == (name in ("first", "simulate", "timing only")), name
 
 
 @pytest.mark.slow

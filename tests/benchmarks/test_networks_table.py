@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import networks
-from benchmarks.networks import PROBES, RANDOM, Case, cases, fill, measured, report, table, verify
+from benchmarks.bench import RESULTS
+from benchmarks.networks import PROBES, RANDOM, Case, cases, fill, known, measured, report, table, verify
 from benchmarks.probes import PLANTS, plant, probes, same_bits
 from benchmarks.zoo import NETWORKS
 
@@ -33,6 +34,18 @@ def test_every_network_of_the_issue_has_its_rows() -> None:
         list(cases(["vit_x"]))
 
 
+def test_every_row_is_stated_and_exact() -> None:
+    rows = known(RESULTS / "networks.json")
+    assert [case.key for case in cases() if case.key not in rows] == []
+    assert [key for key, row in rows.items() if "error" in row or row["different"]] == []
+    assert table(rows) in (RESULTS / "networks.md").read_text()
+
+
+def test_every_stated_row_was_tried_on_a_random_and_an_extreme_input() -> None:
+    tried = {key: set(row["inputs"]) for key, row in known(RESULTS / "networks.json").items()}
+    assert [key for key, names in tried.items() if "random" not in names or names <= {"random", "uniform"}] == []
+
+
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, asked = tmp_path / "networks.json", []
 
@@ -51,7 +64,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = fill(path, WANTED, False, ["random"], None)
     assert asked == ["w8a8", "w4a8", "w4a8", "w4a4", "w4a8"]
     assert [row["different"] for row in rows.values()] == [[]] * 3
-    assert not list(tmp_path.glob("*.new"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["networks.json", "networks.md"]
 
 
 def test_a_row_that_fails_when_it_is_measured_again_keeps_what_there_was(
@@ -113,6 +126,24 @@ def test_the_report_names_what_differs_fails_and_is_missing() -> None:
     assert line.startswith("| vit_s | 224 | w8a8 | edge28 | random | yes | 1,234 | 5,678 |")
     assert "| random, zeros |" in table({keys[0]: ROW})
     assert "| all |" in table({keys[0]: {**ROW, "inputs": [*PROBES]}})
+
+
+def test_the_page_says_which_sources_gave_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "sources", lambda packages: "today")
+    monkeypatch.setattr(networks, "NOTES", {"before": "zeros alone", "long ago": "no bits"})
+    path = tmp_path / "networks.json"
+    digests = ("before", "today", None)
+    rows = {case.key: {**ROW, "sources": digest} for case, digest in zip(WANTED, digests, strict=True)}
+    del rows[WANTED[2].key]["sources"]
+    path.write_text(json.dumps(rows))
+    networks.main(["--report", "--output", str(path)])
+    text = path.with_suffix(".md").read_text()
+    assert [line.split(" | ")[-1] for line in text.splitlines() if line.startswith("| vit_s")] == [
+        "before |", "today |", "- |",
+    ]  # fmt: skip
+    assert "\nRows of sources before: zeros alone.\n" in text
+    assert "long ago" not in text
+    assert "2 of these rows were measured with other sources than those of this table, today." in text
 
 
 @pytest.mark.slow

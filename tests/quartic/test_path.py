@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ import torch
 
 import quartic
 from quartic.models import load_program
+from runtime import session
 from tests.quartic.test_cli import outcome
 
 
@@ -121,6 +125,27 @@ def test_run_writes_the_bits_of_the_reference(folder: Path, capsys: pytest.Captu
 def test_timing_only_gives_the_same_cycles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = result(capsys, "run", str(folder / "net.qbin"), "--input", str(folder / "image.npy"))
     assert result(capsys, "run", str(folder / "net.qbin"), "--timing-only") == full
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("run", ("net.qbin", "--timing-only")), ("report", ("net.qbin", "-o", "net.html")), ("bench", ("net.pt2",))],
+)
+def test_progress_is_shown_until_time_is_simulated(
+    command: str, arguments: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulations, ends = Mock(wraps=session.simulate_time), []
+
+    @contextmanager
+    def progress(what: str) -> Iterator[Callable[[str], None]]:
+        yield lambda _what: None
+        ends.append(simulations.call_count)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(f"quartic.cli.{command}.progress", progress)
+    monkeypatch.setattr(session, "simulate_time", simulations)
+    assert outcome(command, *arguments) == 0
+    assert ends[-1] == simulations.call_count == 1
 
 
 def test_emitted_schedule_compiles_to_the_same_bytes(folder: Path) -> None:
