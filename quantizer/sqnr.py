@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log10
+from math import inf, isfinite, log10
 
 import torch
 from torch import nn
@@ -34,12 +34,17 @@ class LayerSqnr:
 
 
 def decibels(signal: torch.Tensor, found: torch.Tensor) -> float:
-    """10 log10 of signal power over the power of ``found - signal``; infinite when they are equal."""
-    noise = (found.double() - signal.double()).square().sum().item()
-    power = signal.double().square().sum().item()
+    """10 log10 of signal power over the power of ``found - signal``; infinite when they are equal.
+
+    Infinities and NaN where both have them, as in masked scores, are neither signal nor noise.
+    """
+    signal, found = signal.double(), found.double()
+    same = (signal == found) | (signal.isnan() & found.isnan())
+    noise = (found - signal).square().masked_fill(same, 0.0).sum().item()
+    power = signal[signal.isfinite()].square().sum().item()
     if noise == 0:
         return inf
-    return 10 * log10(power / noise) if power else -inf
+    return 10 * log10(power / noise) if power and isfinite(noise) else -inf
 
 
 def sqnr(model: nn.Module, q: GraphModule, inputs: Batch) -> tuple[LayerSqnr, ...]:

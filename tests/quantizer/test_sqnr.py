@@ -37,6 +37,8 @@ def test_formula() -> None:
     assert decibels(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])) == pytest.approx(20.0)
     assert decibels(torch.ones(3), torch.ones(3)) == inf
     assert decibels(torch.zeros(3), torch.ones(3)) == -inf
+    assert decibels(torch.tensor([3.0, 4.0, -inf]), torch.tensor([3.0, 4.5, -inf])) == pytest.approx(20.0)
+    assert decibels(torch.tensor([1.0, -inf]), torch.tensor([1.0, 2.0])) == -inf
 
 
 @pytest.mark.slow
