@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fast lint types format golden bench bench-full table3 depth whitepaper quartdepth pareto clean
+.PHONY: help demo test fast lint types format golden bench bench-full table3 sqnr depth whitepaper quartdepth pareto clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,13 +50,19 @@ bench-full: $(STAMP) ## verify every network at every width, bit by bit (hours; 
 	@$(BIN)/python -m benchmarks.networks
 	@$(BIN)/python -m benchmarks.bench --full
 
+sqnr: $(STAMP) ## noise of every network at 16 bits, layer by layer; rows of these sources are kept
+	@$(BIN)/python -m benchmarks.sqnr
+
 depth: $(STAMP) ## measure the depth model at every recipe, float against simulated chip, with a picture
 	@$(BIN)/python -m benchmarks.depth.evaluate
 
 whitepaper: $(STAMP) ## Tables 2 to 6 of the quantization whitepaper on small networks; rows that are known are kept
 	@$(BIN)/python -m benchmarks.whitepaper
 
-quartdepth: $(STAMP) ## QuartDepth's tables on two depth networks (most of an hour; rows that are known are kept)
+quartsqnr: $(STAMP) ## noise of every network at 16 bits, layer by layer; rows of these sources are kept
+	@$(BIN)/python -m benchmarks.sqnr
+
+depth: $(STAMP) ## QuartDepth's tables on two depth networks (most of an hour; rows that are known are kept)
 	@$(BIN)/python -m benchmarks.quartdepth
 
 pareto: $(STAMP) ## assign widths to the depth model at several budgets: simulated energy against depth error
