@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from math import inf, isfinite, log10
 
@@ -51,48 +51,52 @@ def sqnr(model: nn.Module, q: GraphModule, inputs: Batch) -> tuple[LayerSqnr, ..
     """SQNR of every operator's result in ``q``, in device numerics, against ``model`` in float, in graph order.
 
     ``q`` is ``model`` quantized; nodes are matched by name, but for those whose channels a stage of the recipe has
-    scaled. Values are of the same inputs in both.
+    scaled. Values are of the same inputs in both. The three walks go in step, so that few values are held at a time.
     """
     batch = as_tuple(inputs)
-    floats = _float_values(model, batch)
-    scaled = {node.name for node in q.graph.nodes if (node.meta.get("custom") or {}).get(RESCALED)}
-    wanted = {name: value for name, value in floats.items() if name not in scaled}
+    floats = _Floats(model, batch, {node.name for node in q.graph.nodes if _comparable(node)})
     machine = reference(q)
-    noise = {node.name: decibels(wanted[node.name], value) for node, value in _compared(machine.trace(*batch), wanted)}
-    return tuple(
-        LayerSqnr(
-            node.name,
-            str(node.target),
-            module_path(node),
-            tuple(value.shape),
-            noise[node.name],
-            decibels(wanted[node.name], value),
-        )
-        for node, value in _compared(machine.trace(*batch, given=wanted), wanted)
-    )
+    walks = zip(machine.trace(*batch), machine.trace(*batch, given=floats.of), strict=True)
+    rows: list[LayerSqnr] = []
+    for (node, found), (_, own) in walks:
+        signal = floats.of(node)
+        if signal is not None and signal.shape == found.shape:
+            shape, noise = tuple(found.shape), (decibels(signal, found), decibels(signal, own))
+            rows.append(LayerSqnr(node.name, str(node.target), module_path(node), shape, *noise))
+    return tuple(rows)
 
 
-def _compared(
-    values: Iterable[tuple[Node, torch.Tensor]], wanted: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[Node, torch.Tensor]]:
-    """Results of operators that the float model has, too."""
-    for node, value in values:
-        if node.op == "call_function" and node.name in wanted and wanted[node.name].shape == value.shape:
-            yield node, value
+def _comparable(node: Node) -> bool:
+    """Whether it is an operator whose channels nobody has scaled."""
+    return node.op == "call_function" and not (node.meta.get("custom") or {}).get(RESCALED)
 
 
-def _float_values(model: nn.Module, batch: Sequence[torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """Every node's value in PyTorch's own arithmetic, with batch norms folded as the quantizer does."""
-    graph = convert(prepare(model, tuple(batch), "f32"))
-    found: dict[str, torch.Tensor] = {}
+class _Floats:
+    """Values of nodes in PyTorch's own arithmetic, with batch norms folded as the quantizer does, in graph order."""
 
-    class Recorder(torch.fx.Interpreter):
-        def run_node(self, n: Node) -> object:
-            value = super().run_node(n)
-            if isinstance(value, torch.Tensor):
-                found[n.name] = value
-            return value
+    def __init__(self, model: nn.Module, batch: Sequence[torch.Tensor], names: Set[str]) -> None:
+        graph = convert(prepare(model, tuple(batch), "f32"))
+        self._names = {node.name for node in graph.graph.nodes if node.name in names}
+        self._walk = _walk(graph, batch)
+        self._last: tuple[str, torch.Tensor] | None = None
 
+    def of(self, node: Node) -> torch.Tensor | None:
+        """What ``node`` is in float; asked again only of the same one, or of one behind it."""
+        if node.name not in self._names:
+            return None
+        while self._last is None or self._last[0] != node.name:
+            self._last = next(self._walk)
+        return self._last[1]
+
+
+def _walk(graph: GraphModule, batch: Sequence[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every node's name and value, as ``torch.fx.Interpreter.run`` has them, which keeps them until it is through."""
+    interpreter = torch.fx.Interpreter(graph)
+    interpreter.args_iter = iter(batch)
     with torch.no_grad():
-        Recorder(graph).run(*batch)
-    return found
+        for node in graph.graph.nodes:
+            value = interpreter.env[node] = interpreter.run_node(node)
+            if isinstance(value, torch.Tensor):
+                yield node.name, value
+            for dead in interpreter.user_to_last_uses.get(node, ()):
+                del interpreter.env[dead]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -133,11 +132,11 @@ class Reference(nn.Module):
 
     @torch.no_grad()
     def trace(
-        self, *inputs: torch.Tensor, given: Mapping[str, torch.Tensor] = MappingProxyType({})
+        self, *inputs: torch.Tensor, given: Callable[[Node], torch.Tensor | None] = lambda _: None
     ) -> Iterator[tuple[Node, torch.Tensor]]:
         """Every node and its value in binary32 for ``inputs``, one after the other; only tensors. Raises InputError.
 
-        Those who read a node of binary32 whose name is ``given`` read what is given, not what the node computed.
+        Where a tensor is ``given`` for a node of binary32, those who read the node read that.
         """
         nodes = {slot: node for node, slot in self._slots.items()}
         env = list(self._initial)
@@ -145,9 +144,10 @@ class Reference(nn.Module):
             if not isinstance(value, (torch.Tensor, Lazy)):
                 continue
             node = nodes[slot]
-            if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
-                env[slot] = given.get(node.name, value)
             yield node, as_float(value)
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+                other = given(node)
+                env[slot] = value if other is None else other
 
     def _run(self, inputs: tuple[torch.Tensor, ...], env: list[Any]) -> Iterator[tuple[int, Any]]:
         """Run the steps over ``env``, giving the slot and value of each before what is dead is dropped."""

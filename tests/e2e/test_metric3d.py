@@ -1,4 +1,4 @@
-"""Metric3D v2 with narrow layers: registers, recurrent units and convex upsampling, bit for bit on four machines."""
+"""Metric3D v2 with narrow layers: registers, recurrent units and convex upsampling, bit for bit on five machines."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def captured() -> GraphModule:
     [
         ("w8a8", "edge28"),
         ("w4a8", "quartdepth28-w4a8"),
+        ("w4a4", "quartdepth28-w4a4"),
         ("w4a4", "tiny"),
         ("f32", "quartdepth28-f32"),
     ],
