@@ -270,13 +270,21 @@ def _conv_transpose1d(
     return y.squeeze(2)
 
 
-def _adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> Any:
-    """A maximum over equal windows, without its positions."""
+def _adaptive_max_pool2d(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor]:
+    """A maximum over windows, without its positions; over rows and then columns where windows are not equal."""
     wanted = output_size if len(output_size) == 2 else (output_size[0],) * 2
-    kernel = [n // m for n, m in zip(x.shape[-2:], wanted, strict=True)]
-    if any(n % m for n, m in zip(x.shape[-2:], wanted, strict=True)):
-        return NotImplemented
-    return (functional.max_pool2d(x, kernel, kernel),)
+    if not any(n % m for n, m in zip(x.shape[-2:], wanted, strict=True)):
+        kernel = [n // m for n, m in zip(x.shape[-2:], wanted, strict=True)]
+        return (functional.max_pool2d(x, kernel, kernel),)
+    for dim, count in zip((-2, -1), wanted, strict=True):
+        size = x.shape[dim]
+        windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        x = torch.cat([x.narrow(dim, first, end - first).amax(dim, keepdim=True) for first, end in windows], dim)
+    return (x,)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
+    return NotImplemented if beta == 1 else functional.softplus(x * beta, 1.0, threshold) * (1 / beta)
 
 
 DEFINITIONS: dict[object, Definition] = {
@@ -319,6 +327,7 @@ DEFINITIONS: dict[object, Definition] = {
     aten.nan_to_num.default: _nan_to_num,
     aten.cosine_similarity.default: _cosine_similarity,
     aten.elu.default: _elu,
+    aten.softplus.default: _softplus,
     aten.prelu.default: _prelu,
     aten._prelu_kernel.default: _prelu,
     aten.sign.default: _sign,

@@ -61,12 +61,13 @@ def account_energy(timeline: Timeline, model: EnergyModel) -> Energy:
     summed = uses @ counts
     summed[Event.DRAM_READ_BYTE] += timeline.fetch_bytes
     rates = {corner: _rates(model, corner) for corner in CORNERS}
-    totals = {corner: summed @ rates[corner] for corner in CORNERS}
+    # Numbers of Python's own: a slow clock or DRAM makes more femtojoules per cycle and cycles than 64 bits hold.
+    totals = {corner: [int(total) for total in summed @ rates[corner]] for corner in CORNERS}
     for component, band in model.cycle.items():
         for corner in CORNERS:
             totals[corner][COMPONENTS.index(component)] += getattr(band, corner) * timeline.cycles
     band_fj = {
-        component: Band(*(int(totals[corner][column]) for corner in CORNERS))
+        component: Band(*(totals[corner][column] for corner in CORNERS))
         for column, component in enumerate(COMPONENTS)
     }
     fetch_fj = timeline.fetch_bytes * model.event[Event.DRAM_READ_BYTE].nominal
@@ -77,6 +78,6 @@ def account_energy(timeline: Timeline, model: EnergyModel) -> Energy:
         (counts @ rates["nominal"])[which],
         overhead,
         band_fj,
-        Band(*(int(totals[corner].sum()) for corner in CORNERS)),
+        Band(*(sum(totals[corner]) for corner in CORNERS)),
         {event: int(summed[event]) for event in Event},
     )

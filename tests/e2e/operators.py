@@ -131,7 +131,7 @@ ROWS: dict[str, Callable[[], Body]] = {
     "causal of one head": lambda: lambda x: sdpa(x, x, x, is_causal=True),
     "unequal batches": lambda: lambda x: torch.matmul(x.unsqueeze(1), x.transpose(0, 1).reshape(1, 3, 8, 4).softmax(2)),
     "leaky relu": lambda: lambda x: functional.leaky_relu(x, 0.3),
-    "softplus": lambda: lambda x: functional.softplus(x * 8),
+    "softplus": lambda: lambda x: functional.softplus(x * 8) + functional.softplus(x, 3.0),
     "masked fill": lambda: lambda x: (x * 2).masked_fill(~((x > 0.5) | (x < -0.5)), 0.25),
     "max of an axis": lambda: lambda x: x.max(-1, keepdim=True).values * x,
     "min of two": lambda: lambda x: torch.min(x, x * x),
@@ -237,6 +237,7 @@ IMAGES: dict[str, Callable[[], Body]] = {
     "cut by padding": lambda: lambda x: functional.pad(x, (-1, 2, 0, -1)),
     "windows": lambda: lambda x: functional.max_pool2d(functional.avg_pool2d(x, 3, 2, 1, True, False), 2, 1, 1),
     "maximum": lambda: lambda x: functional.adaptive_max_pool2d(x, (2, 1)),
+    "maximum of unequal windows": lambda: lambda x: functional.adaptive_max_pool2d(x, (4, 3)),
     "generalized mean": lambda: With(lambda x, p: x.clamp(min=0.01).pow(p).mean((2, 3), True).pow(1 / p) + x, THREE),
 }
 

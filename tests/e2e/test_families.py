@@ -51,15 +51,14 @@ def test_family(name: str, recipe: str, machine: str, options: dict[str, bool]) 
     ("name", "recipe", "full"),
     [
         ("depth_anything_v1_s", "w4a8", False),
-        ("resnet152", "w4a4", False),
-        ("resnet152_v2", "w8a8", False),
+        ("resnet50_v2", "w4a4", False),
         ("nasnet_mobile", "w4a8", False),
         ("deit_t", "w4a4", True),
     ],
 )
 def test_network_of_its_own_width(name: str, recipe: str, full: bool) -> None:
     q, shape = network(name, recipe=recipe, full=full)
-    assert_bits(q, probes(shape)[::4])
+    assert_bits(q, probes(shape)[::5])  # random and tied
 
 
 @lru_cache(maxsize=1)

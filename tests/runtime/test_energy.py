@@ -1,5 +1,7 @@
 """Energy: event counts times the table, with parts that add up to the total exactly."""
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given, settings
 
@@ -43,6 +45,17 @@ def test_leakage_is_per_cycle():
     energy = account_energy(timeline, MODEL)
     assert energy.component_fj(Component.LEAKAGE) == 58_931 * timeline.cycles
     assert energy.overhead_fj["dram_background"] == {Component.DRAM_BACKGROUND: 40_000 * timeline.cycles}
+
+
+def test_more_femtojoules_than_64_bits_hold():
+    """A DRAM of one byte per second: leakage alone is beyond them."""
+    dram = dataclasses.replace(TINY.dram, bytes_per_second=1)
+    slow = dataclasses.replace(TINY, dram=dram)
+    timeline = simulate_time([LoadCopy(bytes=2**15)] * 8, slow)
+    model = EnergyModel.of(slow)
+    energy = account_energy(timeline, model)
+    assert energy.total_fj.nominal > 2**63
+    assert energy.component_fj(Component.LEAKAGE) == model.cycle[Component.LEAKAGE].nominal * timeline.cycles
 
 
 @settings(max_examples=examples(40), deadline=None)
