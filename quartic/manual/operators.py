@@ -10,7 +10,8 @@ from quantizer.rewrite import RULES
 
 INTRODUCTION = """
 Names are of `torch.ops.aten`, behind the methods and functions of a model. `quartic check` says which of a model's
-operators are refused, for their operator or for what they ask of it.
+operators are refused, for their operator or for what they ask of it. What PyTorch gives as int64 is int32 where it is a
+position (`argmax`), and binary32 where it is a count or a constant (`(x > 0).sum(1)`).
 """
 
 
