@@ -15,6 +15,7 @@ from quantizer.batches import Batch, as_tuple
 from quantizer.location import module_path
 from quantizer.observers import WeightObserver
 from quantizer.spec import Kind, kind_of
+from quantizer.sqnr import powers
 from quantizer.staged import Simulated, observer_of, simulation, simulation_of
 
 Metric = Callable[[Any, Any], Any]
@@ -182,8 +183,7 @@ def operand_bits(graph: GraphModule, layers: Sequence[Layer]) -> dict[Node, list
 def noise(wanted: Any, found: Any) -> float:
     """Power of the noise over that of the signal, summed over the outputs."""
     pairs = zip(tensors(wanted), tensors(found), strict=True)
-    powers = [(_power(b.double() - a.double()), _power(a.double())) for a, b in pairs]
-    return sum(noise / signal for noise, signal in powers if signal)
+    return sum(noise / signal for signal, noise in (powers(a, b) for a, b in pairs) if signal)
 
 
 def _power(x: torch.Tensor) -> float:

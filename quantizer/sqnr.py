@@ -33,15 +33,20 @@ class LayerSqnr:
     own_db: float
 
 
-def decibels(signal: torch.Tensor, found: torch.Tensor) -> float:
-    """10 log10 of signal power over the power of ``found - signal``; infinite when they are equal.
+def powers(signal: torch.Tensor, found: torch.Tensor) -> tuple[float, float]:
+    """Power of ``signal`` and of the noise in ``found``.
 
-    Infinities and NaN where both have them, as in masked scores, are neither signal nor noise.
+    Infinities and NaN where both have them, as in masked scores, are neither.
     """
     signal, found = signal.double(), found.double()
     same = (signal == found) | (signal.isnan() & found.isnan())
     noise = (found - signal).square().masked_fill(same, 0.0).sum().item()
-    power = signal[signal.isfinite()].square().sum().item()
+    return signal[signal.isfinite()].square().sum().item(), noise
+
+
+def decibels(signal: torch.Tensor, found: torch.Tensor) -> float:
+    """10 log10 of signal power over the power of ``found - signal``; infinite when they are equal."""
+    power, noise = powers(signal, found)
     if noise == 0:
         return inf
     return 10 * log10(power / noise) if power and isfinite(noise) else -inf

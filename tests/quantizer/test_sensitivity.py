@@ -300,6 +300,19 @@ def test_errors(model: Chain, options: dict, message: str) -> None:
         sensitivity(model, x, [x], **options)
 
 
+def test_outputs_that_are_masked_with_infinities() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).masked_fill(torch.ones(4, 4, dtype=torch.bool).triu(1), -torch.inf)
+
+    x = torch.randn(4, 4)
+    assert all(0 < lost < 1 for row in sensitivity(Masked().eval(), x, [x]).layers for lost in row.losses.values())
+
+
 def test_a_tensor_is_no_list_of_batches(model: Chain) -> None:
     with pytest.raises(QuantizationError, match=re.escape("the calibration set is a Tensor: give a list of batches")):
         sensitivity(model, inputs()[0], inputs()[0])
