@@ -121,9 +121,9 @@ def mmu_cycles(m: int, k: int, n: int, machine: Machine, mode: Mode = Mode.W8A8)
 
 
 def depthwise_cycles(m: int, taps: int, n: int, machine: Machine, mode: Mode = Mode.W8A8) -> int:
-    """Cycles of a depthwise ``mmu.run``: one pixel of the mode's output lanes and depthwise_taps taps per cycle."""
+    """Cycles of a depthwise ``mmu.run``: a pixel of the mode's output lanes and its taps per cycle."""
     mmu = machine.mmu
-    return mmu.pipeline_cycles + m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, mmu.shape(mode).n)
+    return mmu.pipeline_cycles + m * ceil_div(taps, mmu.taps(mode)) * ceil_div(n, mmu.shape(mode).n)
 
 
 def vcu_passes(funcs: Iterable[Func], machine: Machine) -> int:
@@ -305,7 +305,8 @@ def depthwise(
 ) -> Cost:
     """Of M pixels of N channels; ``fresh``: input pixels per output that the window's buffer does not already hold."""
     mmu, lanes, word = machine.mmu, machine.mmu.shape(mode), machine.sram.word_bytes
-    steps_done = m * ceil_div(taps, mmu.depthwise_taps) * ceil_div(n, lanes.n)
+    groups = ceil_div(taps, mmu.taps(mode))
+    steps_done = m * groups * ceil_div(n, lanes.n)
     act_bits = STORED_BITS[DType.I4 if decode else mode.activation]
     weight_bytes = ceil_div(taps * n * STORED_BITS[mode.weight], 8)
     read = m * fresh * ceil_div(n * act_bits, 8 * word) + ceil_div(weight_bytes, word) + zeros
@@ -313,8 +314,8 @@ def depthwise(
     counts = _counts(
         **{f"MAC_{mode.name}": m * taps * n, f"IDLE_{mode.name}": steps_done * lanes.macs - m * taps * n},
         WEIGHT_LATCH_BYTE=weight_bytes,
-        LOCAL_ACCUMULATOR_READ=m * ceil_div(taps, mmu.depthwise_taps) * n,
-        LOCAL_ACCUMULATOR_WRITE=m * ceil_div(taps, mmu.depthwise_taps) * n,
+        LOCAL_ACCUMULATOR_READ=m * groups * n,
+        LOCAL_ACCUMULATOR_WRITE=m * groups * n,
         ACC_READ_WORD=acc_words if accumulate else 0,
         ACC_WRITE_WORD=acc_words,
         SRAM_READ_WORD=read,

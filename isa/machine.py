@@ -133,6 +133,10 @@ class Mmu(Checked):
         """The modes that are built."""
         return tuple(mode for mode in Mode if self.has(mode))
 
+    def taps(self, mode: Mode) -> int:
+        """Window taps per lane and cycle of a depthwise run in ``mode``: a lane has no more products than ``k``."""
+        return min(self.depthwise_taps, self.shape(mode).k)
+
     def macs_per_cycle(self, mode: Mode) -> int:
         """Peak MACs per cycle in ``mode``; 0 when it is not built."""
         return self._lanes(mode).macs

@@ -75,7 +75,7 @@ def array_cycles(layer: Layer, machine: Machine) -> int:
     mmu, lanes = machine.mmu, machine.mmu.shape(layer.mode)
     tiles_n = ceil_div(layer.n, lanes.n)
     if layer.depthwise:
-        return layer.m * ceil_div(layer.k, mmu.depthwise_taps) * tiles_n
+        return layer.m * ceil_div(layer.k, mmu.taps(layer.mode)) * tiles_n
     tiles = ceil_div(layer.k, lanes.k) * tiles_n
     chunks = ceil_div(layer.m, mmu.acc_rows)
     return tiles * max(layer.m, chunks * weight_fill_cycles(mmu, layer.mode))
@@ -96,7 +96,7 @@ def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, wri
     latched = sum(_latched_bytes(layer, machine) for layer in anchors)
     taken = sum(_taken_bytes(layer, machine) for layer in anchors)
     added = sum(
-        layer.macs // (mmu.depthwise_taps if layer.depthwise else mmu.shape(layer.mode).k) for layer in anchors
+        layer.macs // (mmu.taps(layer.mode) if layer.depthwise else mmu.shape(layer.mode).k) for layer in anchors
     )
     return {
         **{MAC_EVENTS[mode]: macs for mode, macs in macs_by_mode(anchors).items()},
