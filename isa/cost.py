@@ -62,6 +62,8 @@ CHEAP_FUNCS = frozenset(
 ALL_STEPS = {**STEPS, **IEEE_STEPS}
 RESIZE_TAPS = {Resize.NONE: 1, Resize.NEAREST: 1, Resize.BILINEAR: 4}
 """Elements of stream A that one output reads."""
+LOCAL_WORDS = {mode: STORED_BITS[mode.accumulator] // 32 for mode in Mode}
+"""Words of 32 bits, the unit of their energy events, in which a local accumulator is read and written."""
 EVENTS = len(Event)
 
 
@@ -285,12 +287,13 @@ def dense(
     act_bits = STORED_BITS[DType.I4 if decode else mode.activation]
     read = ceil_div(steps_done * lanes.k * act_bits, 8 * word) + ceil_div(weight_bytes, word) + zeros
     acc_words = ceil_div(STORED_BITS[mode.accumulator] // 8 * m * n, word)
+    # The first of the k steps starts from zero; the drain reads what the last one left.
+    accumulations = m * tiles_k * n * LOCAL_WORDS[mode]
     counts = _counts(
         **{f"MAC_{mode.name}": m * k * n, f"IDLE_{mode.name}": steps_done * lanes.macs - m * k * n},
         WEIGHT_LATCH_BYTE=weight_bytes,
-        # The first of the k steps starts from zero; the drain reads what the last one left.
-        LOCAL_ACCUMULATOR_READ=m * tiles_k * n,
-        LOCAL_ACCUMULATOR_WRITE=m * tiles_k * n,
+        LOCAL_ACCUMULATOR_READ=accumulations,
+        LOCAL_ACCUMULATOR_WRITE=accumulations,
         ACC_READ_WORD=acc_words if accumulate else 0,
         ACC_WRITE_WORD=acc_words,
         SRAM_READ_WORD=read,
@@ -311,11 +314,12 @@ def depthwise(
     weight_bytes = ceil_div(taps * n * STORED_BITS[mode.weight], 8)
     read = m * fresh * ceil_div(n * act_bits, 8 * word) + ceil_div(weight_bytes, word) + zeros
     acc_words = ceil_div(STORED_BITS[mode.accumulator] // 8 * m * n, word)
+    accumulations = m * groups * n * LOCAL_WORDS[mode]
     counts = _counts(
         **{f"MAC_{mode.name}": m * taps * n, f"IDLE_{mode.name}": steps_done * lanes.macs - m * taps * n},
         WEIGHT_LATCH_BYTE=weight_bytes,
-        LOCAL_ACCUMULATOR_READ=m * groups * n,
-        LOCAL_ACCUMULATOR_WRITE=m * groups * n,
+        LOCAL_ACCUMULATOR_READ=accumulations,
+        LOCAL_ACCUMULATOR_WRITE=accumulations,
         ACC_READ_WORD=acc_words if accumulate else 0,
         ACC_WRITE_WORD=acc_words,
         SRAM_READ_WORD=read,

@@ -52,3 +52,13 @@ def test_a_depthwise_run_does_no_more_products_than_the_array_has(name: str) -> 
         run = MmuRun(n=96, depthwise=1, mode=mode)
         assert costs.cycles(run, state, machine) * machine.mmu.macs_per_cycle(mode) >= 49 * 144 * 96
         assert min(costs.cost(run, state, machine).counts) >= 0
+
+
+@pytest.mark.parametrize("depthwise", [0, 1])
+@pytest.mark.parametrize("mode", Mode)
+def test_local_accumulators_have_the_width_of_the_sums(mode: Mode, depthwise: int) -> None:
+    """A read and a write per output and step of the array, of 32 bits; two in int64, with 16-bit activations."""
+    state = state_of(MmuInput(channels=2 + 14 * depthwise), MmuOutput(height=1, width=10))
+    found = costs.events(MmuRun(n=16, depthwise=depthwise, mode=mode), state, EDGE)
+    words = 10 * 16 * (2 if mode in (Mode.W8A16, Mode.W16A16) else 1)
+    assert found[Event.LOCAL_ACCUMULATOR_READ] == found[Event.LOCAL_ACCUMULATOR_WRITE] == words
