@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from isa.energy import EVENT_COMPONENT, Component, EnergyModel, EnergyTable, Entry, Event
+from isa.energy import EVENT_COMPONENT, IDLE_EVENTS, MAC_EVENTS, Component, EnergyModel, EnergyTable, Entry, Event
 from isa.errors import DescriptionError
+from isa.instructions import Mode
 from isa.machine import Machine
 
 TEXT = EnergyTable.load("28nm").to_toml()
@@ -55,6 +56,34 @@ def test_events_in_femtojoules_at_28nm():
     assert model.event[Event.INSTRUCTION].nominal == 8_000
     assert model.clock[Event.MAC_W8A8].nominal == 50
     assert model.clock[Event.DRAM_READ_BYTE].nominal == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "mode", "mac", "idle", "clock"),
+    [
+        # At 28 nm W8A8 is 0.2 pJ; W4A8 x 0.49 and W4A4 x 0.44 (synthesised lanes); W8A16 x 1.84 and W16A16 x 3.44
+        # (partial products); binary32 (3.7 + 0.9) x 0.55, rounded. An idle lane is a tenth, clock and control a
+        # quarter, both in whole femtojoules, halves to even.
+        ("28nm", Mode.W8A8, 200, 20, 50),
+        ("28nm", Mode.W4A8, 98, 10, 24),
+        ("28nm", Mode.W4A4, 88, 9, 22),
+        ("28nm", Mode.W8A16, 368, 37, 92),
+        ("28nm", Mode.W16A16, 688, 69, 172),
+        ("28nm", Mode.F32, 2500, 250, 625),
+        # At 7 nm W8A8 is 0.1 pJ, by the same ratios; binary32 1.31 + 0.38 (TPUv4i).
+        ("7nm", Mode.W8A8, 100, 10, 25),
+        ("7nm", Mode.W4A8, 49, 5, 12),
+        ("7nm", Mode.W4A4, 44, 4, 11),
+        ("7nm", Mode.W8A16, 184, 18, 46),
+        ("7nm", Mode.W16A16, 344, 34, 86),
+        ("7nm", Mode.F32, 1690, 169, 422),
+    ],
+)
+def test_a_product_of_every_mode(table: str, mode: Mode, mac: int, idle: int, clock: int):
+    model = EnergyModel.of(EDGE, EnergyTable.load(table))
+    assert model.event[MAC_EVENTS[mode]].nominal == mac
+    assert model.event[IDLE_EVENTS[mode]].nominal == idle
+    assert model.clock[MAC_EVENTS[mode]].nominal == clock
 
 
 def test_sram_formula_on_the_machines_bank():

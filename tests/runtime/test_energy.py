@@ -3,10 +3,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from isa.energy import Component, EnergyModel, EnergyTable, Event
-from isa.instructions import Halt, LoadCopy, MmuInput, MmuOutput, MmuRun, VcuSync
+from isa.instructions import Halt, LoadCopy, MmuInput, MmuOutput, MmuRun, Mode, VcuSync
 from isa.machine import Machine
 from runtime.energy import COMPONENTS, account_energy
 from runtime.timing import simulate_time
@@ -38,6 +39,32 @@ def test_padded_lanes_cost_the_idle_factor():
     energy = account_energy(simulate_time([*setup, MmuRun(n=32)], EDGE), MODEL)
     assert energy.events[Event.MAC_W8A8] == 64 * 16 * 32
     assert energy.events[Event.IDLE_W8A8] == 64 * 16 * 32
+
+
+@pytest.mark.parametrize(
+    ("mode", "products", "idle", "weights", "sums", "read", "accumulators"),
+    [
+        # 64 x 16 x 32 = 32,768 products on edge28, and what other lanes its array has in the cycles that they take.
+        # Weights: 512 in bytes; sums: 64 x 32 per step over k, in 32 bits; read: activations and weights in words of 32
+        # bytes; accumulators: 64 x 32 in such words.
+        (Mode.W8A8, 200, 20 * 32_768, 512, 2048, 64 + 16, 256),  # 32 x 32 lanes, 64 cycles
+        (Mode.W4A8, 98, 10 * 98_304, 256, 2048, 64 + 8, 256),  # 32 x 64, 64 cycles
+        (Mode.W4A4, 88, 9 * 98_304, 256, 2048, 64 + 8, 256),  # 64 x 32, 64 cycles
+        (Mode.W8A16, 368, 0, 512, 2 * 2048, 64 + 16, 512),  # 16 x 32, 64 cycles; int64
+        (Mode.W16A16, 688, 0, 1024, 2 * 2048, 128 + 32, 512),  # 16 x 16, 128 cycles; int64
+        (Mode.F32, 2500, 0, 2048, 8 * 2048, 128 + 64, 256),  # 2 x 32, 512 cycles
+    ],
+)
+def test_a_run_of_every_mode(
+    mode: Mode, products: int, idle: int, weights: int, sums: int, read: int, accumulators: int
+) -> None:
+    setup = [MmuInput(channels=16), MmuOutput(height=1, width=64)]
+    row = account_energy(simulate_time([*setup, MmuRun(n=32, mode=mode)], EDGE), MODEL).instruction_fj[2]
+    # A latched byte is 26 fJ, a sum read and written 416 + 480, a word of either memory 19,699.
+    array = 32_768 * products + idle + 26 * weights + 896 * sums
+    assert row[COMPONENTS.index(Component.MMU)] == array
+    assert row[COMPONENTS.index(Component.SRAM)] == 19_699 * read
+    assert row[COMPONENTS.index(Component.ACC)] == 19_699 * accumulators
 
 
 def test_leakage_is_per_cycle():
