@@ -129,7 +129,8 @@ def conv_transpose2d(
         dilation,  # type: ignore[arg-type]
     )
     scale = weight.product_scale(x.scale).repeat(groups)
-    y = numerics.accumulate_to_float(acc.permute(0, 2, 3, 1), scale, None if bias is None else as_float(bias))
+    acc = _unsigned(acc).permute(0, 2, 3, 1)
+    y = numerics.accumulate_to_float(acc, scale, None if bias is None else as_float(bias))
     return y.permute(0, 3, 1, 2)
 
 
@@ -205,7 +206,7 @@ def linear(x: object, weight: object, bias: object = None) -> torch.Tensor:
         acc = numerics.matmul_i8(rows, w.rows)
         acc = acc.sub_(x.zero * w.sums) if x.zero else acc
     else:
-        acc = (rows.double() - x.zero) @ w.centred.t()
+        acc = _unsigned((rows.double() - x.zero) @ w.centred.t())
     y = numerics.accumulate_to_float(acc, w.product_scale(x.scale), None if bias is None else as_float(bias))
     return y.view(*x.codes.shape[:-1], -1)
 
@@ -221,7 +222,7 @@ def matmul(a: object, b: object) -> torch.Tensor:
         left, right = a.zero, b.zero
         acc = _by_matrix(a.codes, b.codes, torch.int32, lambda m, n: numerics.matmul_zero(m, left, n, right))
     else:
-        acc = torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero)
+        acc = _unsigned(torch.matmul(a.codes.double() - a.zero, b.codes.double() - b.zero))
     return numerics.accumulate_to_float(acc, numerics.product_scale(a.scale, b.scale))
 
 
@@ -295,7 +296,12 @@ def _float_conv(
     if frame == (0, 0) and any(pads):
         image = functional.pad(image, pads)
     acc = functional.conv2d(image, kernel, None, step, frame, spread, groups)
-    return acc.permute(0, 2, 3, 1)
+    return _unsigned(acc).permute(0, 2, 3, 1)
+
+
+def _unsigned(acc: torch.Tensor) -> torch.Tensor:
+    """Float ``acc`` of exact integers, in place, with zeros as integers have them: -1 * 0 alone would stay -0."""
+    return acc.add_(0.0)
 
 
 @cache

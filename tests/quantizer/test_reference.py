@@ -182,6 +182,21 @@ def test_linear_is_the_contract_for_any_rank(shape: tuple[int, ...], zeros: int)
     assert torch.equal(matrix.linear(x, w, bias), acc * w.product_scale(0.3) + bias)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_sums_of_zeros_have_no_sign(dtype: torch.dtype, depth: int) -> None:
+    """As integers have none; a float product of a single term keeps the sign of -1 * 0."""
+    x, image = (Lazy(torch.full(shape, -1, dtype=dtype), 0.3, 0) for shape in ((9, depth), (1, depth, 3, 3)))
+    fives = torch.full((4, depth), 5, dtype=torch.int8)
+    w = Weight(fives, torch.ones(4).double(), torch.full((4,), 5))
+    kernel = Weight(fives[..., None, None], w.scales, w.zeros)
+    zeros = Lazy(fives.t().to(dtype), 0.1, 5)
+    for found in (matrix.linear(x, w), matrix.matmul(x, zeros), matrix.conv2d(image, kernel)):
+        assert not (found.signbit() | (found != 0)).any()
+    transposed = Lazy(fives.t()[..., None, None], 0.1, 5)
+    assert not matrix.conv_transpose2d(image, transposed).signbit().any()
+
+
 def test_matmul_scales_the_integer_product_once() -> None:
     a, b = Lazy(codes(2, 3, 9), 0.3, 4), Lazy(codes(9, 5, seed=2), 0.7, -6)
     acc = ((a.codes.double() - 4) @ (b.codes.double() + 6)).float()
