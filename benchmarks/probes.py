@@ -36,12 +36,13 @@ def probes(shape: tuple[int, ...], seed: int = 11) -> dict[str, torch.Tensor]:
 def same_bits(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
     """Whether as many tensors have the same types, shapes and bits: of binary32 also those of NaN and of zeros."""
     return len(some) == len(others) and all(
-        one.dtype == other.dtype and torch.equal(_bits(one), _bits(other))
+        one.dtype == other.dtype and torch.equal(bits(one), bits(other))
         for one, other in zip(some, others, strict=True)
     )
 
 
-def _bits(x: torch.Tensor) -> torch.Tensor:
+def bits(x: torch.Tensor) -> torch.Tensor:
+    """What ``x`` holds as integers, binary32 as int32."""
     return x.contiguous().view(torch.int32) if x.dtype == torch.float32 else x
 
 

@@ -11,12 +11,10 @@ from torch.fx import GraphModule
 
 import quartic
 from benchmarks.probes import probes as named_probes
-from benchmarks.probes import same_bits
 from benchmarks.zoo import NETWORKS
 from quantizer import capture
 from quartic import Executable
-
-Tensors = tuple[torch.Tensor, ...]
+from tests.bits import assert_same
 
 
 def quantized(
@@ -54,13 +52,5 @@ def assert_bits(q: GraphModule, inputs: list[torch.Tensor], machine: str = "edge
     exe = quartic.compile(q, machine, **options)
     reference = quartic.reference(q)
     for index, x in enumerate(inputs):
-        expected: Tensors = reference(x)
-        actual = quartic.simulate(exe, x).outputs
-        assert len(actual) == len(expected)
-        for one, other in zip(actual, expected, strict=True):
-            assert one.dtype == other.dtype
-            assert one.shape == other.shape
-            different = ((one != other) & ~(one.isnan() & other.isnan())).sum().item()
-            assert different == 0, f"probe {index} on {machine} {options}: {different} of {one.numel()} differ"
-        assert same_bits(actual, expected), f"probe {index} on {machine} {options}: zeros or NaN have other bits"
+        assert_same(quartic.simulate(exe, x).outputs, reference(x), f"probe {index} on {machine} {options}")
     return exe

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import pytest
 import torch
 from xdsl.dialects.builtin import ModuleOp
@@ -14,19 +11,13 @@ from compiler.interpreter.tile import run_tile
 from compiler.pipeline import Options, Stopwatch, compile_module
 from isa.machine import Machine
 from runtime.session import run
+from tests.bits import assert_same
 from tests.compiler.alias_graphs import CASES
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs
 from tests.compiler.view_graphs import VIEWS
 
 TINY = Machine.load("tiny")
 ALL = {**GRAPHS, **CASES, **VIEWS}
-Arrays = Sequence[np.ndarray]
-
-
-def assert_same(level: str, actual: Arrays, expected: Arrays) -> None:
-    assert [(a.shape, a.dtype) for a in actual] == [(e.shape, e.dtype) for e in expected], level
-    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-        assert np.array_equal(a, e), f"{level}: output {i} differs"
 
 
 def check(name: str, options: Options, machine: Machine = TINY) -> None:
@@ -36,11 +27,10 @@ def check(name: str, options: Options, machine: Machine = TINY) -> None:
 
     def after(stage: str, module: ModuleOp) -> None:
         if stage in ("fuse-kernels", "materialize-copies", "tile-kernels"):
-            assert_same(stage, run_tile(module, values), expected)
+            assert_same(run_tile(module, values), expected, stage)
 
     binary = compile_module(module, machine, options, Stopwatch(after)).binary
-    outputs = run(binary, [torch.from_numpy(v) for v in values]).outputs
-    assert_same("binary", [o.numpy() for o in outputs], expected)
+    assert_same(run(binary, [torch.from_numpy(v) for v in values]).outputs, expected, "binary")
 
 
 @pytest.mark.slow

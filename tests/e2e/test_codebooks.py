@@ -14,7 +14,7 @@ from isa.instructions import MmuCodes, MmuRun, Mode
 from quartic import Executable
 from tests.e2e.mixed_graphs import Built, Value, aten
 from tests.e2e.support import assert_bits, probes, quantized
-from tests.e2e.test_mixed_widths import assert_same, executed_macs
+from tests.e2e.test_mixed_widths import executed_macs
 from tests.e2e.traffic import traffic
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def executed(exe: Executable, kind: type[T]) -> list[T]:
 def test_codebooks_are_stored_in_4_bits(machine: str, bits: int, mode: Mode) -> None:
     side, elements = 96, 16 * 96 * 96
     book = convolved("book", bits, side)
-    narrow = assert_same(book, probes((1, 16, side, side)), machine)
+    narrow = assert_bits(book, probes((1, 16, side, side)), machine)
     assert executed_macs(narrow).keys() == {mode}
     for module, size in ((book, elements // 2), (convolved("8", bits, side), elements)):
         moved = traffic(quartic.compile(module, machine, share_loops=False))
@@ -73,7 +73,7 @@ def test_zero_points_on_both_sides(machine: str, width: str, bits: int, mode: Mo
     x, weight = g.requantized(g.x, width), g.asymmetric(bits, 7, 6, 3, 3)
     y = g.call(aten.conv2d.default, x.node, weight, None, [1, 1], [1, 1])
     module = g.returning(g.requantized(Value(y), width).node)
-    exe = assert_same(module, probes(g.shape), machine)
+    exe = assert_bits(module, probes(g.shape), machine)
     assert executed_macs(exe).keys() == {mode}
     codes = executed(exe, MmuCodes)
     assert all(i.per_channel and i.act_zero for i in codes)

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 import quartic
-from benchmarks.probes import same_bits
 from isa.errors import QuantizationError, QuarticError, UnsupportedError
 from quantizer.reference import pointwise
+from tests.bits import assert_same
 from tests.e2e.operators import Behind, Body
 
 RECIPES = ("w8a8", "w4a4", "f32")
@@ -21,11 +21,11 @@ RAMP = torch.arange(9.0) - 3
 ZEROS = torch.tensor([-0.0, 0.0, -1.0, 2.0])
 
 
-def assert_same(body: Body, x: torch.Tensor, recipe: str, machine: str = "edge28") -> torch.Tensor:
+def compared(body: Body, x: torch.Tensor, recipe: str, machine: str = "edge28") -> torch.Tensor:
     """The reference's result, which has the bits of the simulator's."""
     q = quartic.quantize(Behind(nn.Identity(), body).eval(), (x,), [(x,)], recipe=recipe)
     expected = quartic.reference(q)(x)
-    assert same_bits(quartic.simulate(quartic.compile(q, machine), x).outputs, expected)
+    assert_same(quartic.simulate(quartic.compile(q, machine), x).outputs, expected)
     return expected[0]
 
 
@@ -54,7 +54,7 @@ def test_constants_of_channels_before_a_row_reduction(name: str, recipe: str) ->
     body, shape = BEFORE_ROWS[name]
     torch.manual_seed(0)
     turn = list(BEFORE_ROWS).index(name) + RECIPES.index(recipe)
-    assert_same(body, torch.randn(shape), recipe, ("edge28", "tiny")[turn % 2])
+    compared(body, torch.randn(shape), recipe, ("edge28", "tiny")[turn % 2])
 
 
 MASKS: dict[str, Body] = {
@@ -77,7 +77,7 @@ MASKS: dict[str, Body] = {
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_are_zeros_and_ones(name: str, recipe: str) -> None:
-    found = assert_same(MASKS[name], ZEROS, recipe)
+    found = compared(MASKS[name], ZEROS, recipe)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, MASKS[name](ZEROS), rtol=0, atol=0.02)
 
@@ -101,7 +101,7 @@ SIGNS: dict[str, tuple[Body, torch.Tensor]] = {
 @pytest.mark.parametrize("name", SIGNS)
 def test_zeros_have_the_same_sign(name: str, recipe: str) -> None:
     """-0 is below +0 (docs/isa.md, ``Func``); PyTorch gives either one as the maximum of both."""
-    assert_same(*SIGNS[name], recipe)
+    compared(*SIGNS[name], recipe)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -109,9 +109,9 @@ def test_zeros_have_the_same_sign(name: str, recipe: str) -> None:
 def test_pools_have_no_positions(pool: Callable[..., Any], recipe: str) -> None:
     """They were the pool's input. What nobody reads does not matter."""
     x = torch.randn(1, 1, 4, 4)
-    assert_same(lambda x: pool(x, 2, return_indices=True)[0], x, recipe)
+    compared(lambda x: pool(x, 2, return_indices=True)[0], x, recipe)
     with pytest.raises(QuarticError, match=r"use only its first result|has no such operator"):
-        assert_same(lambda x: pool(x, 2, return_indices=True), x, recipe)
+        compared(lambda x: pool(x, 2, return_indices=True), x, recipe)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -119,7 +119,7 @@ def test_a_query_that_sees_no_key_gives_zero(recipe: str) -> None:
     """As in PyTorch; a softmax of such a row has no numbers."""
     mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
     x = torch.randn(2, 3, 8)
-    found = assert_same(lambda x: masked(x, mask), x, recipe)
+    found = compared(lambda x: masked(x, mask), x, recipe)
     assert torch.equal(found[:, 1], torch.zeros(2, 8))
     torch.testing.assert_close(found, masked(x, mask), rtol=0, atol={"f32": 1e-6, "w8a8": 0.1, "w4a4": 1}[recipe])
 
@@ -132,7 +132,7 @@ def test_a_query_to_which_values_hide_every_key_gives_zero(recipe: str) -> None:
     def body(x: torch.Tensor) -> torch.Tensor:
         return masked(x, x[..., :3] > 0)
 
-    found = assert_same(body, x, recipe, "tiny")
+    found = compared(body, x, recipe, "tiny")
     assert torch.equal(found[0, 1], torch.zeros(8))
     torch.testing.assert_close(found, body(x), rtol=0, atol={"f32": 1e-6, "w8a8": 0.1, "w4a4": 1}[recipe])
 
@@ -140,7 +140,7 @@ def test_a_query_to_which_values_hide_every_key_gives_zero(recipe: str) -> None:
 def test_indices_stay_indices() -> None:
     """Their conversion was left out, so that the model's result had another type."""
     with pytest.raises(QuarticError, match="indices can only be returned"):
-        assert_same(lambda x: x.argmax(0).float(), ZEROS, "f32")
+        compared(lambda x: x.argmax(0).float(), ZEROS, "f32")
 
 
 @pytest.mark.thin(1)
@@ -150,7 +150,7 @@ def test_constant_results_are_numbers(value: torch.Tensor, recipe: str) -> None:
     q = quartic.quantize(Behind(nn.Identity(), lambda x: (x * 2.0, value)).eval(), (ZEROS,), [(ZEROS,)], recipe=recipe)
     expected = quartic.reference(q)(ZEROS)
     assert torch.equal(expected[1], value.float())
-    assert same_bits(quartic.simulate(quartic.compile(q, "tiny"), ZEROS).outputs, expected)
+    assert_same(quartic.simulate(quartic.compile(q, "tiny"), ZEROS).outputs, expected)
 
 
 def test_constant_integers_become_numbers() -> None:
@@ -213,4 +213,4 @@ def test_a_batch_of_another_type() -> None:
 
 def test_tiles_of_fewer_dimensions() -> None:
     x = torch.randn(2, 3)
-    assert assert_same(lambda x: x.tile(2), x, "f32").shape == (2, 6)
+    assert compared(lambda x: x.tile(2), x, "f32").shape == (2, 6)

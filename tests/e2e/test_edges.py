@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 import quartic
 from isa.errors import UnsupportedError
 from isa.machine import Machine
+from tests.bits import assert_same
 from tests.e2e.support import probes
 
 DECOMPOSED = torch.ops.quantized_decomposed
@@ -140,14 +141,6 @@ case("more taps than a window has", [(1, 2, 300, 4)], lambda m, x: x.mean((2, 3)
 case("longer steps than a window has", [(1, 2, 140, 4)], lambda m, x: F.adaptive_avg_pool2d(x, (2, 2)))
 
 
-def assert_same(actual: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
-    """Equal bits; a NaN, which a graph may hand through, is a NaN."""
-    assert [(a.shape, a.dtype) for a in actual] == [(e.shape, e.dtype) for e in expected]
-    for one, other in zip(actual, expected, strict=True):
-        assert torch.equal(one.isnan(), other.isnan())
-        assert torch.equal(one[~one.isnan()], other[~other.isnan()])
-
-
 @pytest.mark.thin(1)
 @pytest.mark.parametrize("name", CASES)
 def test_bits(name: str) -> None:
@@ -242,4 +235,4 @@ def test_products_that_repeat_matrices() -> None:
     batch = tuple(torch.randn(s) for s in shapes)
     q = quartic.quantize(Case(lambda m, x, y: x @ y).eval(), batch, [batch])
     run = quartic.simulate(quartic.compile(q, "tiny"), *batch)
-    assert torch.equal(run.outputs[0], quartic.reference(q)(*batch)[0])
+    assert_same(run.outputs, quartic.reference(q)(*batch))

@@ -15,6 +15,7 @@ from torchao.testing.pt2e._xnnpack_quantizer import XNNPACKQuantizer, get_symmet
 import quartic
 from benchmarks.zoo import NETWORKS
 from quartic.models import load_program, save_program
+from tests.bits import assert_same
 from tests.e2e.support import assert_bits, network, probes, quantized
 
 SMALL = ("digits", "plain", "odd", "one_pixel", "gates", "pools", "products")
@@ -74,7 +75,7 @@ class Averaged(nn.Module):
 def test_mean_that_another_quantizer_left_in_float_is_computed() -> None:
     x = torch.randn(1, 3, 8, 8)
     q = by_torchao(Averaged().eval(), x, "x86")
-    assert torch.equal(quartic.simulate(quartic.compile(q), x).outputs[0], quartic.reference(q)(x)[0])
+    assert_same(quartic.simulate(quartic.compile(q), x).outputs, quartic.reference(q)(x))
 
 
 @pytest.mark.slow
@@ -122,9 +123,8 @@ def test_two_inputs_and_two_outputs(machine: str) -> None:
     inputs = (torch.randn(2, 3, 7, 5), torch.randn(2, 5, 7, 5))
     q = quartic.quantize(TwoInputs().eval(), inputs, [inputs])
     run = quartic.simulate(quartic.compile(q, machine), *inputs)
-    expected = quartic.reference(q)(*inputs)
     assert len(run.outputs) == 2
-    assert all(map(torch.equal, run.outputs, expected))
+    assert_same(run.outputs, quartic.reference(q)(*inputs))
 
 
 def test_unsupported_operators_are_reported_all_at_once_with_module_and_line() -> None:

@@ -14,6 +14,7 @@ from torchao.testing.pt2e._xnnpack_quantizer import XNNPACKQuantizer, get_symmet
 
 import quartic
 from benchmarks.zoo import NETWORKS
+from tests.bits import assert_same
 
 aten = torch.ops.aten
 CONFIG = get_symmetric_quantization_config(is_per_channel=True)
@@ -69,7 +70,7 @@ def test_what_annotates_every_product_compiles(name: str, quantizer: type[XNNPAC
     q = quantized(quartic.export(model(name), (x,)), x, quantizer)
     exe, reference = quartic.compile(q, machine), quartic.reference(q)
     for probe in (x, 100 * x, torch.zeros_like(x)):
-        assert torch.equal(quartic.simulate(exe, probe).outputs[0], reference(probe)[0])
+        assert_same(quartic.simulate(exe, probe).outputs, reference(probe))
 
 
 def test_batch_norms_are_folded_before_another_quantizer_sees_them() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from compiler.frontend.export import import_graph
 from compiler.interpreter.qnn import run_qnn
 from quartic import reference
+from tests.bits import assert_same
 
 aten = torch.ops.aten
 Body = Callable[[fx.Graph, fx.Node], fx.Node | tuple[fx.Node, ...]]
@@ -38,8 +39,7 @@ def outputs(module: fx.GraphModule, x: torch.Tensor) -> tuple[torch.Tensor, ...]
     """The reference's outputs, after the compiler's were found to be the same bits."""
     found = reference(module)(x.clone())
     compiled = run_qnn(import_graph(module), [x.numpy()])
-    assert len(compiled) == len(found)
-    assert all(torch.equal(torch.from_numpy(a), b) for a, b in zip(compiled, found, strict=True))
+    assert_same(compiled, found)
     return found
 
 

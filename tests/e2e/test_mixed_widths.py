@@ -6,29 +6,18 @@ from collections import defaultdict
 
 import pytest
 import torch
-from torch import fx
 
 import quartic
 from isa.errors import UnsupportedError
 from isa.instructions import Mode
 from quartic import Executable
+from tests.bits import assert_same
 from tests.e2e.mixed_graphs import RANGES, Built, Q, Value, aten, mixed, widths_met
-from tests.e2e.support import probes
+from tests.e2e.support import assert_bits, probes
 
 MACHINES = ("tiny", "edge28")
 FAST, ALL = 24, 200
 PAIRS = [{4, 8}, {4, 16}, {8, 16}]
-
-
-def assert_same(module: fx.GraphModule, inputs: list[torch.Tensor], machine: str) -> Executable:
-    """The chip's outputs are the reference's, NaN where that has NaN; what ran there."""
-    exe, reference = quartic.compile(module, machine), quartic.reference(module)
-    for index, x in enumerate(inputs):
-        for number, (found, want) in enumerate(zip(quartic.simulate(exe, x).outputs, reference(x), strict=True)):
-            assert found.dtype == want.dtype
-            assert torch.equal(found.isnan(), want.isnan()), f"probe {index} output {number}"
-            assert torch.equal(found[~found.isnan()], want[~want.isnan()]), f"probe {index} output {number}"
-    return exe
 
 
 def executed_macs(exe: Executable) -> dict[Mode, int]:
@@ -41,7 +30,7 @@ def executed_macs(exe: Executable) -> dict[Mode, int]:
 def test_drawn_graph(seed: int) -> None:
     """Each on one machine; the draws know of none."""
     module, shape = mixed(seed)
-    assert_same(module, probes(shape), MACHINES[seed % 2])
+    assert_bits(module, probes(shape), MACHINES[seed % 2])
 
 
 @pytest.mark.slow
@@ -72,7 +61,7 @@ def test_a_4_bit_product_behind_a_16_bit_one(machine: str) -> None:
     wide = g.linear_of(g.requantized(g.x, "16"), 16, 10)
     narrow = g.linear_of(g.requantized(wide, "4"), 4, 12)
     module = g.returning(narrow.node)
-    assert executed_macs(assert_same(module, probes(g.shape), machine)).keys() == {Mode.W16A16, Mode.W4A4}
+    assert executed_macs(assert_bits(module, probes(g.shape), machine)).keys() == {Mode.W16A16, Mode.W4A4}
 
 
 @pytest.mark.slow
@@ -82,7 +71,7 @@ def test_every_width_of_one_tensor_has_its_own_product(machine: str) -> None:
     parts = [g.linear_of(g.requantized(g.x, width), bits) for width, bits in (("4", 4), ("8", 4), ("8u", 8), ("16", 8))]
     joined = g.call(aten.cat.default, [g.requantized(p, w).node for p, w in zip(parts, RANGES, strict=False)], 1)
     module = g.returning(g.requantized(Value(joined), "16").node)
-    modes = executed_macs(assert_same(module, probes(g.shape), machine))
+    modes = executed_macs(assert_bits(module, probes(g.shape), machine))
     assert modes.keys() == {Mode.W4A4, Mode.W4A8, Mode.W8A8, Mode.W8A16}
 
 
@@ -96,7 +85,7 @@ MODES = [Mode.W4A4, Mode.W8A8, Mode.W4A8, Mode.W8A8, Mode.W8A16, Mode.W16A16]
 def test_matmul_of_two_widths(machine: str, factors: tuple[str, str], mode: Mode) -> None:
     g = Built()
     module = g.returning(g.matmul_of(*(g.requantized(g.x, width) for width in factors)).node)
-    assert executed_macs(assert_same(module, probes(g.shape), machine)).keys() == {mode}
+    assert executed_macs(assert_bits(module, probes(g.shape), machine)).keys() == {mode}
 
 
 @pytest.mark.parametrize(
@@ -136,6 +125,4 @@ def test_16_bit_codes_enter_and_leave(machine: str) -> None:
     extremes = [torch.full(g.shape, code, dtype=dtype) for code in (low, high, -77)]
     exe, reference = quartic.compile(module, machine), quartic.reference(module)
     for x in (codes, *extremes):
-        for found, want in zip(quartic.simulate(exe, x).outputs, reference(x), strict=True):
-            assert found.dtype == want.dtype
-            assert torch.equal(found, want)
+        assert_same(quartic.simulate(exe, x).outputs, reference(x))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import quartic
-from benchmarks.probes import same_bits
+from tests.bits import assert_same
 from tests.e2e.operators import IMAGES, ROWS, Behind, Body, captured
 from tests.e2e.support import assert_bits, probes, quantized
 
@@ -34,7 +34,7 @@ def test_an_operator(name: str, recipe: str) -> None:
         with torch.no_grad():
             torch.testing.assert_close(reference(batches[0])[0], model(batches[0]), rtol=1e-3, atol=1e-3)
     for x in probes(batches[0].shape):
-        assert same_bits(quartic.simulate(exe, x).outputs, reference(x))
+        assert_same(quartic.simulate(exe, x).outputs, reference(x))
 
 
 NUMBERLESS: dict[str, Body] = {
@@ -56,7 +56,7 @@ def test_every_nan_is_the_same_one(name: str) -> None:
     odd = torch.tensor([0x7FC00000, -0x400000, 0x7F800001, 0x7FFFFFFF, -1, 0x7FC12345]).to(torch.int32)
     x[0, :, 1] = odd.view(torch.float32)
     found, expected = quartic.simulate(quartic.compile(q, "tiny"), x).outputs, quartic.reference(q)(x)
-    assert same_bits(found, expected)
+    assert_same(found, expected)
     assert set(found[0][found[0].isnan()].view(torch.int32).tolist()) == {0x7FC00000}
 
 
@@ -77,7 +77,7 @@ def test_definitions_give_pytorchs_numbers_at_the_edges(name: str) -> None:
     x = torch.tensor([[torch.nan, torch.inf], [-torch.inf, 1.0], [0.0, -0.0], [0.1, 0.5], [-50.0, 80.0], [1e8, -0.4]])
     q = quartic.quantize(Behind(nn.Identity(), DEFINED[name]).eval(), (x,), [(x,)], recipe="f32")
     (found,) = quartic.simulate(quartic.compile(q, "tiny"), x).outputs
-    assert same_bits([found], quartic.reference(q)(x))
+    assert_same([found], quartic.reference(q)(x))
     torch.testing.assert_close(found, DEFINED[name](x), rtol=1e-6, atol=1e-7, equal_nan=True)
 
 

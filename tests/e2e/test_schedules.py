@@ -18,6 +18,7 @@ from compiler.pipeline import Options, Stopwatch, compile_module
 from isa.errors import ScheduleError
 from isa.machine import Machine
 from runtime.session import run
+from tests.bits import assert_same
 from tests.compiler.alias_graphs import CASES
 from tests.compiler.kern_graphs import GRAPHS, graph, inputs
 from tests.thinning import examples
@@ -68,6 +69,5 @@ def test_bits_do_not_depend_on_the_schedule(data: st.DataObject, name: str) -> N
         assume(False)
         return
     outputs = run(compiled.binary, [torch.from_numpy(v) for v in values]).outputs
-    for tiled, simulated, want in zip(tiles[0], outputs, expected, strict=True):
-        assert np.array_equal(tiled, want)
-        assert np.array_equal(simulated.numpy(), want)
+    assert_same(tiles[0], expected, "tiles")
+    assert_same(outputs, expected, "binary")

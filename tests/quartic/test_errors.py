@@ -15,6 +15,7 @@ import quartic
 from compiler.frontend.aten import OPERATORS
 from quantizer import annotate, definitions, rewrite
 from quantizer.reference.table import FUNCTIONS
+from tests.bits import assert_same
 
 aten = torch.ops.aten
 SHAPE = (1, 3, 8, 8)
@@ -84,7 +85,7 @@ def test_huge_weights_are_finite_though_their_sum_is_not() -> None:
     nn.init.constant_(model.conv.weight, 3e38)
     x = torch.full(SHAPE, 1e-38)
     q = quartic.quantize(model, (x,), [(x,)])
-    assert torch.equal(quartic.simulate(quartic.compile(q), x).outputs[0], quartic.reference(q)(x)[0])
+    assert_same(quartic.simulate(quartic.compile(q), x).outputs, quartic.reference(q)(x))
 
 
 def test_infinities_of_a_mask_are_meant() -> None:
@@ -95,7 +96,7 @@ def test_infinities_of_a_mask_are_meant() -> None:
     model = Masked().eval()
     model.register_buffer("mask", torch.full((8, 8), -torch.inf).triu(1))
     q = quantized(model)
-    assert torch.equal(quartic.simulate(quartic.compile(q), X).outputs[0], quartic.reference(q)(X)[0])
+    assert_same(quartic.simulate(quartic.compile(q), X).outputs, quartic.reference(q)(X))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -183,7 +184,7 @@ def test_outputs_that_are_inputs_are_handed_through(model: Callable[..., Any], m
 
     q = quantized(Through().eval())
     run = quartic.simulate(quartic.compile(q, machine), X)
-    assert all(torch.equal(a, b) for a, b in zip(run.outputs, quartic.reference(q)(X), strict=True))
+    assert_same(run.outputs, quartic.reference(q)(X))
     assert any(torch.equal(y, X) for y in run.outputs)
 
 
@@ -330,7 +331,7 @@ def test_dynamic_shapes() -> None:
         said(lambda: quartic.reference(graph)),
     )
     q = quartic.quantize(graph, (batch,), [(batch,)])  # which fixes the sizes
-    assert torch.equal(quartic.simulate(quartic.compile(q), batch).outputs[0], quartic.reference(q)(batch)[0])
+    assert_same(quartic.simulate(quartic.compile(q), batch).outputs, quartic.reference(q)(batch))
 
 
 def broken(*_: Any, **__: Any) -> Any:

@@ -22,6 +22,7 @@ from quantizer.reconstruct.engine import reconstruct
 from quantizer.reconstruct.layer import layers
 from quantizer.reconstruct.options import Compensate, Round
 from quantizer.size import constant
+from tests.bits import assert_same
 from tests.quantizer.reconstruct.networks import calibrated, images, network, recipe
 
 FAST = dict(iterations=20, rate=0.05)
@@ -71,7 +72,7 @@ def test_reference_and_simulator_agree_in_every_bit(name: str) -> None:
     q = quantize(network(), images()[0], images(), METHODS[name])
     exe = quartic.compile(q, machine="edge28")
     x = images(6)[-1]
-    assert all(map(torch.equal, reference(q)(*x), quartic.simulate(exe, *x).outputs))
+    assert_same(quartic.simulate(exe, *x).outputs, reference(q)(*x))
 
 
 def lost(name: str | None) -> float:
@@ -205,7 +206,7 @@ def test_a_tied_weight_is_rounded_once_and_the_float_model_keeps_its_own() -> No
     q = quantize(Tied().eval(), x, [x], METHODS["gptq"])
     found = codes(q)
     assert all(torch.equal(found[0], each) for each in found)
-    assert torch.equal(reference(q)(x)[0], quartic.simulate(quartic.compile(q, "edge28"), x).outputs[0])
+    assert_same(quartic.simulate(quartic.compile(q, "edge28"), x).outputs, reference(q)(x))
 
 
 @pytest.mark.slow
@@ -316,4 +317,4 @@ def test_the_preset_of_the_paper_agrees_in_every_bit_with_its_codebooks() -> Non
     assert any("codebook" in str(node.target) for node in q.graph.nodes)
     x = images(6)[-1]
     exe = quartic.compile(q, machine="quartdepth28-w4a4")
-    assert all(map(torch.equal, reference(q)(*x), quartic.simulate(exe, *x).outputs))
+    assert_same(quartic.simulate(exe, *x).outputs, reference(q)(*x))
