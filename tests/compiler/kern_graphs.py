@@ -16,6 +16,7 @@ from compiler.dialects.qnn_base import float_tensor, shape_of
 from compiler.interpreter.kern import run_kern
 from compiler.interpreter.qnn import run_qnn
 from compiler.ir.location import Origin
+from tests.bits import assert_same
 
 RNG = np.random.default_rng(7)
 CODES = IntType(8, 0.05, -3)
@@ -51,8 +52,7 @@ def checked(module: ModuleOp, *passes: Callable[[ModuleOp], object]) -> ModuleOp
     for each in passes:
         each(module)
     module.verify()
-    for one, other in zip(want, run_kern(module, arrays), strict=True):
-        assert np.array_equal(one, other)
+    assert_same(run_kern(module, arrays), want)
     return module
 
 

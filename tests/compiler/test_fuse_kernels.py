@@ -15,6 +15,7 @@ from compiler.ir.location import origins
 from compiler.passes.fuse_kernels import fuse_kernels
 from compiler.passes.fuse_options import Options
 from isa.errors import ScheduleError, UnsupportedError
+from tests.bits import assert_same
 from tests.compiler.kern_graphs import CODES, GRAPHS, add, const, conv, dq, graph, inputs, linear, q, relu, residual
 from tests.compiler.view_graphs import VIEWS
 
@@ -27,8 +28,7 @@ def fuse(module: ModuleOp, options: Options | None = None) -> list[str]:
     want = run_qnn(module, arrays)
     fuse_kernels(module, options)
     module.verify()
-    for a, b in zip(want, run_kern(module, arrays), strict=True):
-        assert np.array_equal(a, b)
+    assert_same(run_kern(module, arrays), want)
     return [describe(op) for op in module.walk() if isinstance(op, (kern.BodyOp, kern.ConcatOp))]
 
 

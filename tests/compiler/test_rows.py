@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from xdsl.dialects.builtin import ModuleOp
@@ -22,6 +21,7 @@ from compiler.pipeline import Options as PipelineOptions
 from compiler.pipeline import compile_module
 from isa.machine import Machine
 from runtime.session import run
+from tests.bits import assert_same
 from tests.compiler.kern_graphs import graph, inputs
 from tests.compiler.row_graphs import EXTREMES, GRAPHS
 
@@ -40,13 +40,11 @@ def test_every_level_gives_the_same_bits(name: str, fuse: bool):
     expected = run_qnn(module, values)
     fuse_kernels(module, Options(fuse))
     materialize_copies(module)
-    for found, wanted in zip(run_kern(module, values), expected, strict=True):
-        assert np.array_equal(found, wanted, equal_nan=True)
+    assert_same(run_kern(module, values), expected)
     for machine, slots in ((TINY, 2), (TINY, 1), (EDGE, 2)):
         tiled = module.clone()
         tile_kernels(tiled, machine, None, slots)
-        for found, wanted in zip(run_tile(tiled, values), expected, strict=True):
-            assert np.array_equal(found, wanted, equal_nan=True)
+        assert_same(run_tile(tiled, values), expected)
 
 
 @pytest.mark.parametrize("extreme", EXTREMES)
@@ -58,8 +56,7 @@ def test_extreme_rows_give_the_same_bits(name: str, extreme: str):
     fuse_kernels(module)
     materialize_copies(module)
     tile_kernels(module, TINY)
-    for found, wanted in zip(run_tile(module, values), expected, strict=True):
-        assert np.array_equal(found, wanted, equal_nan=True)
+    assert_same(run_tile(module, values), expected)
 
 
 @pytest.mark.parametrize("name", ["attention", "masked_attention", "attention_narrow"])
@@ -96,18 +93,16 @@ def test_attention_over_long_rows_takes_fewer_slots(sram: int, acc: int, slots: 
     """Keys and values of a head take 4 KiB each, a row of scores 1 KiB of the accumulators."""
     module = graph([(2, 256, 16)] * 3, GRAPHS["attention"][1])
     values = inputs(module)
-    (expected,) = run_qnn(module, values)
+    expected = run_qnn(module, values)
     machine = replace(TINY, sram=replace(TINY.sram, bytes=sram), acc=replace(TINY.acc, bytes=acc))
     tiled = module.clone()
     fuse_kernels(tiled)
     materialize_copies(tiled)
     row = next(row for row in tile_kernels(tiled, machine).kernels if len(row.nodes) > 1)
     assert (row.weight_slots, row.output_slots) == slots
-    (found,) = run_tile(tiled, values)
-    assert np.array_equal(found, expected)
+    assert_same(run_tile(tiled, values), expected)
     binary = compile_module(module, machine, PipelineOptions()).binary
-    outputs = run(binary, [torch.from_numpy(v) for v in values]).outputs
-    assert np.array_equal(outputs[0].numpy(), expected)
+    assert_same(run(binary, [torch.from_numpy(v) for v in values]).outputs, expected)
 
 
 def test_a_tile_holds_whole_rows():
@@ -131,11 +126,10 @@ def test_rows_that_fit_only_once_have_rings_of_one_slot():
     """Two slots of the rings of 2048 channels are 64 bytes more than the SRAM."""
     module = graph([(1, 3, 2048)], GRAPHS["layer_norm_float"][1])
     values = inputs(module)
-    (expected,) = run_qnn(module, values)
+    expected = run_qnn(module, values)
     compiled = compile_module(module, TINY, PipelineOptions())
     assert [(k.stream_slots, k.output_slots) for k in compiled.schedule.kernels] == [(1, 1)]
-    outputs = run(compiled.binary, [torch.from_numpy(v) for v in values]).outputs
-    assert np.array_equal(outputs[0].numpy(), expected)
+    assert_same(run(compiled.binary, [torch.from_numpy(v) for v in values]).outputs, expected)
 
 
 def test_scores_and_probabilities_have_no_storage():

@@ -19,6 +19,7 @@ from isa.errors import UnsupportedError
 from isa.instructions import DType, MmuCodes, MmuRun, Mode
 from isa.machine import Machine
 from isa.program import decode
+from tests.bits import assert_same
 from tests.compiler.kern_graphs import dq, graph, inputs, relu
 
 MACHINES = ("tiny", "edge28")
@@ -101,9 +102,7 @@ def check(module: ModuleOp, machine: str, scale: float = 1.0):
     given = inputs(module, scale)
     expected = run_tile(module.clone(), given)
     compiled = compile_module(module, Machine.load(machine), Options())
-    for actual, wanted in zip(run_tile(module, given), expected, strict=True):
-        assert actual.dtype == wanted.dtype
-        assert np.array_equal(actual, wanted, equal_nan=True)
+    assert_same(run_tile(module, given), expected)
     return compiled.binary, given, expected
 
 
