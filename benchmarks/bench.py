@@ -25,6 +25,11 @@ Target = tuple[str, Callable[[Row], float], float]
 PACKED = """Packed parameters are the weights' codes and, per output channel, its binary32 scale and bias.
 
 """
+BOUNDS = """MAC: every product of the graph, those of two activations and of transposed convolutions too, at the array's
+peak in the mode of its widths. Array: with the padding that the array's shape forces. DRAM: weights, image and result
+once. Layer by layer: every layer reads and writes DRAM, which fused layers need not.
+
+"""
 WALLS = """Medians of rounds that run all of them. The first simulation reads the binary's bytes and proves the
 program free of races, deadlocks and uninitialised reads; both are kept with the binary, so a later one is
 function, time and energy.
@@ -254,7 +259,7 @@ def report(rows: Sequence[Row], source: Row) -> str:
         ("# Measurements", "Written by `make bench`; wall times are medians on a shared machine, compare ratios."),
         ("## Simulated machine", chip_table(rows)),
         ("## Energy, mJ", energy_table(rows)),
-        ("## Bounds", bounds_table(rows)),
+        ("## Bounds", BOUNDS + bounds_table(rows)),
         *((f"## {_name(row)} by module", parts_table(row)) for row in rows if _key(row) == DEPTH),
         ("## Compiler", PACKED + compile_table(rows)),
         ("## Simulator against PyTorch", WALLS + wall_table(rows)),

@@ -137,7 +137,7 @@ def measure(name: str, machine: str, repeat: int, recipe: str = "w8a8") -> dict[
     counted = work(model, tuple(x.shape))
     packed = counted.packed(STORED_BITS[Mode[recipe.upper()].weight])
     binary = exe.binary
-    found = network_bounds(model, x, binary.machine, Mode[recipe.upper()])
+    found = network_bounds(q, binary.machine)
     clock = binary.machine.clock_hz
     return {
         "network": name,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isa.cost import ceil_div, dram_cycles, weight_fill_cycles
+from isa.cost import LOCAL_WORDS, ceil_div, dram_cycles, weight_fill_cycles
 from isa.energy import MAC_EVENTS, EnergyModel, Event
 from isa.instructions import STORED_BITS, Mode
 from isa.machine import Machine
@@ -85,34 +85,35 @@ def least_events(layers: Sequence[Layer], machine: Machine, read_bytes: int, wri
     """Events that no schedule of ``layers`` avoids, with the compulsory DRAM traffic ``read_bytes``, ``write_bytes``.
 
     Sums over the layers with MACs of: the MACs; the accumulations of lanes_k products; a latch of every weight per
-    acc_rows rows; SRAM reads of what the array takes; one write and read of every int32 result; its conversion and
-    scaling; and, but for the last layer, whose result may leave as binary32, its quantization and one write. DRAM
-    bytes pass through SRAM. (Depthwise: every output reads at least one new input.)
+    acc_rows rows; SRAM reads of what the array takes; one write and read of every result as it is accumulated; of
+    integers their conversion and scaling; and, but for the last layer, whose result may leave as binary32, their
+    quantization and one write, in the narrowest codes of any layer. DRAM bytes pass through SRAM. (Depthwise: every
+    output reads at least one new input.)
     """
-    mmu, word = machine.mmu, machine.sram.word_bytes
+    word = machine.sram.word_bytes
     anchors = [layer for layer in layers if layer.macs]
-    outputs = sum(layer.m * layer.n for layer in anchors)
-    quantized = sum(layer.m * layer.n for layer in anchors[:-1])
+    scaled = sum(layer.m * layer.n for layer in anchors if layer.mode is not Mode.F32)
+    quantized = sum(layer.m * layer.n for layer in anchors[:-1] if layer.mode is not Mode.F32)
+    kept = sum(layer.m * layer.n for layer in anchors[:-1]) * min(map(_activation_bits, anchors), default=0) // 8
+    summed = sum(layer.m * layer.n * STORED_BITS[layer.mode.accumulator] for layer in anchors) // 8
     latched = sum(_latched_bytes(layer, machine) for layer in anchors)
     taken = sum(_taken_bytes(layer, machine) for layer in anchors)
-    added = sum(
-        layer.macs // (mmu.taps(layer.mode) if layer.depthwise else mmu.shape(layer.mode).k) for layer in anchors
-    )
+    added = sum(_accumulations(layer, machine) for layer in anchors)
     return {
         **{MAC_EVENTS[mode]: macs for mode, macs in macs_by_mode(anchors).items()},
         Event.WEIGHT_LATCH_BYTE: latched,
         Event.LOCAL_ACCUMULATOR_READ: added,
         Event.LOCAL_ACCUMULATOR_WRITE: added,
-        Event.ACC_READ_WORD: 4 * outputs // word,
-        Event.ACC_WRITE_WORD: 4 * outputs // word,
+        Event.ACC_READ_WORD: summed // word,
+        Event.ACC_WRITE_WORD: summed // word,
         Event.SRAM_READ_WORD: (taken + latched + write_bytes) // word,
-        Event.SRAM_WRITE_WORD: (quantized + read_bytes) // word,
+        Event.SRAM_WRITE_WORD: (kept + read_bytes) // word,
         Event.DRAM_READ_BYTE: read_bytes,
         Event.DRAM_WRITE_BYTE: write_bytes,
-        # int32 to binary32: an addition; times the scale: a vector op; to int8: multiply, round, add, clamp.
-        Event.VCU_ADD: outputs + 3 * quantized,
-        Event.VCU_MUL: outputs + quantized,
-        Event.VCU_REGISTER: 3 * outputs,
+        # Integer to binary32: an addition; times the scale: a vector op; to codes: multiply, round, add, clamp.
+        Event.VCU_ADD: scaled + 3 * quantized,
+        Event.VCU_MUL: scaled + quantized,
+        Event.VCU_REGISTER: 3 * scaled,
     }
 
 
@@ -124,10 +125,20 @@ def macs_by_mode(layers: Iterable[Layer]) -> dict[Mode, int]:
     return found
 
 
+def _activation_bits(layer: Layer) -> int:
+    return STORED_BITS[layer.mode.activation]
+
+
+def _accumulations(layer: Layer, machine: Machine) -> int:
+    """Reads, and as many writes, of words of local accumulators."""
+    products = machine.mmu.taps(layer.mode) if layer.depthwise else machine.mmu.shape(layer.mode).k
+    return layer.macs // products * LOCAL_WORDS[layer.mode]
+
+
 def _taken_bytes(layer: Layer, machine: Machine) -> int:
     """Bytes of activations that the array takes."""
     elements = layer.m * layer.n if layer.depthwise else layer.macs // machine.mmu.shape(layer.mode).n
-    return elements * STORED_BITS[layer.mode.activation] // 8
+    return elements * _activation_bits(layer) // 8
 
 
 def _latched_bytes(layer: Layer, machine: Machine) -> int:

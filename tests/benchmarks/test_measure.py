@@ -1,4 +1,4 @@
-"""What the tables state of a network: bytes and bounds by width, and a row of measurements."""
+"""What the tables state of a network: bytes by width, and a row of measurements."""
 
 from __future__ import annotations
 
@@ -11,26 +11,11 @@ import torch
 
 import quartic
 from benchmarks.bench import DEPTH, chip_table, parts_table, report, targets, write_results
-from benchmarks.bounds import layers, network_bounds
 from benchmarks.measure import compared, kept, measure
 from benchmarks.parts import parts
 from benchmarks.zoo import NETWORKS
 from benchmarks.zoo.layers import work
-from isa.instructions import Mode
-from isa.machine import Machine
 from runtime import session
-
-
-def test_bounds_count_what_the_mode_stores() -> None:
-    model, x = NETWORKS["plain"].model(), NETWORKS["plain"].images()
-    wide, narrow = (layers(model, x, mode) for mode in (Mode.W8A8, Mode.W4A4))
-    assert [2 * layer.weight_bytes for layer in narrow] == [layer.weight_bytes for layer in wide]
-    assert [2 * layer.out_bytes for layer in narrow] == [layer.out_bytes for layer in wide]
-    machine = Machine.load("edge28")
-    slow, fast = (network_bounds(model, x, machine, mode) for mode in (Mode.W16A16, Mode.W4A4))
-    assert slow.macs == fast.macs == work(model, tuple(x.shape)).macs
-    assert slow.mac_cycles > 4 * fast.mac_cycles
-    assert slow.dram_bytes > fast.dram_bytes
 
 
 def test_packed_bytes_are_codes_scales_and_biases() -> None:

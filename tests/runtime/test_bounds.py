@@ -1,10 +1,14 @@
 """Bounds: what no schedule can beat, from a list of layers."""
 
+import dataclasses
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isa.energy import EnergyModel, Event
 from isa.instructions import (
+    STORED_BITS,
     DType,
     Func,
     Halt,
@@ -13,6 +17,7 @@ from isa.instructions import (
     MmuOutput,
     MmuRun,
     MmuWindow,
+    Mode,
     Operand,
     Space,
     StoreCopy,
@@ -92,32 +97,64 @@ def test_layers_before_the_last_quantize_and_write_their_results():
 SIZES = st.integers(1, 80)
 
 
+def packed(elements: int, dtype: DType) -> int:
+    """Bytes of so many."""
+    return -(-elements * STORED_BITS[dtype] // 8)
+
+
 @settings(max_examples=examples(60), deadline=None)
-@given(height=SIZES, width=SIZES, channels=SIZES, n=SIZES, taps=st.integers(1, 3), depthwise=st.booleans())
-def test_no_program_needs_less(height, width, channels, n, taps, depthwise):
+@given(
+    height=SIZES, width=SIZES, channels=SIZES, n=SIZES, taps=st.integers(1, 3), depthwise=st.booleans(),
+    mode=st.sampled_from(Mode),
+)  # fmt: skip
+def test_no_program_needs_less(height, width, channels, n, taps, depthwise, mode):
     m, k = height * width, taps * taps * (1 if depthwise else channels)
-    weights = k * n
-    layer = Layer("layer", m * k * n, m, k, n, 0, m * n, weights, depthwise)
+    weights, results, row = packed(k * n, mode.weight), packed(m * n, mode.activation), packed(n, mode.activation)
+    layer = Layer("layer", m * k * n, m, k, n, 0, results, weights, depthwise, mode)
+    of_sums, of_codes = packed(1, mode.accumulator), packed(1, mode.activation)
+    sums = {"stride0": of_sums * width * n, "stride1": of_sums * n, "stride2": of_sums}
     program = [
         LoadCopy(bytes=weights),
         MmuInput(channels=channels),
         MmuWindow(kernel_h=taps, kernel_w=taps),
         MmuOutput(height=height, width=width),
-        MmuRun(n=n, depthwise=int(depthwise)),
+        MmuRun(n=n, depthwise=int(depthwise), mode=mode),
         VcuOp(func=Func.MUL, b_kind=Operand.PARAMETER),
         VcuShape(n0=height, n1=width, n2=n),
-        VcuStream(id=0, dtype=DType.I32, space=Space.ACC, stride0=4 * width * n, stride1=4 * n, stride2=4),
-        VcuStream(id=7, dtype=DType.I8, stride0=width * n, stride1=n, stride2=1),
-        VcuRun(count=1),
-        StoreCopy(bytes=m * n),
+        VcuStream(id=0, dtype=mode.accumulator, space=Space.ACC, **sums),
+        VcuStream(id=7, dtype=mode.activation, stride0=width * row, stride1=row, stride2=of_codes),
+        VcuRun(count=int(mode is not Mode.F32)),
+        StoreCopy(bytes=results),
         Halt(),
     ]
     timeline = simulate_time(program, EDGE)
     spent = account_energy(timeline, EnergyModel.of(EDGE))
-    least = bound([layer], EDGE, 0, m * n)
+    least = bound([layer], EDGE, 0, results)
     assert timeline.cycles >= least.machine_cycles
     assert spent.total_fj.nominal >= least.energy_fj
     assert all(spent.events[event] >= count for event, count in least.events.items())
+
+
+@pytest.mark.parametrize(
+    ("mode", "mac_cycles", "array", "words", "kept", "additions"),
+    [
+        # A layer of 196 x 576 x 100 twice: 22,579,200 products over the array's; its tiles times 196 rows. Words of 32
+        # bytes: 39,200 accumulators; 19,600 results between the layers. Additions: 1 per sum, 3 per code.
+        (Mode.W8A8, 22_050, 18 * 4 * 196 * 2, 4900, 612, 39_200 + 58_800),
+        (Mode.W4A8, 11_025, 18 * 2 * 196 * 2, 4900, 612, 39_200 + 58_800),
+        (Mode.W4A4, 11_025, 9 * 4 * 196 * 2, 4900, 306, 39_200 + 58_800),
+        (Mode.W8A16, 44_100, 36 * 4 * 196 * 2, 9800, 1225, 39_200 + 58_800),
+        (Mode.W16A16, 88_200, 36 * 7 * 196 * 2, 9800, 1225, 39_200 + 58_800),
+        (Mode.F32, 352_800, 288 * 4 * 196 * 2, 4900, 2450, 0),
+    ],
+)
+def test_bounds_of_every_mode(mode, mac_cycles, array, words, kept, additions):
+    found = bound([dataclasses.replace(CONV, mode=mode, weight_bytes=0)] * 2, EDGE, 0, 0)
+    assert found.mac_cycles == mac_cycles
+    assert found.array_cycles == array
+    assert found.events[Event.ACC_READ_WORD] == found.events[Event.ACC_WRITE_WORD] == words
+    assert found.events[Event.SRAM_WRITE_WORD] == kept
+    assert found.events[Event.VCU_ADD] == additions
 
 
 def test_reference_resnet50_figures():
