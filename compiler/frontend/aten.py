@@ -2,7 +2,7 @@
 
 A builder gets the graph under construction and the call's arguments, nodes replaced by frontend values, with
 PyTorch's own names and defaults. It returns a frontend value, or raises Refusal. Builders of movement and
-quantization are in ``aten_layout``, those of products in ``aten_matrix``, of pooling
+quantization are in ``aten_layout``, those of joins in ``aten_joins``, of products in ``aten_matrix``, of pooling
 in ``aten_pool``, of rows in ``aten_rows``.
 """
 
@@ -17,8 +17,8 @@ from xdsl.ir import Operation, SSAValue
 
 from compiler.dialects import qnn
 from compiler.dialects.qnn_base import shape_of
+from compiler.frontend import aten_joins, aten_matrix, aten_pool, aten_rows
 from compiler.frontend import aten_layout as layout
-from compiler.frontend import aten_matrix, aten_pool, aten_rows
 from compiler.frontend.build import Graph
 from compiler.frontend.qdq import (
     Constant,
@@ -334,6 +334,7 @@ OPERATORS: dict[str, Builder] = {
     "aten.masked_fill.Tensor": masked_fill,
     "_operator.getitem": getitem,
     **layout.OPERATORS,
+    **aten_joins.OPERATORS,
     **aten_matrix.OPERATORS,
     **aten_pool.OPERATORS,
     **aten_rows.OPERATORS,
