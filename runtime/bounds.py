@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from isa.cost import LOCAL_WORDS, ceil_div, dram_cycles, weight_fill_cycles
+from isa.cost import LOCAL_WORDS
+from isa.cycles import ceil_div, dram_cycles, weight_fill_cycles
 from isa.energy import MAC_EVENTS, EnergyModel, Event
 from isa.instructions import STORED_BITS, Mode
 from isa.machine import Machine

@@ -19,7 +19,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from isa.cost import dram_cycles
+from isa.cycles import dram_cycles
 from isa.dram import Server
 from isa.encoding import WORD_BYTES, Engine
 from isa.machine import Machine

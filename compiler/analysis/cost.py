@@ -1,7 +1,7 @@
 """Estimated cycles, traffic and SRAM of one kernel under one schedule.
 
-The closed forms are the ISA's own (``isa.cost``); what is estimated is only how the engines overlap: a kernel takes as
-long as its busiest engine, plus filling the pipeline with the first tile and draining the last.
+The closed forms are the ISA's own (``isa.cycles``); what is estimated is only how the engines overlap: a kernel takes
+as long as its busiest engine, plus filling the pipeline with the first tile and draining the last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import ceil, gcd, prod
 from compiler.ir.kernel import KernelSpec, MatrixAnchor, PoolAnchor, ResizeAnchor, Shape4, VectorProgram
 from compiler.ir.place import ELEMENT_BYTES, packed_strides, stored
 from compiler.ir.tiling import Tiling
-from isa.cost import RESIZE_TAPS, depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
+from isa.cycles import RESIZE_TAPS, depthwise_cycles, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes
 from isa.instructions import STORED_BITS, DType, Mode, RowReduce
 from isa.machine import Machine
 

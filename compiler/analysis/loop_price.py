@@ -14,7 +14,7 @@ from compiler.analysis.memory import residency
 from compiler.analysis.stripes import Shared, on_matrix_unit
 from compiler.analysis.tile_search import Choice
 from compiler.ir.tiling import Tiling
-from isa.cost import dma_cycles
+from isa.cycles import dma_cycles
 from isa.machine import Machine
 
 STRIPE_CYCLES = 200

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isa import cost as costs
+from isa.cycles import ALL_STEPS, CHEAP_FUNCS, dma_cycles, mmu_cycles, vcu_cycles, vcu_passes, weight_fill_cycles
 from isa.encoding import INSTRUCTIONS
 from isa.energy import Event
 from isa.instructions import (
@@ -59,7 +60,7 @@ def test_every_instruction_of_variable_cost_has_a_key():
 
 
 def test_every_function_has_its_steps():
-    assert {func.name.lower() for func in Func if func not in costs.CHEAP_FUNCS} == set(costs.ALL_STEPS)
+    assert {func.name.lower() for func in Func if func not in CHEAP_FUNCS} == set(ALL_STEPS)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in INSTRUCTIONS.values() if kind not in KEYS])
@@ -84,13 +85,13 @@ def test_dense_run():
 
 def test_few_rows_are_bound_by_the_weight_port():
     # One row: every weight tile takes its fill of 16 cycles.
-    assert costs.mmu_cycles(1, 2048, 1000, EDGE) == 8 + 16 + 64 * 32 * 16 + 1
-    assert costs.weight_fill_cycles(EDGE.mmu) == 16
+    assert mmu_cycles(1, 2048, 1000, EDGE) == 8 + 16 + 64 * 32 * 16 + 1
+    assert weight_fill_cycles(EDGE.mmu) == 16
 
 
 def test_chunks_are_even_so_that_a_remainder_never_waits_for_weights():
     # 65 rows are 33 + 32, not 64 + 1
-    assert costs.mmu_cycles(65, 32, 32, EDGE) == 8 + 16 + 65 + 32
+    assert mmu_cycles(65, 32, 32, EDGE) == 8 + 16 + 65 + 32
 
 
 def test_depthwise_run():
@@ -121,7 +122,7 @@ def test_function_takes_its_steps_in_whole_passes():
     state = state_of(VcuOp(slot=0, func=Func.SIGMOID), VcuShape(n0=1, n1=1, n2=64))
     passes = -(-STEPS["sigmoid"] // 4)
     assert costs.cycles(VcuRun(count=1), state, EDGE) == 12 + passes
-    assert costs.vcu_passes([Func.SIGMOID], EDGE) == passes
+    assert vcu_passes([Func.SIGMOID], EDGE) == passes
 
 
 def test_window_takes_a_cycle_per_tap():
@@ -142,7 +143,7 @@ def test_gaps_between_elements_cost_a_word_each():
     state = state_of(VcuShape(n0=1, n1=1, n2=6400), VcuStream(id=0, stride2=49))
     # 6400 words for the input and 200 for the dense output, from 16 banks
     assert costs.cycles(VcuRun(), state, EDGE) == 12 + -(-(6400 + 200) // 16)
-    assert costs.vcu_cycles(6400, 0, 1, EDGE, strided=True) == 12 + 400
+    assert vcu_cycles(6400, 0, 1, EDGE, strided=True) == 12 + 400
 
 
 def test_parameters_are_read_once():
@@ -198,8 +199,8 @@ def test_scattered_bytes_are_bound_by_sram_words():
 
 
 def test_dma_helper_is_the_instruction():
-    assert costs.dma_cycles(1, 6400, EDGE) == costs.cycles(LoadCopy(bytes=6400), State(), EDGE)
-    assert costs.dma_cycles(1, 6400, TINY) == costs.cycles(StoreCopy(bytes=6400), State(), TINY)
+    assert dma_cycles(1, 6400, EDGE) == costs.cycles(LoadCopy(bytes=6400), State(), EDGE)
+    assert dma_cycles(1, 6400, TINY) == costs.cycles(StoreCopy(bytes=6400), State(), TINY)
 
 
 @settings(max_examples=examples(100), deadline=None)

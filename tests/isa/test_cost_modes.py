@@ -3,6 +3,7 @@
 import pytest
 
 from isa import cost as costs
+from isa.cycles import mmu_cycles
 from isa.energy import IDLE_EVENTS, MAC_EVENTS, Event
 from isa.instructions import (
     DType,
@@ -117,7 +118,7 @@ SQUARE = {
 
 @pytest.mark.parametrize(("machine", "mode"), SQUARE)
 def test_cycles_on_every_machine(machine: str, mode: Mode) -> None:
-    assert costs.mmu_cycles(64, 192, 192, Machine.load(machine), mode) == SQUARE[machine, mode]
+    assert mmu_cycles(64, 192, 192, Machine.load(machine), mode) == SQUARE[machine, mode]
 
 
 def test_every_mode_of_every_machine_has_cycles_above() -> None:
@@ -138,7 +139,7 @@ def test_every_mode_of_every_machine_has_cycles_above() -> None:
     ],
 )
 def test_a_row_is_bound_by_the_weight_port(mode: Mode, cycles: int) -> None:
-    assert costs.mmu_cycles(1, 2048, 1000, EDGE, mode) == cycles
+    assert mmu_cycles(1, 2048, 1000, EDGE, mode) == cycles
 
 
 # 7 x 7 pixels of 48 channels under a 5 x 5 window, M = 49. Every output brings 5 new pixels into the window.

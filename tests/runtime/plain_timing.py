@@ -1,6 +1,7 @@
 """The time model in its plainest form, one instruction after the other: what the fast walk must equal."""
 
-from isa.cost import cost, dram_cycles
+from isa.cost import cost
+from isa.cycles import dram_cycles
 from isa.dram import Server
 from isa.encoding import WORD_BYTES, Engine, Instruction
 from isa.machine import Machine

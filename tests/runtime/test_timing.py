@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isa.cost import cost, fetch_cycles
+from isa.cost import cost
+from isa.cycles import fetch_cycles
 from isa.dram import Server
 from isa.encoding import Engine, Instruction
 from isa.errors import DeadlockError
