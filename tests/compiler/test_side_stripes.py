@@ -7,7 +7,8 @@ from xdsl.ir import SSAValue
 
 from compiler.analysis.stripes import Group
 from tests.compiler.kern_graphs import add, conv, dq, q
-from tests.compiler.test_stripes import CODES4, conv3, replay, tail
+from tests.compiler.stripe_replay import replay
+from tests.compiler.test_stripes import CODES4, conv3, tail
 
 
 def two_widths(x: SSAValue) -> list[SSAValue]:
