@@ -101,7 +101,10 @@ def report(rows: Mapping[str, Row]) -> str:
         )
         for name, row in rows.items()
     )
-    return f"# Noise at 16 bits\n\n{INTRODUCTION}\n\n{markdown(head, cells)}\n"
+    parts = ["# Noise at 16 bits", INTRODUCTION, markdown(head, cells)]
+    missing = [f"* {name}" for name in SIDES if name not in rows]
+    parts += ["## Not run", "\n".join(missing)] if missing else []
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
