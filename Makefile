@@ -59,10 +59,7 @@ depth: $(STAMP) ## measure the depth model at every recipe, float against simula
 whitepaper: $(STAMP) ## Tables 2 to 6 of the quantization whitepaper on small networks; rows that are known are kept
 	@$(BIN)/python -m benchmarks.whitepaper
 
-quartsqnr: $(STAMP) ## noise of every network at 16 bits, layer by layer; rows of these sources are kept
-	@$(BIN)/python -m benchmarks.sqnr
-
-depth: $(STAMP) ## QuartDepth's tables on two depth networks (most of an hour; rows that are known are kept)
+quartdepth: $(STAMP) ## QuartDepth's tables on two depth networks (most of an hour; rows that are known are kept)
 	@$(BIN)/python -m benchmarks.quartdepth
 
 pareto: $(STAMP) ## assign widths to the depth model at several budgets: simulated energy against depth error
