@@ -132,7 +132,7 @@ class Reference(nn.Module):
 
     @torch.no_grad()
     def trace(
-        self, *inputs: torch.Tensor, given: Callable[[Node], torch.Tensor | None] = lambda _: None
+        self, *inputs: torch.Tensor, given: Callable[[Node], torch.Tensor | None] | None = None
     ) -> Iterator[tuple[Node, torch.Tensor]]:
         """Every node and its value in binary32 for ``inputs``, one after the other; only tensors. Raises InputError.
 
@@ -145,7 +145,7 @@ class Reference(nn.Module):
                 continue
             node = nodes[slot]
             yield node, as_float(value)
-            if isinstance(value, torch.Tensor) and value.dtype == torch.float32:
+            if given is not None and isinstance(value, torch.Tensor) and value.dtype == torch.float32:
                 other = given(node)
                 env[slot] = value if other is None else other
 

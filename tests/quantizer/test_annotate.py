@@ -59,7 +59,7 @@ CHAINS = [
     ("batch norm folds", lambda m, x: m.norm(m.a(x)), ["conv2d"]),
     ("conv, bn, relu", lambda m, x: functional.relu(m.norm(m.a(x))), ["conv2d", "relu"]),
     ("relu6", lambda m, x: functional.relu6(m.a(x)), ["conv2d", "relu6"]),
-    ("hardtanh in place", lambda m, x: functional.hardtanh(m.a(x), 0, 6, inplace=True), ["conv2d", "hardtanh_"]),
+    ("hardtanh in place", lambda m, x: functional.hardtanh(m.a(x), 0, 6, inplace=True), ["conv2d", "hardtanh"]),
     ("hardswish", lambda m, x: functional.hardswish(m.a(x)), ["conv2d", "hardswish"]),
     ("sigmoid", lambda m, x: torch.sigmoid(m.a(x)), ["conv2d", "sigmoid"]),
     ("silu", lambda m, x: functional.silu(m.a(x)), ["conv2d", "silu"]),
