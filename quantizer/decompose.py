@@ -109,8 +109,10 @@ def inline(
     traced.graph.eliminate_dead_code()  # so that what is left is used
     applies = applies and all(allowed(n.target) for n in traced.graph.nodes if n.op == "call_function")
     applies = applies and _gives_enough(node, traced) and not writes_are_shared(traced)
+    if not applies:
+        return None
     out_of_place(traced)
-    return _spliced(model, node, traced) if applies else None
+    return _spliced(model, node, traced)
 
 
 def _gives_enough(node: Node, traced: GraphModule) -> bool:

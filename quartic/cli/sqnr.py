@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import isfinite
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,12 +67,10 @@ def _text(title: str, rows: Sequence[LayerSqnr]) -> Iterator[str]:
     for row in rows:
         numbers = f"{_decibels(row.sqnr_db)} {_decibels(row.own_db)}"
         yield f"{numbers}  {row.node:<{nodes}}  {_module(row):<{modules}}  {list(row.shape)}"
-    if finite := [row for row in rows if isfinite(row.sqnr_db)]:
-        worst = min(finite, key=lambda row: row.sqnr_db)
-        yield f"lowest {_decibels(worst.sqnr_db)}  {worst.node} in {_module(worst)}"
-    if finite := [row for row in rows if isfinite(row.own_db)]:
-        worst = min(finite, key=lambda row: row.own_db)
-        yield f"own    {_decibels(worst.own_db)}  {worst.node} in {_module(worst)}"
+    for word, number in (("lowest", attrgetter("sqnr_db")), ("own   ", attrgetter("own_db"))):
+        if finite := [row for row in rows if isfinite(number(row))]:
+            worst = min(finite, key=number)
+            yield f"{word} {_decibels(number(worst))}  {worst.node} in {_module(worst)}"
     if rows:
         yield f"last   {_decibels(rows[-1].sqnr_db)}  {rows[-1].node}"
 
