@@ -30,10 +30,10 @@ from quantizer.location import describe
 from quantizer.log2 import Log2
 from quantizer.operands import is_layer
 from quantizer.plan import matches, plan
-from quantizer.recipe import CHANNEL, TENSOR, Format, Recipe, Roles
+from quantizer.recipe import CHANNEL, TENSOR, Change, Format, Recipe, Roles
 from quantizer.rewrite import rewrite
 from quantizer.scaling import is_polished, tell, why_not_per_channel
-from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_spec, kind_of, weight_spec
+from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_spec, has_windows, kind_of, weight_spec
 
 aten = torch.ops.aten
 ANNOTATION = "quantization_annotation"
@@ -125,6 +125,8 @@ class _Annotator:
     def _spec(self, node: Node, role: str) -> Spec:
         """The quantizer of what ``node`` reads in ``role``."""
         how: Format = getattr(self.roles[node], role)
+        if how.is_float and has_windows(node):
+            how = self.roles[node].activation.changed(Change(per=TENSOR))  # windows read codes
         if how.per == CHANNEL and (reason := why_not_per_channel(node)):
             raise QuantizationError(
                 f"{describe(node)}: activation: per = {CHANNEL!r} cannot be: {reason}; say per = {TENSOR!r} here, "
@@ -214,7 +216,9 @@ class _Annotator:
         norms = [reader for reader in readers if kinds[reader] is Kind.NORM]
         role = "activation" if products else "wide" if norms else "elementwise"
         bits = {reader: getattr(self.roles[reader], role).bits for reader in products or norms or readers}
-        return self._spec(max(bits, key=bits.__getitem__), role)
+        windows = [reader for reader in readers if has_windows(reader)]
+        spec = self._spec(max(bits, key=bits.__getitem__), role)
+        return self._spec(windows[0], "elementwise") if spec is None and windows else spec
 
 
 def are_probabilities(node: Node, x: Node, log2: Log2) -> bool:

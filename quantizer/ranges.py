@@ -57,25 +57,35 @@ class Estimator(Protocol):
 
 @dataclass(frozen=True)
 class MinMax:
-    """All values: the least and the largest that were seen."""
+    """All values: the least and the largest that were seen, and ``headroom`` for those that were not."""
 
+    headroom: Annotated[float, Within(0, 8)] = 0.0
+    """How far each end moves away from 0, as a share of its distance: one unseen value that is clipped is more noise
+    than all the rounding of 16 bits."""
     by: ClassVar[str] = "minmax"
     of_batches: ClassVar[bool] = False
     per_channel: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def start(self) -> Extremes:
         """Two numbers."""
         return Extremes()
 
     def of_statistic(self, seen: Statistic, grid: Grid) -> Ends:
-        """The extremes."""
+        """The extremes and the headroom."""
         assert isinstance(seen, Extremes)
-        return seen.low, seen.high
+        return self._widened(seen.low, seen.high)
 
     def of_rows(self, rows: torch.Tensor, grid: Grid) -> Ends:
-        """The extremes of each row."""
+        """The extremes of each row and the headroom."""
         low, high = torch.aminmax(rows, dim=1)
-        return low, high
+        return self._widened(low, high)
+
+    def _widened(self, low: torch.Tensor, high: torch.Tensor) -> Ends:
+        """The same ends, bit for bit, without headroom."""
+        return low * (1 + self.headroom), high * (1 + self.headroom)
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ def kind_of(node: torch.fx.Node) -> Kind | None:
     return None if kind in (Kind.MOVE, Kind.SPLIT) and _is_mask(node.all_input_nodes[0]) else kind
 
 
+def has_windows(node: torch.fx.Node) -> bool:
+    """Whether a node is a pool of windows, which the machine has of codes alone."""
+    return kind_of(node) in (Kind.POOL, Kind.MAX_POOL) and "pool" in str(node.target)
+
+
 def weight_of(node: torch.fx.Node) -> object:
     """The operand of a layer that is its weight."""
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")

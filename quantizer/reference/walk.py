@@ -17,7 +17,7 @@ from quantizer.checks import unforeseen
 from quantizer.location import describe
 from quantizer.reference.table import FUNCTIONS
 from quantizer.reference.values import Codes, Lazy, as_float
-from quantizer.spec import Kind, kind_of, weight_of
+from quantizer.spec import Kind, has_windows, kind_of, weight_of
 
 Resolver = Callable[[list[Any]], Any]
 HINTS: dict[object, str] = {
@@ -270,7 +270,7 @@ def _integer_operands(node: Node) -> list[Node]:
     match kind_of(node):
         case Kind.WEIGHTED | Kind.PRODUCT:
             return [a for a in node.args[:2] if isinstance(a, Node)]
-        case Kind.POOL if "pool" in str(node.target):
+        case Kind.POOL if has_windows(node):
             return [a for a in node.args[:1] if isinstance(a, Node)]
         case _:
             return []

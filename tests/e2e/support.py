@@ -13,12 +13,13 @@ import quartic
 from benchmarks.probes import probes as named_probes
 from benchmarks.zoo import NETWORKS
 from quantizer import capture
+from quantizer.recipe import Recipe
 from quartic import Executable
 from tests.bits import assert_same
 
 
 def quantized(
-    model: nn.Module, shape: tuple[int, ...], seed: int = 0, recipe: str = "w8a8", scale: float = 1.0
+    model: nn.Module, shape: tuple[int, ...], seed: int = 0, recipe: str | Recipe = "w8a8", scale: float = 1.0
 ) -> GraphModule:
     """``model`` quantized for inputs of ``shape`` (batch included), calibrated on two random batches of ``scale``."""
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +36,9 @@ def captured(name: str, batch: int = 1, full: bool = False) -> tuple[GraphModule
 
 
 @lru_cache(maxsize=4)
-def network(name: str, batch: int = 1, full: bool = False, recipe: str = "w8a8") -> tuple[GraphModule, tuple[int, ...]]:
+def network(
+    name: str, batch: int = 1, full: bool = False, recipe: str | Recipe = "w8a8"
+) -> tuple[GraphModule, tuple[int, ...]]:
     """A quantized network of the zoo at its reduced or full resolution, and its input's shape."""
     graph, shape = captured(name, batch, full)
     return quantized(graph, shape, recipe=recipe), shape

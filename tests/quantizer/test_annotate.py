@@ -149,6 +149,21 @@ def test_maxima_are_of_whole_bytes(recipe: str, low: int, moved: bool) -> None:
     assert [n.args[3] for n in (*node.all_input_nodes, *node.users)] == [low, low]
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("pool", [functional.max_pool2d, functional.avg_pool2d])
+def test_windows_read_codes_of_products_where_elementwise_operators_read_binary32(
+    pool: Callable[..., torch.Tensor], moved: bool
+) -> None:
+    def forward(m: Model, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        return pool(functional.pad(y, (1, 0, 0, 1)) if moved else y, 2) + torch.tanh(y).mean((2, 3), keepdim=True)
+
+    q = graph(forward, "w16a16")
+    (read,) = find(q, "avg_pool2d" if pool is functional.avg_pool2d else "max_pool2d").all_input_nodes
+    assert read.args[3:5] == (-32768, 32767)
+    assert find(q, "tanh").all_input_nodes == [find(q, "conv2d")]
+
+
 def test_weights_are_symmetric_narrow_int8_per_output_channel() -> None:
     q = graph(lambda m, x: m.a(x))
     node = next(n for n in q.graph.nodes if "dequantize_per_channel" in str(n.target))

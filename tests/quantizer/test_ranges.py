@@ -101,6 +101,15 @@ def test_minima_and_maxima_are_of_all_batches(values: list[float]) -> None:
     assert observed(MinMax(), affine(8), x[:1], x, x[-1:]) == (x.min().item(), x.max().item())
 
 
+@given(VALUES, st.floats(0, 8))
+def test_headroom_moves_each_end_away_from_0_by_its_share(values: list[float], headroom: float) -> None:
+    x, estimator = torch.tensor(values), MinMax(headroom)
+    low, high = observed(estimator, affine(16), x)
+    assert (low, high) == exact(estimator, affine(16), x)
+    assert low == pytest.approx((1 + headroom) * x.min().item())
+    assert high == pytest.approx((1 + headroom) * x.max().item())
+
+
 @given(VALUES, st.floats(51, 100))
 def test_a_percentile_leaves_no_more_than_its_share_outside(values: list[float], percent: float) -> None:
     x, estimator = torch.tensor(values), Percentile(percent=percent, bins=256)
