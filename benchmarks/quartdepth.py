@@ -89,11 +89,11 @@ class Case:
 def cases(seeds: int = SEEDS) -> Iterator[Case]:
     """All rows once: float, Table 1 (whose rows Table 2 reads too), the ablation, Fig. 8; draw after draw."""
     from benchmarks.depth.methods import ABLATION, CURVES, TABLE1, WEIGHTS, WIDTHS, base
-    from benchmarks.depth.model import NETWORKS
+    from benchmarks.depth.model import COMPARED
 
-    yield from (Case(network, "f32", "float", 0) for network in NETWORKS)
+    yield from (Case(network, "f32", "float", 0) for network in COMPARED)
     wanted: list[tuple[str, str, str, int]] = []
-    for network in NETWORKS:
+    for network in COMPARED:
         for method in TABLE1:
             widths = WIDTHS if base(method, "") != WEIGHTS else (WEIGHTS,)
             wanted += [(network, width, method, IMAGES) for width in widths]
@@ -222,10 +222,10 @@ def fill(path: Path, wanted: Iterable[Case], scenes: int, again: bool) -> dict[s
 
 def source(scenes: int) -> Row:
     """What the numbers depend on besides recipes and code, which each row says itself."""
-    from benchmarks.depth.model import CHECKPOINTS
+    from benchmarks.depth.model import CHECKPOINTS, COMPARED
     from benchmarks.depth.scenes import TEST
 
-    kept = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in CHECKPOINTS.items()}
+    kept = {name: hashlib.sha256(CHECKPOINTS[name].read_bytes()).hexdigest() for name in COMPARED}
     return {
         "versions": {name: version(name) for name in ("quartic-npu", "torch", "torchao", "numpy")},
         "python": platform.python_version(),
@@ -240,12 +240,12 @@ def source(scenes: int) -> Row:
 def write(folder: Path, rows: Mapping[str, Row], scenes: int) -> str:
     """The three files, each whole or not at all; gives the Markdown."""
     from benchmarks.depth.groups import groups
-    from benchmarks.depth.model import NETWORKS, trained
+    from benchmarks.depth.model import COMPARED, trained
     from benchmarks.depth.outliers import of_network
     from benchmarks.depth.tables import curve, figure8, report
 
     images, _ = calibration(0, IMAGES)
-    outliers = {name: of_network(trained(name), images) for name in NETWORKS}
+    outliers = {name: of_network(trained(name), images) for name in COMPARED}
     said = {name: {part: asdict(o) for part, o in parts.items()} for name, parts in outliers.items()}
     about = source(scenes)
     text = report(rows, [case.key for case in cases()], about, outliers)

@@ -1,4 +1,5 @@
-"""The depth networks, for images of 112 x 112: a small Depth Anything (a ViT with a DPT head) and a U-Net."""
+"""The depth networks, for images of 112 x 112: a small Depth Anything (a ViT with a DPT head), a U-Net, and a small
+Metric3D (a ViT with the RAFT-DPT decoder)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import nn
 from benchmarks.depth.head import metres
 from benchmarks.depth.unet import UNet
 from benchmarks.zoo.depth_anything import DPTHead
+from benchmarks.zoo.metric3d import SMALL, Metric3D
 from benchmarks.zoo.vit import Dino, Width
 
 CHECKPOINT = Path(__file__).parent / "checkpoint.pt"
@@ -33,8 +35,22 @@ class DepthNet(nn.Module):
         return metres(self.head(tokens, SIZE // 14, SIZE // 14))
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"vit": DepthNet, "unet": UNet}
-CHECKPOINTS = {"vit": CHECKPOINT, "unet": CHECKPOINT.with_name("unet.pt")}
+class RefinedNet(nn.Module):
+    """The small Metric3D of ``benchmarks.zoo``: depth in metres, [B, 1, 112, 112], of images [B, 3, 112, 112]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Metric3D(*SMALL)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Depth alone: scenes have no normals to learn."""
+        return self.net(x)[0]
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"vit": DepthNet, "unet": UNet, "metric3d": RefinedNet}
+CHECKPOINTS = {"vit": CHECKPOINT, **{name: CHECKPOINT.with_name(f"{name}.pt") for name in ("unet", "metric3d")}}
+COMPARED = ("vit", "unet")
+"""Those that quantization methods are compared on."""
 
 
 def trained(name: str = "vit", path: Path | None = None) -> nn.Module:

@@ -10,7 +10,7 @@ from benchmarks.bench import markdown
 from benchmarks.depth.findings import alike, findings
 from benchmarks.depth.groups import FIELDS, STUDIED, Group, Groups, groups
 from benchmarks.depth.methods import ABLATION, CURVES, FACTORS, ITERATIONS, RATE, TABLE1, TABLE2, WEIGHTS, WIDTHS
-from benchmarks.depth.model import NETWORKS
+from benchmarks.depth.model import COMPARED
 from benchmarks.depth.outliers import Outliers
 from benchmarks.depth.plot import Point, chart
 from benchmarks.depth.published import DATASETS, DEPTH_ANYTHING_L, METRIC3D_S
@@ -198,10 +198,10 @@ def report(
     parts += [progress(rows, wanted), "## What reproduces"]
     parts.append("\n".join(filter(None, (findings(by, images), decoder_has_them(found), alike(by, images)))))
     parts += ["## Table 1", "The paper's columns are Metric3D with ViT-S on NYUv2."]
-    for network in NETWORKS:
+    for network in COMPARED:
         parts += [f"### {NAMES[network]}", table1(by, network, images)]
     parts += ["## Table 2: scenes unlike those of training", "AbsRel ± its spread / delta1."]
-    for network in NETWORKS:
+    for network in COMPARED:
         parts += [f"### {NAMES[network]} on generated scenes", table2(by, network, images)]
     parts += ["### The paper: Depth Anything, ViT-L", published2()]
     lines = curve(by)

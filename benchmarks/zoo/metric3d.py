@@ -20,6 +20,8 @@ from benchmarks.zoo.raft_dpt import DECODERS, DecoderWidth, RaftDpt
 from benchmarks.zoo.vit import WIDTHS, Dino, Width
 
 PATCH = 14
+SMALL = Width(32, 2, 2), DecoderWidth((16, 24), (16, 24, 32), 16, 2, bins=32, normals=16)
+"""Encoder and decoder of two narrow blocks and two iterations."""
 
 
 class Metric3D(nn.Module):
@@ -74,5 +76,5 @@ def metric3d(name: str = "s") -> Metric3D:
 
 
 def metric3d_small() -> Metric3D:
-    """The same classes with two narrow blocks and two iterations, for tests."""
-    return randomised(Metric3D(Width(32, 2, 2), DecoderWidth((16, 24), (16, 24, 32), 16, 2, bins=32, normals=16)))
+    """The same classes, ``SMALL``, for tests."""
+    return randomised(Metric3D(*SMALL))

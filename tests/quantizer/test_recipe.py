@@ -65,9 +65,9 @@ def test_a_preset_with_stages_reads_back_equal(name: str) -> None:
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_a_preset_says_widths_and_at_16_bits_the_range(name: str) -> None:
-    """16 bits have room for all that was seen, and half more."""
+    """16 bits have room for all that was seen, and as much again."""
     recipe = Recipe.load(name)
-    common = dataclasses.replace(ACTIVATION, range=MinMax(0.5)) if WIDTHS[name][1] == 16 else ACTIVATION
+    common = dataclasses.replace(ACTIVATION, range=MinMax(1.0)) if WIDTHS[name][1] == 16 else ACTIVATION
     weight, activation, elementwise, wide = WIDTHS[name]
     roles = recipe.roles()
     assert (recipe.name, recipe.title, recipe.overrides) == (name, name, ())
