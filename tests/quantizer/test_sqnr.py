@@ -12,10 +12,12 @@ from torch.nn import functional
 
 from benchmarks.depth.evaluate import calibration, held_out
 from benchmarks.depth.model import trained
-from benchmarks.zoo import NETWORKS
+from benchmarks.digits import dataset
+from benchmarks.zoo import NETWORKS, digits
 from quantizer.flow import capture, quantize
 from quantizer.fold import Fold
-from quantizer.recipe import Recipe
+from quantizer.ranges import MinMax
+from quantizer.recipe import Change, Recipe
 from quantizer.sqnr import decibels, sqnr
 
 
@@ -54,11 +56,11 @@ def test_every_layer_is_above_its_width(recipe: str, least: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_nano", "depth_anything_v2_nano", "metric3d_nano"])
 def test_every_layer_at_16_bits_is_above_60_decibels(name: str) -> None:
-    """Of two images, the first of which is the measure: nothing that calibration saw is left outside."""
+    """On an image that calibration, on two others, did not see."""
     network = NETWORKS[name]
-    batches = [network.images(1, seed) for seed in (1, 2)]
-    model = capture(network.model(), batches[0])
-    rows = sqnr(model, quantize(model, (batches[0],), batches, "w16a16"), (batches[0],))
+    *batches, frame = (network.images(1, seed) for seed in (1, 2, 3))
+    model = capture(network.model(), frame)
+    rows = sqnr(model, quantize(model, (frame,), batches, "w16a16"), (frame,))
     assert len(rows) > 40
     assert min(row.sqnr_db for row in rows) >= 60
 
@@ -66,22 +68,36 @@ def test_every_layer_at_16_bits_is_above_60_decibels(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "unet"])
 def test_every_layer_of_a_trained_depth_model_is_above_60_decibels_at_16_bits(name: str) -> None:
-    """On a scene that neither training nor calibration saw."""
-    model, batches = trained(name), calibration()
-    frame = (held_out(1)[0],)
-    rows = sqnr(model, quantize(model, frame, batches, "w16a16"), frame)
-    assert len(rows) > 30
+    """On scenes that neither training nor calibration saw, of which the second goes beyond what these saw."""
+    model, batches, frames = trained(name), calibration(), held_out(2)[0].split(1)
+    q = quantize(model, (frames[0],), batches, "w16a16")
+    rows = [row for frame in frames for row in sqnr(model, q, (frame,))]
+    assert len(rows) > 60
     assert min(row.sqnr_db for row in rows) >= 60
+
+
+def test_values_that_calibration_did_not_see_have_room_at_16_bits() -> None:
+    """Where the range is just what was seen, one clipped value is more noise than all rounding."""
+    images, _, unseen, _ = dataset()
+    model = digits.trained()
+
+    def lowest(recipe: Recipe) -> float:
+        rows = sqnr(model, quantize(model, (unseen[:100],), [(images[:100],)], recipe), (unseen[:100],))
+        return min(row.sqnr_db for row in rows)
+
+    preset = Recipe.load("w16a16")
+    as_seen = dataclasses.replace(preset, activation=preset.activation.changed(Change(range=MinMax())))
+    assert lowest(preset) >= 60 > lowest(as_seen)
 
 
 @pytest.mark.slow
 def test_at_16_bits_no_layer_adds_noise_even_where_a_random_network_amplifies_it() -> None:
     network, shape = NETWORKS["mobilenet_v2"], (3, 64, 64)
-    batches = [network.images(1, seed, shape) for seed in (1, 2)]
-    model = capture(network.model(0, shape), batches[0])
-    rows = sqnr(model, quantize(model, (batches[0],), batches, "w16a16"), (batches[0],))
+    *batches, frame = (network.images(1, seed, shape) for seed in (1, 2, 3))
+    model = capture(network.model(0, shape), frame)
+    rows = sqnr(model, quantize(model, (frame,), batches, "w16a16"), (frame,))
     assert min(row.sqnr_db for row in rows) < 60
-    assert min(row.own_db for row in rows) >= 80
+    assert min(row.own_db for row in rows) >= 70
 
 
 def test_own_noise_of_a_layer_is_that_of_the_layer_alone() -> None:
