@@ -37,6 +37,8 @@ from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_sp
 
 aten = torch.ops.aten
 ANNOTATION = "quantization_annotation"
+ROLES = {Kind.WEIGHTED: "activation", Kind.PRODUCT: "activation", Kind.NORM: "wide"}
+"""In which role operators read; all others in that of elementwise ones."""
 
 
 class QuarticQuantizer(Quantizer):
@@ -211,12 +213,14 @@ class _Annotator:
         """As the readers behind want it; where these differ, in the widest of their formats."""
         readers = [node, *_readers(node)]
         kinds = {reader: kind_of(reader) for reader in readers}
+        windows = [reader for reader in readers if has_windows(reader)]
+        if not windows and any(self._spec(r, ROLES.get(kinds[r], "elementwise")) is None for r in readers[1:]):
+            return None
         pooled = Kind.MAX_POOL in kinds.values()  # windows read whole bytes
         products = [] if pooled else [r for r in readers if kinds[r] in (Kind.WEIGHTED, Kind.PRODUCT)]
         norms = [reader for reader in readers if kinds[reader] is Kind.NORM]
         role = "activation" if products else "wide" if norms else "elementwise"
         bits = {reader: getattr(self.roles[reader], role).bits for reader in products or norms or readers}
-        windows = [reader for reader in readers if has_windows(reader)]
         spec = self._spec(max(bits, key=bits.__getitem__), role)
         return self._spec(windows[0], "elementwise") if spec is None and windows else spec
 

@@ -164,6 +164,20 @@ def test_windows_read_codes_of_products_where_elementwise_operators_read_binary3
     assert find(q, "tanh").all_input_nodes == [find(q, "conv2d")]
 
 
+@pytest.mark.parametrize("recipe", ["w8a8", "w16a16"])
+def test_a_move_stays_binary32_where_any_of_its_readers_wants_that(recipe: str) -> None:
+    def forward(m: Model, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([m.a(x), x], 1)[:, :8]
+        return m.c(y) + torch.tanh(y).mean((2, 3), keepdim=True)
+
+    q = graph(forward, recipe)
+    coded = ["dequantize_per_tensor" in str(read.target) for read in find(q, "cat").all_input_nodes]
+    assert coded == [recipe == "w8a8"] * 2
+    assert ("dequantize_per_tensor" in str(find(q, "tanh").all_input_nodes[0].target)) == (recipe == "w8a8")
+    last = [node for node in q.graph.nodes if "aten.conv2d" in str(node.target)][-1]
+    assert "dequantize_per_tensor" in str(last.all_input_nodes[0].target)
+
+
 def test_weights_are_symmetric_narrow_int8_per_output_channel() -> None:
     q = graph(lambda m, x: m.a(x))
     node = next(n for n in q.graph.nodes if "dequantize_per_channel" in str(n.target))
