@@ -46,10 +46,9 @@ pictures, one random image. Of *trained* networks the depth models are `benchmar
 those of *shapes* and *digits* learned 10 classes of pictures of 32 x 32 and of 8 x 8 (`benchmarks/classify`) and are
 calibrated on {PICTURES}.
 
-Random weights amplify noise, most in deep networks that only convolve: a float ResNet-152 makes of an input of 16 bits
-what the page says. In Metric3D of random weights, logits of depth bins are of 25 standard deviations, so that a softmax
-makes 20 dB of noise of theirs. In the trained one the refinement holds depth d as d / 100 - 10, as published: scenes of
-1 to 10 metres are a thousandth of what its 16 bits span where they are enlarged."""
+Random weights amplify noise, most in deep networks that only convolve: see what becomes of a rounded input. In
+Metric3D of random weights, logits of depth bins have a standard deviation of 25, and the noise of what a softmax makes
+of them is 20 dB above theirs; in the trained one it is not."""
 
 
 def _case(name: str) -> tuple[nn.Module, list[tuple[torch.Tensor, ...]], list[torch.Tensor]]:
