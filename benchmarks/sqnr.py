@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 RECIPE = "w16a16"
+SHAPES = ("separable", "residual", "mobilenet_v1", "resnet18", "resnet50")
 TRAINED = {
     **dict.fromkeys(("depth vit", "depth unet", "depth metric3d"), 112),
-    **dict.fromkeys(("shapes separable", "shapes residual", "shapes mobilenet_v1", "shapes resnet18"), 32),
+    **dict.fromkeys((f"shapes {name}" for name in SHAPES), 32),
     "digits": 8,
 }
 """Trained networks and the sides of their images."""

@@ -13,7 +13,7 @@ from quantizer.recipe import CHANNEL, TENSOR
 from quantizer.reference.walk import is_quantized
 from quantizer.scaling import SCALED
 from quantizer.size import FLOAT_BITS, Size, constant, is_qdq, sizes, width
-from quantizer.spec import Kind, kind_of
+from quantizer.spec import Kind, has_windows, kind_of
 
 RECIPE = "quartic_recipe"
 """Key of a graph's metadata that holds the recipe's title: without codes, only ``f32`` says that none were meant."""
@@ -157,11 +157,11 @@ def _reason(node: Node) -> str | None:
     kind = kind_of(node)
     if kind is None:
         return f"{node.target} is not in the table of operators: its operands and result are float"
-    if kind in (Kind.WEIGHTED, Kind.PRODUCT, Kind.POOL, Kind.MAX_POOL):
+    if kind in (Kind.WEIGHTED, Kind.PRODUCT) or has_windows(node):
         operands = node.all_input_nodes[:2] if kind in (Kind.WEIGHTED, Kind.PRODUCT) else node.all_input_nodes[:1]
         floats = [x.name for x in operands if not is_quantized(x)]
         if floats:
-            return f"its operand {', '.join(floats)} is float, but {node.target} works on int8"
+            return f"its operand {', '.join(floats)} is float, but {node.target} works on codes"
     if any(user.op == "output" for user in node.users) and not is_quantized(node):
         return "leaves the graph: an output is stored as binary32"
     return None

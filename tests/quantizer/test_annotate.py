@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from isa.errors import QuantizationError
 from quantizer import QuarticQuantizer, quantize, report
+from quantizer.recipe import Change, Recipe
 
 
 class Model(nn.Module):
@@ -31,7 +33,7 @@ class Model(nn.Module):
         return self.function(self, x)
 
 
-def graph(forward: Callable[[Model, torch.Tensor], torch.Tensor], recipe: str = "w8a8") -> GraphModule:
+def graph(forward: Callable[[Model, torch.Tensor], torch.Tensor], recipe: str | Recipe = "w8a8") -> GraphModule:
     torch.manual_seed(0)
     model = Model(forward).eval()
     x = torch.randn(1, 3, 6, 6)
@@ -200,6 +202,19 @@ def test_the_report_names_operators_outside_the_table_and_what_they_starve() -> 
     q = graph(lambda m, x: functional.avg_pool2d(torch.cumsum(m.a(x), 1), 2))
     rows = {r.node: r.reason for r in report(q).unquantized}
     assert rows["cumsum"] == "aten.cumsum.default is not in the table of operators: its operands and result are float"
+
+
+def test_the_report_says_that_windows_alone_need_codes() -> None:
+    """Sums and interpolation take binary32, so that nothing is said of those that read it."""
+    recipe = replace(Recipe.load("w8a8"), activation=Recipe.load("f32").activation, elementwise=Change(bits=32))
+
+    def pooled(m: Model, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x).sigmoid()
+        return m.c(functional.avg_pool2d(y, 2)) + m.c(functional.interpolate(y, scale_factor=0.5, mode="bilinear"))
+
+    rows = {row.node: row.reason for row in report(graph(pooled, recipe)).unquantized}
+    assert rows["avg_pool2d"] == "its operand sigmoid is float, but aten.avg_pool2d.default works on codes"
+    assert set(rows) == {"conv2d", "avg_pool2d", "conv2d_1", "conv2d_2", "add"}
 
 
 def test_quantizer_metadata_keeps_module_and_source() -> None:
