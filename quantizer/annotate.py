@@ -7,7 +7,7 @@ operator in the table is quantized on its edge; results that only leave the grap
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -37,8 +37,9 @@ from quantizer.spec import FLOAT_RESULT, MAX_CHAIN_OPERANDS, Kind, activation_sp
 
 aten = torch.ops.aten
 ANNOTATION = "quantization_annotation"
-ROLES = {Kind.WEIGHTED: "activation", Kind.PRODUCT: "activation", Kind.NORM: "wide"}
-"""In which role operators read; all others in that of elementwise ones."""
+ROLES: dict[Kind | None, str] = {Kind.WEIGHTED: "activation", Kind.PRODUCT: "activation", Kind.NORM: "wide"}
+"""In which role operators read."""
+BYTE = 8
 
 
 class QuarticQuantizer(Quantizer):
@@ -110,11 +111,10 @@ class _Annotator:
             case Kind.POOL if self._sums_chain(node):
                 self._inputs(node, {})
             case Kind.POOL:
-                spec = self._spec(node, "elementwise")
-                self._inputs(node, {x: self._read(x, spec) for x in _float_operands(node)})
+                self._inputs(node, {x: self._read(x, node) for x in _float_operands(node)})
             case Kind.NORM:
                 x = _float_operands(node)[0]
-                self._inputs(node, {x: self._read(x, self._spec(node, "wide"))})
+                self._inputs(node, {x: self._read(x, node)})
             case Kind.ELEMENTWISE:
                 self._elementwise(node)
             case Kind.MOVE | Kind.SPLIT if not _only_leaves(node):
@@ -124,11 +124,17 @@ class _Annotator:
             case _:
                 pass
 
+    def _how(self, node: Node, role: str) -> Format:
+        """The format of what ``node`` reads in ``role``; windows read codes, of whole bytes, whatever stays float."""
+        how: Format = getattr(self.roles[node], role)
+        if not (how.is_float and has_windows(node)):
+            return how
+        activation = self.roles[node].activation
+        return activation.changed(Change(bits=max(BYTE, activation.bits), per=TENSOR))
+
     def _spec(self, node: Node, role: str) -> Spec:
         """The quantizer of what ``node`` reads in ``role``."""
-        how: Format = getattr(self.roles[node], role)
-        if how.is_float and has_windows(node):
-            how = self.roles[node].activation.changed(Change(per=TENSOR))  # windows read codes
+        how = self._how(node, role)
         if how.per == CHANNEL and (reason := why_not_per_channel(node)):
             raise QuantizationError(
                 f"{describe(node)}: activation: per = {CHANNEL!r} cannot be: {reason}; say per = {TENSOR!r} here, "
@@ -158,12 +164,16 @@ class _Annotator:
             _annotated=True,
         )
 
-    def _read(self, x: Node, spec: Spec) -> Spec:
-        """How an operand is read from memory: as the move that made it left it, wide where a norm reads it too."""
-        if x in self.moved:
-            return self.moved[x]
+    def _read(self, x: Node, node: Node) -> Spec:
+        """How ``node`` reads ``x`` from memory: as the codes that a move left, wide where a norm reads it too."""
+        if (moved := self.moved.get(x)) is not None:
+            return moved
+        own = self._spec(node, _role(node))
         norm = next((user for user in x.users if kind_of(user) is Kind.NORM), None)
-        return spec if norm is None else self._spec(norm, "wide")
+        if own is None or norm is None:
+            return own
+        wide = self._spec(norm, "wide")
+        return own if wide is None and has_windows(node) else wide
 
     def _elementwise(self, node: Node) -> None:
         operands = _float_operands(node)
@@ -173,8 +183,7 @@ class _Annotator:
         self.chain_operands[node] = taken + len(others)
         if not _is_softmax(node) and (swallowed is None or swallowed in self.plain):
             self.plain.add(node)
-        spec = self._spec(node, "wide" if _is_softmax(node) else "elementwise")
-        self._inputs(node, {x: self._read(x, spec) for x in others if x.op != "get_attr"})
+        self._inputs(node, {x: self._read(x, node) for x in others if x.op != "get_attr"})
 
     def _sums_chain(self, node: Node) -> bool:
         """Whether a reduction of rows ends the kernel of the elementwise ops that make them: no codes between them."""
@@ -210,19 +219,21 @@ class _Annotator:
         self._inputs(node, inputs, same if isinstance(_value(node), torch.Tensor) else None)
 
     def _wanted(self, node: Node) -> Spec:
-        """As the readers behind want it; where these differ, in the widest of their formats."""
-        readers = [node, *_readers(node)]
-        kinds = {reader: kind_of(reader) for reader in readers}
-        windows = [reader for reader in readers if has_windows(reader)]
-        if not windows and any(self._spec(r, ROLES.get(kinds[r], "elementwise")) is None for r in readers[1:]):
+        """As the readers behind want it: binary32 where any does, else in the widest of their formats.
+
+        Maxima are moves too, so that what passes one is of codes, of whole bytes.
+        """
+        readers = _readers(node)
+        kinds = {reader: kind_of(reader) for reader in (node, *readers) if reader.op != "output"}
+        pooled = Kind.MAX_POOL in kinds.values()
+        if not pooled and any(self._how(node if r.op == "output" else r, _role(r)).is_float for r in readers):
             return None
-        pooled = Kind.MAX_POOL in kinds.values()  # windows read whole bytes
-        products = [] if pooled else [r for r in readers if kinds[r] in (Kind.WEIGHTED, Kind.PRODUCT)]
-        norms = [reader for reader in readers if kinds[reader] is Kind.NORM]
+        products = [] if pooled else [r for r in kinds if kinds[r] in (Kind.WEIGHTED, Kind.PRODUCT)]
+        norms = [r for r in kinds if kinds[r] is Kind.NORM and not self._how(r, "wide").is_float]
         role = "activation" if products else "wide" if norms else "elementwise"
-        bits = {reader: getattr(self.roles[reader], role).bits for reader in products or norms or readers}
-        spec = self._spec(max(bits, key=bits.__getitem__), role)
-        return self._spec(windows[0], "elementwise") if spec is None and windows else spec
+        formats = {reader: self._how(reader, role) for reader in products or norms or kinds}
+        bits = {reader: how.bits for reader, how in formats.items() if not how.is_float}
+        return self._spec(max(bits, key=bits.__getitem__), role) if bits else None
 
 
 def are_probabilities(node: Node, x: Node, log2: Log2) -> bool:
@@ -232,14 +243,27 @@ def are_probabilities(node: Node, x: Node, log2: Log2) -> bool:
     return x is node.all_input_nodes[0] and _is_softmax(made) and matches(node, log2.modules)
 
 
-def _readers(node: Node) -> Iterator[Node]:
-    """The operators that read a value, behind moves and maxima, and these maxima."""
-    for user in node.users:
-        kind = kind_of(user)
-        if kind in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL):
-            yield from _readers(user)
-        if kind not in (Kind.MOVE, Kind.SPLIT, None):
-            yield user
+def _readers(node: Node) -> list[Node]:
+    """What reads a value, behind moves and maxima: operators, these maxima, and the end of the graph; each once."""
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+
+    def visit(value: Node) -> None:
+        for user in value.users:
+            kind = kind_of(user)
+            if kind in (Kind.MOVE, Kind.SPLIT, Kind.MAX_POOL) and user not in seen:
+                seen.add(user)
+                visit(user)
+            if user.op == "output" or kind not in (Kind.MOVE, Kind.SPLIT, None):
+                found[user] = None
+
+    visit(node)
+    return list(found)
+
+
+def _role(node: Node) -> str:
+    """In which role of a recipe a node reads."""
+    return "wide" if _is_softmax(node) else ROLES.get(kind_of(node), "elementwise")
 
 
 def _reduces_rows(node: Node) -> bool:

@@ -84,8 +84,9 @@ class MinMax:
         return self._widened(low, high)
 
     def _widened(self, low: torch.Tensor, high: torch.Tensor) -> Ends:
-        """The same ends, bit for bit, without headroom."""
-        return low * (1 + self.headroom), high * (1 + self.headroom)
+        """The same ends, bit for bit, without headroom; with it they stay finite."""
+        most = torch.finfo(torch.float32).max
+        return (low * (1 + self.headroom)).clamp(min=-most), (high * (1 + self.headroom)).clamp(max=most)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from isa.errors import DescriptionError
 from quantizer.fold import Fold
 from quantizer.log2 import Log2
 from quantizer.polish import Polish
-from quantizer.ranges import Estimator
+from quantizer.ranges import Estimator, MinMax
 from quantizer.reconstruct.options import Compensate, Round
 from quantizer.rules import OneOf, check
 from quantizer.smooth import Smooth
@@ -121,7 +121,8 @@ class Override:
     activation: Change | None = None
     """What differs in operands of convolutions, linear layers and products."""
     elementwise: Change | None = None
-    """What differs in operands of elementwise operators, pools, reductions and interpolation."""
+    """What differs in operands of elementwise operators, pools, reductions and interpolation. Where it is binary32,
+    windows of pools read codes as wide as ``activation``, of 8 bits at least."""
     wide: Change | None = None
     """What differs in what norms and softmax read."""
 
@@ -165,6 +166,10 @@ class Roles:
             raise DescriptionError(
                 f"weight: the range by {weight.range.by!r} is of batches, and weights are constant: say 'minmax'"
             )
+        if isinstance(weight.range, MinMax) and weight.range.headroom:
+            raise DescriptionError(
+                "weight: headroom is for values that calibration did not see, and weights are constant: leave it out"
+            )
         for role in ("elementwise", "wide"):
             if getattr(self, role).per == CHANNEL:
                 raise DescriptionError(
@@ -188,7 +193,8 @@ class Recipe:
     """What convolutions, linear layers and products read: of attention queries, keys, values and probabilities."""
     elementwise: Change = Change()
     """Operands that elementwise operators, pools, reductions and interpolation read from memory: as ``activation``, per
-    tensor, but for this."""
+    tensor, but for this. Where it is binary32, windows of pools read codes as wide as ``activation``, of 8 bits at
+    least."""
     wide: Change = Change()
     """Inputs of norms, the residual sums that feed one, and scores that a softmax reads from memory: as ``activation``,
     per tensor, but for this."""

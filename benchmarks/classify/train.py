@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from benchmarks.classify import networks, shapes
 from benchmarks.zoo import NETWORKS as ZOO
+from benchmarks.zoo import layers
 
 FOLDER = Path("build/classify")
 TRAIN_IMAGES, TEST_IMAGES = 10000, 2000
@@ -82,20 +83,21 @@ def fit(model: nn.Module, seed: int, epochs: int = EPOCHS) -> nn.Module:
 
 def trained(subject: Subject) -> nn.Module:
     """The network in eval mode: from the folder, or trained now."""
-    return _kept(subject.fresh(), str(subject), subject.seed)
+    said = f"{subject.network}-{subject.act}-{subject.width}-{subject.seed}"
+    return _kept(subject.fresh(), said, str(subject), subject.seed)
 
 
 def trained_of_zoo(name: str) -> nn.Module:
     """A network of ``benchmarks.zoo`` that takes pictures, trained on those of 32 x 32: the first 10 logits count."""
-    return _kept(ZOO[name].model(0, tuple(dataset()[0].shape[1:])), name, 0)
+    return _kept(ZOO[name].model(0, tuple(dataset()[0].shape[1:])), f"{name}-0", name, 0)
 
 
-def _kept(model: nn.Module, name: str, seed: int) -> nn.Module:
-    """``model`` trained, in eval mode, under a hash of its name, of the settings, and of what defines it."""
-    sources = (Path(module.__file__ or "") for module in (shapes, networks, sys.modules[type(model).__module__]))
-    settings = f"{name} {TRAIN_IMAGES} {BATCH} {EPOCHS} {RATE}".encode()
-    key = hashlib.sha256(b"".join([*(path.read_bytes() for path in sources), settings])).hexdigest()[:12]
-    path = FOLDER / f"{type(model).__name__.lower()}-{seed}-{key}.pt"
+def _kept(model: nn.Module, file: str, said: str, seed: int) -> nn.Module:
+    """``model`` trained, in eval mode; in ``file`` under a hash of what is ``said`` of it and what it depends on."""
+    modules = (shapes, layers, sys.modules[type(model).__module__])
+    settings = f"{said} {TRAIN_IMAGES} {BATCH} {EPOCHS} {RATE}".encode()
+    sources = (Path(module.__file__ or "").read_bytes() for module in modules)
+    path = FOLDER / f"{file}-{hashlib.sha256(b''.join([*sources, settings])).hexdigest()[:12]}.pt"
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()

@@ -270,7 +270,7 @@ def _integer_operands(node: Node) -> list[Node]:
     match kind_of(node):
         case Kind.WEIGHTED | Kind.PRODUCT:
             return [a for a in node.args[:2] if isinstance(a, Node)]
-        case Kind.POOL if has_windows(node):
+        case Kind.POOL | Kind.MAX_POOL if has_windows(node):
             return [a for a in node.args[:1] if isinstance(a, Node)]
         case _:
             return []

@@ -138,9 +138,18 @@ def test_ops_that_move_values_share_the_grid_of_their_operands(forward: Callable
 
 
 @pytest.mark.thin(1)
-@pytest.mark.parametrize(("recipe", "low"), [("w4a4", -128), ("w8a8", -128), ("w16a16", -32768)])
+@pytest.mark.parametrize(
+    ("recipe", "low"),
+    [
+        ("w4a4", -128),
+        ("w8a8", -128),
+        ("w16a16", -32768),
+        (replace(Recipe.load("w4a4"), elementwise=Change(bits=32)), -128),
+    ],
+    ids=["w4a4", "w8a8", "w16a16", "w4a4, binary32 between"],
+)
 @pytest.mark.parametrize("moved", [False, True])
-def test_maxima_are_of_whole_bytes(recipe: str, low: int, moved: bool) -> None:
+def test_maxima_are_of_whole_bytes(recipe: str | Recipe, low: int, moved: bool) -> None:
     """Also where what reads them, or stands in front of them, is of four bits."""
 
     def forward(m: Model, x: torch.Tensor) -> torch.Tensor:
@@ -202,6 +211,16 @@ def test_the_report_names_operators_outside_the_table_and_what_they_starve() -> 
     q = graph(lambda m, x: functional.avg_pool2d(torch.cumsum(m.a(x), 1), 2))
     rows = {r.node: r.reason for r in report(q).unquantized}
     assert rows["cumsum"] == "aten.cumsum.default is not in the table of operators: its operands and result are float"
+
+
+@pytest.mark.parametrize(("recipe", "coded"), [("w8a8", True), ("w16a16", False)])
+def test_a_move_that_also_leaves_the_graph_has_codes_where_elementwise_operands_do(recipe: str, coded: bool) -> None:
+    def forward(m: Model, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = torch.cat([m.a(x), x], 1)[:, :8]
+        return y, m.c(y)
+
+    q = graph(forward, recipe)  # type: ignore[arg-type]
+    assert all(("dequantize" in str(read.target)) == coded for read in find(q, "cat").all_input_nodes)
 
 
 def test_the_report_says_that_windows_alone_need_codes() -> None:

@@ -195,6 +195,10 @@ FILES = [
         "[[override]] 1 layer = 'second': must be one of 'first', 'last', 'embedding'",
     ),
     (
+        "base = 'w8a8'\n[weight]\nrange = { by = 'minmax', headroom = 0.5 }",
+        "weight: headroom is for values that calibration did not see, and weights are constant: leave it out",
+    ),
+    (
         "base = 'w8a8'\n[weight]\nrange = { by = 'entropy' }",
         "weight: the range by 'entropy' needs more values than a channel has: say per = 'tensor', or take another",
     ),
