@@ -61,24 +61,16 @@ def _case(name: str) -> tuple[nn.Module, list[tuple[torch.Tensor, ...]], list[to
     if kind == "depth":
         return trained(which), [*calibration()], [*held_out(SCENES)[0].split(1)]
     if name in TRAINED:
-        from benchmarks.classify.measure import data
+        from benchmarks.classify.measure import data, network
+        from benchmarks.classify.train import trained_of_zoo
 
         images, _, unseen, _ = data(name)
-        return _classifier(which), [(images[:PICTURES],)], [unseen[:PICTURES]]
+        model = trained_of_zoo(which) if kind and which in NETWORKS else network(which, 0, "relu", 1.0, False)
+        return model, [(images[:PICTURES],)], [unseen[:PICTURES]]
     shape = (3, SIDES[name], SIDES[name])
-    network = NETWORKS[name]
-    *batches, frame = (network.images(1, seed, shape) for seed in range(1, CALIBRATION + 2))
-    return network.model(0, shape), [(batch,) for batch in batches], [frame]
-
-
-def _classifier(name: str) -> nn.Module:
-    from benchmarks.classify.networks import NETWORKS
-    from benchmarks.classify.train import Subject, trained, trained_of_zoo
-    from benchmarks.zoo import digits
-
-    if name == "digits":
-        return digits.trained()
-    return trained(Subject(name, 0)) if name in NETWORKS else trained_of_zoo(name)
+    row = NETWORKS[name]
+    *batches, frame = (row.images(1, seed, shape) for seed in range(1, CALIBRATION + 2))
+    return row.model(0, shape), [(batch,) for batch in batches], [frame]
 
 
 def measure(name: str) -> Row:

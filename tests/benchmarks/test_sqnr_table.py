@@ -35,6 +35,7 @@ def test_results_below_60_decibels_are_of_random_weights_that_amplify_a_rounded_
 
 @pytest.mark.slow
 def test_a_row_is_what_is_measured() -> None:
+    """To .1 dB: float sums of another machine round otherwise, and half a bit is 3 dB."""
     found = measure("depth unet")
     assert found["sqnr_db"] == pytest.approx(STATED["depth unet"]["sqnr_db"], abs=0.1)
     assert found["own_db"] == pytest.approx(STATED["depth unet"]["own_db"], abs=0.1)

@@ -15,11 +15,13 @@ from isa.errors import QuantizationError
 from quantizer import QuarticQuantizer, quantize, report
 from quantizer.recipe import Change, Recipe
 
+Forward = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
+
 
 class Model(nn.Module):
     """Convolutions a, b (3 to 8, 8 to 8 channels), batch norm, linear; ``forward`` is given."""
 
-    def __init__(self, forward: Callable[[Model, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, forward: Forward) -> None:
         super().__init__()
         self.a = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(8)
@@ -28,12 +30,12 @@ class Model(nn.Module):
         self.linear = nn.Linear(8, 8)
         self.function = forward
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Images [1, 3, 6, 6]."""
         return self.function(self, x)
 
 
-def graph(forward: Callable[[Model, torch.Tensor], torch.Tensor], recipe: str | Recipe = "w8a8") -> GraphModule:
+def graph(forward: Forward, recipe: str | Recipe = "w8a8") -> GraphModule:
     torch.manual_seed(0)
     model = Model(forward).eval()
     x = torch.randn(1, 3, 6, 6)
@@ -219,7 +221,7 @@ def test_a_move_that_also_leaves_the_graph_has_codes_where_elementwise_operands_
         y = torch.cat([m.a(x), x], 1)[:, :8]
         return y, m.c(y)
 
-    q = graph(forward, recipe)  # type: ignore[arg-type]
+    q = graph(forward, recipe)
     assert all(("dequantize" in str(read.target)) == coded for read in find(q, "cat").all_input_nodes)
 
 
